@@ -75,8 +75,8 @@ class Awq(Method):
         from mlflow_compress.compression.weight_groups import caution_other_groups
 
         make_plain(model)
-        named = model.module.named_modules()
-        multiplied = {layer for name, layer in named if _QUERY_OR_KEY.search(name.rpartition(".")[2])}
+        modules = model.module.named_modules()
+        unclipped = {layer for name, layer in modules if _QUERY_OR_KEY.search(name.rpartition(".")[2])}
 
         layers, total = packable(model.module, self.bits, self.group_size), count(model.module, torch.nn.Linear)
         if not layers:
@@ -85,8 +85,8 @@ class Awq(Method):
         caution_other_groups(model, self.group_size, [layer.in_features for layer in layers])
         folds = scale_folding.find(model, family, layers)
         fold_of = {layer: fold for fold in folds for layer in fold.consumers}
-        scales: dict[scale_folding.Fold, Any] = {}  # of each fold, once one of its layers was called
-        made: dict[Any, PackedLinear] = {}
+        scales: dict[scale_folding.Fold, Any] = {}  # set by the first called layer of a fold
+        packed_layers: dict[Any, PackedLinear] = {}
 
         def scale_of(layer: Any, inputs: Inputs | None) -> Any:
             fold = fold_of.get(layer)
@@ -95,55 +95,55 @@ class Awq(Method):
             if inputs is None:
                 return torch.ones(layer.in_features)
             sharing = [layer] if fold is None else fold.consumers
-            weight = torch.cat([each.weight.detach().float() for each in sharing])
+            weight = torch.cat([consumer.weight.detach().float() for consumer in sharing])
             if fold is None:
                 return best_scale(weight, inputs, self.bits, self.group_size, self.steps)
-            tied = replace(inputs, magnitude=fold.spread(fold.pooled(inputs.magnitude)))
-            scales[fold] = best_scale(weight, tied, self.bits, self.group_size, self.steps)
+            pooled = replace(inputs, magnitude=fold.spread(fold.pooled(inputs.magnitude)))
+            scales[fold] = best_scale(weight, pooled, self.bits, self.group_size, self.steps)
             return scales[fold]
 
         def fitted(layer: Any, inputs: Inputs | None) -> PackedLinear:
             scale = scale_of(layer, inputs)
             weight = layer.weight.detach().float() * scale
-            if inputs is not None and layer not in multiplied:
-                weight = cut_off(weight, inputs.gram / scale.outer(scale), self.bits, self.group_size)
+            if inputs is not None and layer not in unclipped:
+                weight = clipped(weight, inputs.gram / scale.outer(scale), self.bits, self.group_size)
             packed = Packed.of(weight, self.bits, self.group_size)
-            made[layer] = PackedLinear(packed, layer.bias, (1 / scale).to(layer.weight.dtype))
-            return made[layer]
+            packed_layers[layer] = PackedLinear(packed, layer.bias, (1 / scale).to(layer.weight.dtype))
+            return packed_layers[layer]
 
         fit_in_order(model, family, layers, self.samples, self.seed, fitted)
         for fold, scale in scales.items():
-            producer = made.get(fold.producer, fold.producer)
+            producer = packed_layers.get(fold.producer, fold.producer)
             divide = producer.divide if isinstance(producer, PackedLinear) else partial(scale_folding.divide, producer)
             divide(fold.channels(scale))
             for layer in fold.consumers:
-                made[layer].scale_no_inputs()
+                packed_layers[layer].scale_no_inputs()
         model.facts["layers"] = f"{len(layers)} of {total} linear layers"
         return model
 
     def rebuild(self, model: Model, family: Family) -> Model:
-        """Put empty packed layers in place, so that no float32 copy is ever held."""
+        """Replace the layers by empty packed ones, without a float32 copy in memory."""
         from mlflow_compress.compression.packed_layers import leave_empty
 
         model.module = leave_empty(model.module, self.bits, self.group_size, scaled=True)
         return model
 
     def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
-        """Write it in the format compressed-tensors, which transformers and vLLM load (see `Method.publish`)."""
+        """Write the format compressed-tensors, which transformers and vLLM load (see `Method.publish`)."""
         from mlflow_compress.compression.published_integers import publish_integers
 
         return publish_integers(saved, family, portable, folder)
 
 
 def best_scale(weight: Any, inputs: Any, bits: int, group_size: int, steps: int) -> Any:
-    """Search the scales of the input channels with which rounding changes the layer's outputs least.
+    """Return the input channel scales with which rounding changes the layer's outputs least.
 
     Args:
-        weight: [out, in].
-        inputs: what is known of the layer's inputs: `calibration.Inputs`.
-        bits: of a weight.
-        group_size: weights that share a scale and a zero point.
-        steps: how many powers are tried, from 0, which is no scaling.
+        weight: Weight [out, in].
+        inputs: Statistics of the layer's inputs (`calibration.Inputs`).
+        bits: Bits per weight.
+        group_size: Weights that share a scale and a zero point.
+        steps: Number of powers to try, starting with 0, which is no scaling.
 
     Returns:
         float32 [in].
@@ -161,14 +161,14 @@ def best_scale(weight: Any, inputs: Any, bits: int, group_size: int, steps: int)
     return best
 
 
-def cut_off(weight: Any, gram: Any, bits: int, group_size: int) -> Any:
-    """Cut off the greatest weights of each group where rounding then changes the group's part of the outputs least.
+def clipped(weight: Any, gram: Any, bits: int, group_size: int) -> Any:
+    """Clip the largest weights of each group so that rounding changes the group's part of the outputs least.
 
     Args:
-        weight: [out, in].
-        gram: second moments of the inputs [in, in].
-        bits: of a weight.
-        group_size: weights that share a scale and a zero point.
+        weight: Weight [out, in].
+        gram: Second moments of the inputs [in, in].
+        bits: Bits per weight.
+        group_size: Weights that share a scale and a zero point.
 
     Returns:
         float32 [out, in].
@@ -179,14 +179,14 @@ def cut_off(weight: Any, gram: Any, bits: int, group_size: int) -> Any:
 
     groups = grouped(weight, fitting(group_size, weight.shape[1]))
     moments = _within_groups(gram, groups.shape[-1])
-    greatest = groups.abs().amax(-1, keepdim=True)
-    best, least = groups, torch.full_like(greatest, float("inf"))
+    largest = groups.abs().amax(-1, keepdim=True)
+    best, least = groups, torch.full_like(largest, float("inf"))
     for share in _CUTS:
-        kept = groups.clamp(-share * greatest, share * greatest)
-        grid = Grid.over(kept, bits)
-        change = grid.decode(grid.encode(kept)) - groups
+        candidate = groups.clamp(-share * largest, share * largest)
+        grid = Grid.over(candidate, bits)
+        change = grid.decode(grid.encode(candidate)) - groups
         error = (torch.einsum("ogi,gij->ogj", change, moments) * change).sum(-1, keepdim=True)
-        best, least = torch.where(error < least, kept, best), torch.minimum(error, least)
+        best, least = torch.where(error < least, candidate, best), torch.minimum(error, least)
     return best.reshape(weight.shape)
 
 

@@ -62,7 +62,7 @@ class BnbInt8(Method):
         return model
 
     def rebuild(self, model: Model, family: Family) -> Model:
-        """Put empty int8 layers in place, so that no float32 copy is ever held."""
+        """Replace the layers by empty int8 ones, without a float32 copy in memory."""
         import torch
 
         from mlflow_compress.compression.bnb import Linear8bit

@@ -69,7 +69,7 @@ class BnbNf4(Method):
         return model
 
     def rebuild(self, model: Model, family: Family) -> Model:
-        """Put empty 4-bit layers in place, so that no float32 copy is ever held."""
+        """Replace the layers by empty 4-bit ones, without a float32 copy in memory."""
         import torch
 
         from mlflow_compress.compression.bnb import Linear4bit

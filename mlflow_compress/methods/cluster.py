@@ -68,22 +68,22 @@ class Cluster(Method):
 
         make_plain(model)
         kinds = {"linear": torch.nn.Linear, "convolution": _ConvNd, "embedding": torch.nn.Embedding}
-        chosen = kinds.values() if self.layers == "all" else (kinds[self.layers],)
-        found = pruning.learned(model.module, *chosen)
-        if self.steps and any(layer.weight.dtype != torch.float32 for layer in found):
+        selected = kinds.values() if self.layers == "all" else (kinds[self.layers],)
+        layers = pruning.learned(model.module, *selected)
+        if self.steps and any(layer.weight.dtype != torch.float32 for layer in layers):
             raise Unsupported("centroids are trained only in float32: cluster first and cast afterwards")
         if self.steps:
             require_data(model, family)
         original = replace(model, module=deepcopy(model.module)) if self.steps else model
-        changed = [_share(layer.weight.data, self.centroids) for layer in found]
-        if not found:
+        changed = [_share(layer.weight.data, self.centroids) for layer in layers]
+        if not layers:
             raise Unsupported("there is no layer to cluster" + ("" if self.layers == "all" else f" ({self.layers})"))
         if not any(changed):
             raise Unsupported(f"no weight has more than {self.centroids} distinct values")
-        note(model, [layer.weight for layer, is_changed in zip(found, changed, strict=True) if is_changed])
+        note(model, [layer.weight for layer, is_changed in zip(layers, changed, strict=True) if is_changed])
         model.cautions.append(STORED_ONLY.of(bits=max(1, (self.centroids - 1).bit_length())))
         if self.steps:
-            _train(model, original, family, found, self.steps)
+            _train(model, original, family, layers, self.steps)
         model.facts["layers"] = f"{sum(changed)} of {len(changed)} weights clustered"
         return model
 
@@ -92,44 +92,44 @@ class Cluster(Method):
         compact.save_compact(model.module, folder, self.coding)
 
     def load(self, model: Model, family: Family, folder: Path) -> Model:
-        """Replace the codes by their values."""
+        """Load the weights, with codes replaced by their values."""
         compact.load_compact(model.module, folder)
         return model
 
     def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
-        """Write its float weights (see `Method.publish`)."""
+        """Write the float weights (see `Method.publish`)."""
         return compact.publish_dense(saved, family, portable, folder)
 
     def native_flavor(self, saved: Path, family: Family) -> NativeFlavor:
-        """Load its float weights, where they are saved as such (see `Method.native_flavor`)."""
+        """Return the flavor of the float weights, if they are saved as such (see `Method.native_flavor`)."""
         return compact.native_flavor_of_dense(saved, family)
 
 
 def _share(weight: Any, count: int) -> bool:
-    """Put the nearest of `count` centroids in each weight's place; says whether that changes any."""
+    """Replace each weight by the nearest of `count` centroids; return whether any weight changed."""
     import torch
 
     flat = weight.reshape(-1)
     values = flat.float()
     centroids = torch.from_numpy(kmeans(values.numpy(), count)).to(weight.dtype).unique()
-    near = (centroids[1:].float() + centroids[:-1].float()) / 2
-    shared = centroids[torch.bucketize(values, near, out_int32=True)]
+    boundaries = (centroids[1:].float() + centroids[:-1].float()) / 2
+    shared = centroids[torch.bucketize(values, boundaries, out_int32=True)]
     is_changed = not torch.equal(shared, flat)
     weight.copy_(shared.view(weight.shape))
     return is_changed
 
 
 def _train(model: Model, original: Model, family: Family, layers: list[Any], steps: int) -> None:
-    """Train the values that weights share. All weights of one value get the same gradient, and so stay one."""
+    """Train the shared values. All weights of one value get the same gradient, so they stay equal."""
 
     def share(weight: Any) -> tuple[Any, Any]:
         values, codes = weight.detach().unique(return_inverse=True)
         movable = values != 0
 
         def summed(gradient: Any) -> Any:
-            where = codes.to(gradient.device)
-            sums = gradient.new_zeros(len(values)).index_add_(0, where.view(-1), gradient.reshape(-1))
-            return (sums * movable.to(gradient.device))[where]
+            indices = codes.to(gradient.device)
+            sums = gradient.new_zeros(len(values)).index_add_(0, indices.view(-1), gradient.reshape(-1))
+            return (sums * movable.to(gradient.device))[indices]
 
         return codes, weight.requires_grad_(True).register_hook(summed)
 
@@ -138,15 +138,15 @@ def _train(model: Model, original: Model, family: Family, layers: list[Any], ste
     for weight, codes, hook in shared:
         hook.remove()
         values = weight.new_empty(int(codes.max()) + 1)
-        values[codes] = weight.data  # they may differ in the last bit
+        values[codes] = weight.data  # equal weights may differ in the last bit
         weight.data = values[codes]
 
 
 def kmeans(values: Any, count: int) -> Any:
-    """Return at most `count` centroids of values [n], ascending: float32, each with values nearest to it.
+    """Return at most `count` non-empty, ascending float32 centroids of values [n].
 
-    In one dimension a cluster is a run of the sorted values, and its mean a difference of prefix sums over its length:
-    after sorting, an iteration costs a few binary searches, whatever n is.
+    In one dimension a cluster is a run of the sorted values, and its mean is a difference of prefix sums over its
+    length: after sorting, an iteration costs only a few binary searches for any n.
     """
     import numpy as np
 
@@ -168,11 +168,11 @@ def kmeans(values: Any, count: int) -> Any:
         if np.array_equal(edges, before):
             break
         starts, ends = edges[:-1], edges[1:]
-        full, empty = np.flatnonzero(ends > starts), np.flatnonzero(ends == starts)
-        centroids[full] = means(starts[full], ends[full])
-        spreads = ordered[ends[full] - 1] - ordered[starts[full]]
-        by_width = np.argsort(-(ends - starts)[full] * spreads.astype(np.float64) ** 2, kind="stable")
-        widest = full[by_width[spreads[by_width] > 0]][: len(empty)]
+        filled, empty = np.flatnonzero(ends > starts), np.flatnonzero(ends == starts)
+        centroids[filled] = means(starts[filled], ends[filled])
+        spreads = ordered[ends[filled] - 1] - ordered[starts[filled]]
+        by_width = np.argsort(-(ends - starts)[filled] * spreads.astype(np.float64) ** 2, kind="stable")
+        widest = filled[by_width[spreads[by_width] > 0]][: len(empty)]
         middle = (starts[widest] + ends[widest] + 1) // 2
         centroids[widest] = means(starts[widest], middle)
         centroids[empty[: len(widest)]] = means(middle, ends[widest])
@@ -184,8 +184,8 @@ def kmeans(values: Any, count: int) -> Any:
 
 
 def _edges(ordered: Any, centroids: Any) -> Any:
-    """Return where each centroid's run of nearest values starts, and where the last one ends."""
+    """Return the start of each centroid's run of nearest values, and the end of the last run."""
     import numpy as np
 
-    between = ((centroids[1:] + centroids[:-1]) / 2).astype(ordered.dtype)
-    return np.concatenate([[0], np.searchsorted(ordered, between, "right"), [len(ordered)]])
+    boundaries = ((centroids[1:] + centroids[:-1]) / 2).astype(ordered.dtype)
+    return np.concatenate([[0], np.searchsorted(ordered, boundaries, "right"), [len(ordered)]])

@@ -112,7 +112,7 @@ class Ctranslate2(Method):
             WorkerError: The converted model generates something else.
         """
         is_whisper = _require_known(model, family)
-        is_named = not is_whisper or _names_no_times(model)
+        has_same_prompt = not is_whisper or _has_no_timestamps_token(model)
         widen(model, "CTranslate2's converter")
         generated = generation_check.generate(family, model)
         folder = tempfile.TemporaryDirectory(prefix="mlflow-compress-")
@@ -128,9 +128,9 @@ class Ctranslate2(Method):
         model.module, model.files = None, folder
         model = self.load(model, family, Path(folder.name))
         model.facts["arithmetic"] = model.module.arithmetic
-        made = generation_check.generate(family, model)
-        # with other prompts (see `special_tokens`) it generates other texts than before, and not by a lost past
-        model.cautions += generation_check.require_past(generated if is_named else made, made)
+        converted = generation_check.generate(family, model)
+        # other prompts (see `special_tokens`) change the texts, which is not the sign of a lost past
+        model.cautions += generation_check.require_past(generated if has_same_prompt else converted, converted)
         if is_whisper:
             model.cautions.append(NO_FORWARD.of())
         if cuts_off_sums(model.module.arithmetic):
@@ -149,7 +149,7 @@ class Ctranslate2(Method):
         """Open the files.
 
         Raises:
-            WeightsError: they are not there, or not whole.
+            WeightsError: They are missing or incomplete.
         """
         kind = Whisper if model.config.model_type == _WHISPER else Translation
         model.module = kind(folder / FOLDER, model.config, companions(model).generation)
@@ -157,7 +157,7 @@ class Ctranslate2(Method):
         return model
 
     def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
-        """Copy the library's own folder, with the tokenizer beside it (see `Method.publish`)."""
+        """Copy the library's own folder, with the tokenizer next to it (see `Method.publish`)."""
         model = family.restore_assets(saved)
         if model.config.model_type == _WHISPER:
             return publish_runtime(saved, f'ctranslate2.models.Whisper("FOLDER/{FOLDER}")', folder)
@@ -165,23 +165,23 @@ class Ctranslate2(Method):
         names = json.loads((folder / FOLDER / VOCABULARY).read_text(encoding="utf-8"))
         settings = settings_of(companions(model).generation)
         write_start(folder / FOLDER, names[settings.start])
-        given = {"beam_size": settings.beams, **settings.options}
+        arguments = {"beam_size": settings.beams, **settings.options}
         if settings.first is not None:
-            given["target_prefix"] = [[names[settings.first]]]
+            arguments["target_prefix"] = [[names[settings.first]]]
         if settings.never:
-            given["suppress_sequences"] = [[names[token] for token in tokens] for tokens in settings.never]
-        told = ", ".join(f"{name}={value!r}" for name, value in given.items())
-        return replace(published, note=f"`translate_batch` was measured with {told}.")
+            arguments["suppress_sequences"] = [[names[token] for token in tokens] for tokens in settings.never]
+        listed = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+        return replace(published, note=f"`translate_batch` was measured with {listed}.")
 
 
 def _require_known(model: Model, family: Family) -> bool:
-    """Return whether it is Whisper, else a model that turns a text into another.
+    """Return True for Whisper and False for a text-to-text model.
 
     Raises:
-        Unsupported: it is neither, or its settings can't be obeyed.
+        Unsupported: It is neither, or its settings are not supported.
     """
     if getattr(model.config, "model_type", "") == _WHISPER:
-        if not _names_no_times(model) and model.weights != "random":
+        if not _has_no_timestamps_token(model) and model.weights != "random":
             raise Unsupported(
                 "its generation settings have no no_timestamps_token_id, and without that token CTranslate2 writes "
                 "only timestamps"
@@ -193,16 +193,16 @@ def _require_known(model: Model, family: Family) -> bool:
     return False
 
 
-def _names_no_times(model: Model) -> bool:
+def _has_no_timestamps_token(model: Model) -> bool:
     return getattr(companions(model).generation, "no_timestamps_token_id", None) is not None
 
 
 def cuts_off_sums(arithmetic: str, root: Path = Path("/")) -> bool:
-    """Return whether products of 8 bits are summed up in 16 where the library computes so.
+    """Return whether sums of 8-bit products saturate at 16 bits for this compute type on this CPU.
 
     Args:
-        arithmetic: as the library names it: `int8_float32`.
-        root: where `proc` is; another folder in tests.
+        arithmetic: Compute type as the library names it, such as `int8_float32`.
+        root: Folder of `proc`; another folder in tests.
     """
     if not arithmetic.startswith("int8") or has_int8_dot_products(root):
         return False

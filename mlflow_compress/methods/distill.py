@@ -82,7 +82,7 @@ class Distill(Method):
         widen(model, "training")
         torch.manual_seed(self.seed)
         student = family.student(model, self.keep)
-        sizes = [sum(each.numel() for each in every.module.parameters()) for every in (student, model)]
+        sizes = [sum(weight.numel() for weight in one.module.parameters()) for one in (student, model)]
         if sizes[0] >= sizes[1]:
             raise Unsupported(f"the student has {sizes[0]:,} parameters, not fewer than the original's {sizes[1]:,}")
         if self.hidden and not model.is_transformer:
@@ -92,8 +92,8 @@ class Distill(Method):
         names = [field.name for field in dataclasses.fields(Lesson) if field.name != "steps"]
         lesson = Lesson(steps, **{name: getattr(self, name) for name in names})
         if self.hidden:
-            with watched(student) as seen, watched(model) as wanted:
-                imitate(student, model, family, lesson, lambda: self.hidden * _between(seen, wanted))
+            with watched(student) as states, watched(model) as targets:
+                imitate(student, model, family, lesson, lambda: self.hidden * _hidden_error(states, targets))
         else:
             imitate(student, model, family, lesson)
         if precision not in (None, dtype_of(student.module)):
@@ -104,23 +104,23 @@ class Distill(Method):
         return student
 
     def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
-        """Write the student: a model as its family has them (see `Method.publish`)."""
+        """Write the student as an ordinary model of its family (see `Method.publish`)."""
         return family.publish(saved, folder)
 
     def native_flavor(self, saved: Path, family: Family) -> NativeFlavor:
-        """Load the student as the family's other models (see `Method.native_flavor`)."""
+        """Return the flavor of the family's ordinary models (see `Method.native_flavor`)."""
         return family.native_flavor(saved)
 
 
-def _between(seen: Mapping[str, list[Any]], wanted: Mapping[str, list[Any]]) -> Any:
+def _hidden_error(states: Mapping[str, list[Any]], targets: Mapping[str, list[Any]]) -> Any:
     """Return the mean relative error of the hidden states after the student's layers: a scalar.
 
-    A layer must give what the next one that was taken over got in the original: where the student has its layers 0, 2
-    and 5, what they give is compared with what 1, 4 and 5 give there.
+    The output of a layer is compared with the original's input of the next kept layer: if the student has layers 0, 2
+    and 5, their outputs are compared with the original's outputs of layers 1, 4 and 5.
     """
     errors = []
-    for name, states in seen.items():
-        targets = wanted[name]
-        ends = [*spaced(len(targets) - 1, len(states) - 1)[1:], len(targets) - 1]
-        errors += [relative_error(state, targets[end]) for state, end in zip(states[1:], ends, strict=True)]
+    for name, of_student in states.items():
+        of_teacher = targets[name]
+        ends = [*spaced(len(of_teacher) - 1, len(of_student) - 1)[1:], len(of_teacher) - 1]
+        errors += [relative_error(state, of_teacher[end]) for state, end in zip(of_student[1:], ends, strict=True)]
     return sum(errors) / len(errors)

@@ -95,7 +95,7 @@ class Gguf(Method):
     ] = "q4_k_m"
 
     def compress(self, model: Model, family: Family) -> Model:
-        """Write the file, and run it.
+        """Write the file and run it.
 
         Raises:
             Unsupported: The model is not a language model of a supported architecture.
@@ -113,7 +113,7 @@ class Gguf(Method):
         written = path if is_float else Path(folder.name, "float.gguf")
         kind = self.type if is_float else _own_type(next(model.module.parameters()).dtype)
         obstacle = write_gguf(model.module, model.config, companions(model).tokenizer, written, kind)
-        model.module = None  # the file is all that is needed from here on
+        model.module = None  # from here on only the file is needed
         if not is_float:
             quantize(written, path, self.type.upper(), torch.get_num_threads())
             written.unlink()
@@ -128,9 +128,9 @@ class Gguf(Method):
         header = model.module.calls["model"].header
         counts = tensor_types(header.tensors)
         model.facts["types"] = ", ".join(f"{count:,} in {kind}" for kind, count in counts.items())
-        every = sum(counts.values())
-        left = 0 if self.type == "f32" else counts.get("f32", 0)
-        coverage.record(model, every - left, every)
+        total = sum(counts.values())
+        unchanged = 0 if self.type == "f32" else counts.get("f32", 0)
+        coverage.record(model, total - unchanged, total)
         if obstacle:
             model.facts["tokenizer"] = f"not in the file: {obstacle}"
         if (window := window_of(model.config)) is not None:
@@ -152,7 +152,7 @@ class Gguf(Method):
         return attach(model, family, folder / FILE)
 
     def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
-        """Copy the file, with the tokenizer and the config beside it (see `Method.publish`)."""
+        """Copy the file, with the tokenizer and the config next to it (see `Method.publish`)."""
         published = publish_runtime(saved, 'llama_cpp.Llama("*.gguf")', folder)
         return replace(published, needs=("llama-cpp-python",))
 

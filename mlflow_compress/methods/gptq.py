@@ -82,14 +82,14 @@ class Gptq(Method):
         return model
 
     def rebuild(self, model: Model, family: Family) -> Model:
-        """Put empty packed layers in place, so that no float32 copy is ever held."""
+        """Replace the layers by empty packed ones, without a float32 copy in memory."""
         from mlflow_compress.compression.packed_layers import leave_empty
 
         model.module = leave_empty(model.module, self.bits, self.group_size)
         return model
 
     def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
-        """Write it in the format compressed-tensors, which transformers and vLLM load (see `Method.publish`)."""
+        """Write the format compressed-tensors, which transformers and vLLM load (see `Method.publish`)."""
         from mlflow_compress.compression.published_integers import publish_integers
 
         return publish_integers(saved, family, portable, folder)
@@ -99,11 +99,11 @@ def rounded(weight: Any, gram: Any, bits: int, group_size: int, damping: float) 
     """Round a weight so that the layer's outputs change least.
 
     Args:
-        weight: [out, in].
-        gram: second moments of the inputs [in, in].
-        bits: of a weight.
-        group_size: weights that share a scale and a zero point.
-        damping: added to the diagonal of the second moments, as a share of its mean.
+        weight: Weight [out, in].
+        gram: Second moments of the inputs [in, in].
+        bits: Bits per weight.
+        group_size: Weights that share a scale and a zero point.
+        damping: Share of its mean added to the diagonal of the second moments.
 
     Returns:
         The weight as `packing.Packed`.
@@ -115,36 +115,36 @@ def rounded(weight: Any, gram: Any, bits: int, group_size: int, damping: float) 
 
     packed = Packed(weight.shape, bits, group_size)
     factor = _inverse_factor(gram, damping)
-    left = weight.detach().float().T.contiguous()  # [in, out]: a column of the weight is a row in memory
-    codes = torch.empty(left.shape, dtype=torch.uint8)
+    remaining = weight.detach().float().T.contiguous()  # [in, out]: a column of the weight is a row in memory
+    codes = torch.empty(remaining.shape, dtype=torch.uint8)
     grids = []
     for start in range(0, packed.columns, packed.group_size):
         end = start + packed.group_size
-        grids.append(grid := Grid.over(left[start:end].T, bits))
+        grids.append(grid := Grid.over(remaining[start:end].T, bits))
         for first in range(start, end, _BLOCK):
             last = min(first + _BLOCK, end)
             errors = torch.empty(last - first, packed.rows)
             for index in range(first, last):
-                codes[index] = grid.encode(left[index, :, None]).squeeze(-1)
+                codes[index] = grid.encode(remaining[index, :, None]).squeeze(-1)
                 error = errors[index - first]
-                torch.sub(left[index], grid.decode(codes[index, :, None]).squeeze(-1), out=error)
+                torch.sub(remaining[index], grid.decode(codes[index, :, None]).squeeze(-1), out=error)
                 error /= factor[index, index]
-                left[index + 1 : last].addr_(factor[index, index + 1 : last], error, alpha=-1)
-            left[last:].addmm_(factor[first:last, last:].T, errors, alpha=-1)
+                remaining[index + 1 : last].addr_(factor[index, index + 1 : last], error, alpha=-1)
+            remaining[last:].addmm_(factor[first:last, last:].T, errors, alpha=-1)
     scales = torch.cat([grid.scales for grid in grids], 1)
     return packed.fill(codes.T, scales, torch.cat([grid.zeros for grid in grids], 1))
 
 
 def _inverse_factor(gram: Any, damping: float) -> Any:
-    """Return the upper triangular U with U^T U the inverse of the damped matrix.
+    """Return the upper triangular U such that U^T U is the inverse of the damped matrix.
 
-    Mirrored along both axes, the lower Cholesky factor becomes upper: gram = R R^T, and U is the inverse of R.
+    Flipping both axes turns the lower Cholesky factor into an upper one: gram = R R^T, and U is the inverse of R.
     """
     import torch
 
     damped = gram.double()
     diagonal = damped.diagonal()
     diagonal += (damping * diagonal.mean()).clamp(min=torch.finfo(torch.float32).tiny)
-    mirrored = torch.linalg.cholesky(damped.flip(0, 1)).flip(0, 1)
+    upper = torch.linalg.cholesky(damped.flip(0, 1)).flip(0, 1)
     identity = torch.eye(len(damped), dtype=damped.dtype)
-    return torch.linalg.solve_triangular(mirrored, identity, upper=True).float()
+    return torch.linalg.solve_triangular(upper, identity, upper=True).float()

@@ -56,22 +56,22 @@ class Int4WeightOnly(Method):
         from mlflow_compress.compression.weight_groups import caution_other_groups
 
         make_plain(model)
-        layers, every = count(model.module, nn.Linear, *CONVOLUTIONS, nn.Embedding), total(model.module)
+        layers, weights = count(model.module, nn.Linear, *CONVOLUTIONS, nn.Embedding), total(model.module)
         if not (packed := self._pack(model, filled=True)):
             raise Unsupported("there is no linear or convolution layer that 4 bits would make smaller")
-        record(model, packed_weights(model.module), every)
+        record(model, packed_weights(model.module), weights)
         columns = [weight.columns for weight in model.module.modules() if isinstance(weight, Packed)]
         caution_other_groups(model, self.group_size, columns)
         model.facts["layers"] = f"{packed} of {layers} linear, convolution and embedding layers"
         return model
 
     def rebuild(self, model: Model, family: Family) -> Model:
-        """Put empty packed layers in place, so that no float32 copy is ever held."""
+        """Replace the layers by empty packed ones, without a float32 copy in memory."""
         self._pack(model, filled=False)
         return model
 
     def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
-        """Write it in the format compressed-tensors, which transformers and vLLM load (see `Method.publish`)."""
+        """Write the format compressed-tensors, which transformers and vLLM load (see `Method.publish`)."""
         from mlflow_compress.compression.published_integers import publish_integers
 
         return publish_integers(saved, family, portable, folder)

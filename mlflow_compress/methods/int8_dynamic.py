@@ -62,7 +62,7 @@ class Int8Dynamic(DynamicInt8):
         return model
 
     def rebuild(self, model: Model, family: Family) -> Model:
-        """Put empty int8 layers in place, so that no float32 copy is ever held."""
+        """Replace the layers by empty int8 ones, without a float32 copy in memory."""
         from mlflow_compress.compression.int8_layers import Int8Linear, Int8Recurrent, recurrent
 
         replacements: dict[Any, Any] = {layer: Int8Recurrent(layer) for layer in recurrent(model.module)}
@@ -73,14 +73,14 @@ class Int8Dynamic(DynamicInt8):
         return model
 
     def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
-        """Write it in the format compressed-tensors, which transformers and vLLM load (see `Method.publish`)."""
+        """Write the format compressed-tensors, which transformers and vLLM load (see `Method.publish`)."""
         from mlflow_compress.compression.published_integers import publish_integers
 
         return publish_integers(saved, family, portable, folder)
 
 
 def _linear(module: Any) -> list[Any]:
-    """Return the linear layers to replace, with those that transformers writes the other way round."""
+    """Return the linear layers to replace, including transformers' Conv1D with transposed weights."""
     import torch
     from transformers.pytorch_utils import Conv1D
 

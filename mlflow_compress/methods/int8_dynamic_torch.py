@@ -50,30 +50,32 @@ class Int8DynamicTorch(DynamicInt8):
         if not linear:
             raise Unsupported("there is no linear layer to quantise, and convolutions have no dynamic int8 kernels")
         note(model, [parameter for layer in linear for parameter in layer.parameters(recurse=False)])
-        untied = sum(each.weight.numel() for each in linear if _is_tied(model.module, each))
+        untied = sum(layer.weight.numel() for layer in linear if _is_tied(model.module, layer))
         qconfig = per_channel_dynamic_qconfig if self.per_channel else default_dynamic_qconfig
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the deprecation, said above
-            how = {torch.nn.Linear: qconfig}
-            packed = {each: quantize_dynamic(torch.nn.ModuleList([each]), how, inplace=True)[0] for each in linear}
+            warnings.simplefilter("ignore")  # the deprecation is documented above
+            qconfigs = {torch.nn.Linear: qconfig}
+            packed = {
+                layer: quantize_dynamic(torch.nn.ModuleList([layer]), qconfigs, inplace=True)[0] for layer in linear
+            }
         model.module = replace(model.module, packed)
         if untied:
             model.cautions.append(HELD_TWICE.of(parameters=f"{untied:,}"))
         return model
 
     def rebuild(self, model: Model, family: Family) -> Model:
-        """Put empty packed layers in the place of the linear ones, so that no float32 copy is ever held."""
+        """Replace the linear layers by empty packed ones, without a float32 copy in memory."""
         model.module = replace(model.module, {layer: _packed(layer) for layer in _linear(model.module)})
         return model
 
 
 def _linear(module: Any) -> list[Any]:
-    """Return all linear layers, without those whose weights torch's own encoder hands to a kernel of floats."""
+    """Return all linear layers, except those whose weights torch's own encoder passes to a float kernel."""
     from torch import nn
 
-    encoders = (each for each in module.modules() if isinstance(each, nn.TransformerEncoderLayer))
+    encoders = (layer for layer in module.modules() if isinstance(layer, nn.TransformerEncoderLayer))
     fused = {child for encoder in encoders if _is_fused(encoder) for child in encoder.children()}
-    return [each for each in module.modules() if type(each) is nn.Linear and each not in fused]
+    return [layer for layer in module.modules() if type(layer) is nn.Linear and layer not in fused]
 
 
 def _is_fused(encoder: Any) -> bool:
@@ -83,11 +85,11 @@ def _is_fused(encoder: Any) -> bool:
 
 
 def _is_tied(module: Any, layer: Any) -> bool:
-    """Tell whether a layer that is no linear one shares the weight, and keeps it when this one gets its own."""
+    """Return whether a layer of another kind shares the weight, and keeps it when this layer gets its own."""
     import torch
 
-    holders = (each for each in module.modules() if each is not layer and type(each) is not torch.nn.Linear)
-    return any(getattr(each, "weight", None) is layer.weight for each in holders)
+    others = (other for other in module.modules() if other is not layer and type(other) is not torch.nn.Linear)
+    return any(getattr(other, "weight", None) is layer.weight for other in others)
 
 
 def _packed(linear: Any) -> Any:

@@ -70,36 +70,36 @@ class Int8Static(Method):
         observers = {layer: (qconfig.activation(), qconfig.activation()) for layer in layers}
 
         def observe(layer: Any, inputs: tuple[Any, ...], output: Any) -> None:
-            if inputs:  # not by name, which the int8 layers can't be called with
+            if inputs:  # positional only: the int8 layers take no keyword arguments
                 observers[layer][0](inputs[0])
                 observers[layer][1](output)
 
         hooks = [layer.register_forward_hook(observe) for layer in layers]
         with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the deprecation, said above
+            warnings.simplefilter("ignore")  # the deprecation is documented above
             for batch in family.calibration(model, self.samples, self.seed):
                 family.forward(model, batch)
             for hook in hooks:
                 hook.remove()
-            seen = {layer: both for layer, both in observers.items() if both[0].min_val.isfinite()}
-            quantized = {layer: _quantized(layer, qconfig, *both) for layer, both in seen.items()}
+            calibrated = {layer: pair for layer, pair in observers.items() if pair[0].min_val.isfinite()}
+            quantized = {layer: _quantized(layer, qconfig, *pair) for layer, pair in calibrated.items()}
         note(model, [parameter for layer in quantized for parameter in layer.parameters(recurse=False)])
         model.module = replace(model.module, quantized)
         model.facts["layers"] = f"{len(quantized)} of {total} linear and convolution layers"
         return model
 
     def save(self, model: Model, family: Family, folder: Path) -> None:
-        """Write all weights with `torch.save`; they are read back without running code."""
+        """Write all weights with `torch.save`; loading them runs no code."""
         save_weights(model.module, folder)
 
     def load(self, model: Model, family: Family, folder: Path) -> Model:
-        """Put empty int8 layers where the file has them, and fill all."""
+        """Put empty int8 layers where the file has them, and fill all layers."""
         state = read_state(folder / TORCH)
-        named = dict(model.module.named_modules())
-        names = [name for name in named if f"{name}.quant.scale".lstrip(".") in state]
+        modules = dict(model.module.named_modules())
+        names = [name for name in modules if f"{name}.quant.scale".lstrip(".") in state]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model.module = replace(model.module, {named[name]: _empty(named[name]) for name in names})
+            model.module = replace(model.module, {modules[name]: _empty(modules[name]) for name in names})
         fill(model.module, state, folder / TORCH)
         return model
 
@@ -111,9 +111,9 @@ def _kinds() -> tuple[type, ...]:
 
 
 def _layers(module: Any) -> list[Any]:
-    """Return the layers that are worth quantising and that there are kernels for."""
-    found = (each for each in called(module, *_kinds()) if each.weight.numel() >= _FEWEST_WEIGHTS)
-    return [each for each in found if not hasattr(each, "padding") or _pads_plainly(each)]
+    """Return the layers that are large enough and supported by the kernels."""
+    layers = (layer for layer in called(module, *_kinds()) if layer.weight.numel() >= _FEWEST_WEIGHTS)
+    return [layer for layer in layers if not hasattr(layer, "padding") or _pads_plainly(layer)]
 
 
 def _pads_plainly(convolution: Any) -> bool:
@@ -121,18 +121,18 @@ def _pads_plainly(convolution: Any) -> bool:
 
 
 def _quantized(layer: Any, qconfig: Any, inputs: Any, output: Any) -> Any:
-    """Make the int8 layer, between the steps that turn its input into int8 and its output back."""
+    """Return the int8 layer between a step that quantises its input and one that dequantises its output."""
     import torch
     from torch.ao.nn import quantized
 
-    layer.qconfig, layer.activation_post_process = qconfig, output  # where `from_float` looks for them
+    layer.qconfig, layer.activation_post_process = qconfig, output  # read by `from_float`
     scale, zero = inputs.calculate_qparams()
     quantize = quantized.Quantize(float(scale), int(zero), torch.quint8)
-    return _between(quantize, getattr(quantized, type(layer).__name__).from_float(layer))
+    return _wrapped(quantize, getattr(quantized, type(layer).__name__).from_float(layer))
 
 
 def _empty(layer: Any) -> Any:
-    """Make such a layer, to be filled."""
+    """Return an empty int8 layer."""
     import torch
     from torch.ao.nn import quantized
 
@@ -142,10 +142,10 @@ def _empty(layer: Any) -> Any:
     else:
         sizes = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups)
         inner = getattr(quantized, type(layer).__name__)(layer.in_channels, layer.out_channels, *sizes, has_bias)
-    return _between(quantized.Quantize(1.0, 0, torch.quint8), inner)
+    return _wrapped(quantized.Quantize(1.0, 0, torch.quint8), inner)
 
 
-def _between(quantize: Any, inner: Any) -> Any:
+def _wrapped(quantize: Any, inner: Any) -> Any:
     from torch.ao.nn.quantized import DeQuantize
     from torch.ao.quantization import QuantWrapper
 
@@ -153,12 +153,12 @@ def _between(quantize: Any, inner: Any) -> Any:
     wrapper.quant, wrapper.dequant = quantize, DeQuantize()
     wrapper.held_weights = functools.partial(_held, inner)
     if hasattr(inner, "stride"):
-        wrapper.stride = inner.stride  # which Whisper looks up to know how long its input must be
+        wrapper.stride = inner.stride  # Whisper computes its input length from it
     return wrapper
 
 
 def _held(layer: Any) -> Iterator[Held]:
-    """Say what an int8 layer holds (see `stored_weights.held`)."""
+    """Yield the weights of an int8 layer (see `stored_weights.held`)."""
     weight, bias = layer._weight_bias()
     yield Held(weight.int_repr(), weight.numel())
     yield Held(weight.q_per_channel_scales(), 0)

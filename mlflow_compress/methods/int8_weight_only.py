@@ -54,7 +54,7 @@ class Int8WeightOnly(Method):
         from mlflow_compress.compression.packed_layers import CONVOLUTIONS, packed_weights
 
         make_plain(model)
-        kinds, every = count(model.module, nn.Linear, *CONVOLUTIONS, nn.Embedding), total(model.module)
+        candidates, weights = count(model.module, nn.Linear, *CONVOLUTIONS, nn.Embedding), total(model.module)
         packed = self._pack(model, filled=True)
         layers = {layer for layer in called(model.module, nn.Linear, head=self.embeddings) if layer.weight.numel()}
         if any(layer.weight.dtype == torch.float64 for layer in layers):
@@ -63,8 +63,8 @@ class Int8WeightOnly(Method):
             raise Unsupported("there is no linear or convolution layer to round")
         config = Int8WeightOnlyConfig(set_inductor_config=False, version=2)
         quantize_(model.module, config, filter_fn=lambda layer, _: layer in layers)
-        record(model, packed_weights(model.module) + sum(layer.weight.numel() for layer in layers), every)
-        model.facts["layers"] = f"{packed + len(layers)} of {kinds} linear, convolution and embedding layers"
+        record(model, packed_weights(model.module) + sum(layer.weight.numel() for layer in layers), weights)
+        model.facts["layers"] = f"{packed + len(layers)} of {candidates} linear, convolution and embedding layers"
         return model
 
     def rebuild(self, model: Model, family: Family) -> Model:
@@ -80,7 +80,7 @@ class Int8WeightOnly(Method):
         return model
 
     def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
-        """Write it in the format compressed-tensors, which transformers and vLLM load (see `Method.publish`)."""
+        """Write the format compressed-tensors, which transformers and vLLM load (see `Method.publish`)."""
         from mlflow_compress.compression.published_integers import publish_integers
 
         return publish_integers(saved, family, portable, folder)

@@ -59,7 +59,7 @@ class LowRank(Method):
         whole = _layers(model.module)
         moments = _output_moments(model, family, whole, self.samples) if self.samples else {}
         spectra = {layer: _spectrum(layer, moments.get(layer)) for layer in whole}
-        energies = {layer: each for layer, (each, _) in spectra.items()}
+        energies = {layer: spectrum for layer, (spectrum, _) in spectra.items()}
         share = _share(energies, self.ratio) if self.energy is None else self.energy
         split = {}
         for layer, (_, directions) in spectra.items():
@@ -78,7 +78,7 @@ class LowRank(Method):
         return model
 
     def rebuild(self, model: Model, family: Family) -> Model:
-        """Split the layers that the family noted."""
+        """Split the layers that the config or the structure lists."""
         from torch import nn
 
         for name, rank in _noted(model).items():
@@ -89,18 +89,19 @@ class LowRank(Method):
 
 
 def _share(energies: Mapping[Any, Any], ratio: float) -> float:
-    """Return the greatest share of energy at which the layers keep `ratio` of their weights, in all."""
+    """Return the largest share of energy at which the layers keep `ratio` of their weights in total."""
     most = ratio * sum(layer.weight.numel() for layer in energies)
     low, high = 0.0, 1.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        kept = sum(min(_weights(layer, _rank(each, middle)), layer.weight.numel()) for layer, each in energies.items())
+        ranks = {layer: _rank(spectrum, middle) for layer, spectrum in energies.items()}
+        kept = sum(min(_weights(layer, rank), layer.weight.numel()) for layer, rank in ranks.items())
         low, high = (middle, high) if kept <= most else (low, middle)
     return low
 
 
 def _rank(energies: Any, share: float) -> int:
-    """Return the least rank that keeps a share of the energy."""
+    """Return the smallest rank that keeps a share of the energy."""
     return 1 + int((energies.cumsum(0) < share * energies.sum()).sum())
 
 
@@ -114,20 +115,20 @@ def _layers(module: Any) -> list[Any]:
     from torch import nn
 
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    readers = (nn.MultiheadAttention, nn.TransformerEncoderLayer)  # of their linear layers' weights, past `forward`
+    readers = (nn.MultiheadAttention, nn.TransformerEncoderLayer)  # read their linear layers' weights directly
     fixed = {child for parent in module.modules() if isinstance(parent, readers) for child in parent.children()}
     fixed.add(head_of(module))
-    alone = (each[0] for each in sharing(module) if len(each) == 1)
-    found = (each for each in alone if type(each) in kinds and each not in fixed)
-    return [layer for layer in found if getattr(layer, "groups", 1) == 1 and layer.weight.numel()]
+    unshared = (group[0] for group in sharing(module) if len(group) == 1)
+    layers = (layer for layer in unshared if type(layer) in kinds and layer not in fixed)
+    return [layer for layer in layers if getattr(layer, "groups", 1) == 1 and layer.weight.numel()]
 
 
 def _spectrum(layer: Any, moments: Any) -> tuple[Any, Any]:
-    """Return energies [n], the greatest first, and their orthonormal directions [out, n], n the lesser of out and in.
+    """Return descending energies [n] and their orthonormal directions [out, n], where n is the smaller of out and in.
 
     Args:
-        layer: the layer, with a weight matrix [out, in].
-        moments: of its outputs (see `_output_moments`); None for those of its weights.
+        layer: Layer with a weight matrix [out, in].
+        moments: Moments of its outputs (see `_output_moments`); None for those of its weights.
     """
     import torch
 
@@ -146,12 +147,12 @@ def _basis(layer: Any) -> tuple[Any, Any]:
 
 
 def _output_moments(model: Model, family: Family, layers: list[Any], samples: int) -> dict[Any, Any]:
-    """Return the sum of z z^T [n, n] over each layer's outputs without bias, z being an output in the layer's basis."""
+    """Return the sum of z z^T [n, n] over each layer's outputs without bias, where z is an output in its basis."""
     moments: dict[Any, Any] = {}
     bases = {layer: _basis(layer)[0].float() for layer in layers}
 
     def see(layer: Any, inputs: Any, output: Any) -> None:
-        vectors = output.float().movedim(1 - layer.weight.dim(), -1)  # channels stand before the places
+        vectors = output.float().movedim(1 - layer.weight.dim(), -1)  # channels come before the positions
         vectors = vectors - (0 if layer.bias is None else layer.bias.float())
         inside = vectors.reshape(-1, vectors.shape[-1]) @ bases[layer]
         moments[layer] = moments.get(layer, 0) + (inside.T @ inside).double()
@@ -161,7 +162,7 @@ def _output_moments(model: Model, family: Family, layers: list[Any], samples: in
 
 
 def _halves(layer: Any, directions: Any) -> Any:
-    """Return the two layers that keep what lies in orthonormal directions [out, rank] of a layer's outputs."""
+    """Return the two layers that keep orthonormal directions [out, rank] of a layer's outputs."""
     import torch
 
     weight = layer.weight
@@ -183,18 +184,18 @@ def _unfilled(layer: Any, rank: int) -> Any:
             nn.Linear(rank, layer.out_features, bias=has_bias, device="meta"),
         )
     else:
-        place = {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "padding_mode")}
+        geometry = {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "padding_mode")}
         halves = nn.Sequential(
-            type(layer)(layer.in_channels, rank, layer.kernel_size, bias=False, device="meta", **place),
+            type(layer)(layer.in_channels, rank, layer.kernel_size, bias=False, device="meta", **geometry),
             type(layer)(rank, layer.out_channels, 1, bias=has_bias, device="meta"),
         )
-    for name in layer.__constants__:  # Whisper asks its convolutions for their stride
+    for name in layer.__constants__:  # Whisper reads the stride of its convolutions
         setattr(halves, name, getattr(layer, name))
     return halves.eval()
 
 
 def _note(model: Model, ranks: Mapping[str, int]) -> None:
-    """Write ranks, by layer's name, where the model can be built again from."""
+    """Write ranks, by the layer's name, into the config or structure that the model is rebuilt from."""
     if model.is_transformer:
         model.config.low_ranks = {**_noted(model), **ranks}
         return
@@ -207,6 +208,6 @@ def _note(model: Model, ranks: Mapping[str, int]) -> None:
 def _noted(model: Model) -> dict[str, int]:
     if model.is_transformer:
         return dict(getattr(model.config, "low_ranks", {}))
-    numbers = {name: sizes["numbers"] for name, sizes in model.structure.items()}  # where 0.1 wrote the rank
+    numbers = {name: sizes["numbers"] for name, sizes in model.structure.items()}  # version 0.1 wrote the rank there
     ranks = {name: sizes.get("rank", numbers[name].get("low_rank")) for name, sizes in model.structure.items()}
     return {name: rank for name, rank in ranks.items() if rank is not None}

@@ -64,8 +64,8 @@ class Ncnn(ExportMethod):
                 pnnx.export(graph.module, inputs=(example,), check_trace=False, fp16=fp16, **files)
             except FileNotFoundError as error:  # raised when its converter wrote no output
                 raise Unsupported("pnnx wrote no files: it does not support an operator of the module") from error
-            for word, file in files.items():
-                if word not in ("ncnnparam", "ncnnbin"):
+            for argument, file in files.items():
+                if argument not in ("ncnnparam", "ncnnbin"):
                     Path(file).unlink(missing_ok=True)
             write_counts(graph.module, folder / f"{name}.json")
         return model
@@ -100,10 +100,11 @@ class _Network:
             with self._net.create_extractor() as extractor:
                 extractor.input(self._net.input_names()[0], ncnn.Mat(sample.contiguous().numpy()))
                 outputs.append([extractor.extract(name)[1].numpy().copy() for name in self._net.output_names()])
-        return tuple(torch.stack([torch.from_numpy(each) for each in column]) for column in zip(*outputs, strict=True))
+        by_output = zip(*outputs, strict=True)
+        return tuple(torch.stack([torch.from_numpy(array) for array in arrays]) for arrays in by_output)
 
     def held_weights(self) -> Iterator[Held]:
-        """Return the file's bytes (see `stored_weights.held`)."""
+        """Yield the file's bytes (see `stored_weights.held`)."""
         yield from counted(self._file, self._counts)
 
 
@@ -112,4 +113,4 @@ def _outputs(folder: Path, name: str) -> dict[str, str]:
     suffixes = {"ncnnparam": "param", "ncnnbin": "bin", "ncnnpy": "ncnn.py"}
     suffixes |= {"ptpath": "pt", "pnnxparam": "pnnx.param", "pnnxbin": "pnnx.bin", "pnnxpy": "pnnx.py"}
     suffixes |= {"pnnxonnx": "pnnx.onnx"}
-    return {word: str(folder / f"{name}.{suffix}") for word, suffix in suffixes.items()}
+    return {argument: str(folder / f"{name}.{suffix}") for argument, suffix in suffixes.items()}

@@ -96,14 +96,14 @@ class OnnxInt8(ExportMethod):
         return require_integers(super().compress(model, family))
 
     def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:
-        """Export in float32, run that on calibration data where ranges are static, and write `NAME.onnx` in int8."""
+        """Export in float32, run the export on calibration data if ranges are static, and write `NAME.onnx` in int8."""
         generates = type(family).generate is not Family.generate
         with tempfile.TemporaryDirectory(prefix="mlflow-compress-") as plain:
             paths = onnx_block_weights.checked(graphs, Path(plain))
             if self.mode == "weights" or (self.mode == "auto" and generates):
                 model.facts["activations"] = "rounded at each call, with a scale for each block of each token"
                 return onnx_block_weights.quantise(model, paths, _BLOCKS, True, folder)
-            static = {each for each, path in paths.items() if self._is_static(path)}
+            static = {name for name, path in paths.items() if self._is_static(path)}
             inputs: dict[str, list[tuple[Any, ...]]] = {}
             if static:
                 require_data_to_score(model, family)
@@ -123,7 +123,7 @@ class OnnxInt8(ExportMethod):
         return is_convolutional(onnx.load(str(path), load_external_data=False))
 
     def _quantise(self, graph: Graph, plain: Path, path: Path, inputs: Sequence[tuple[Any, ...]] | None) -> None:
-        """Write a graph in int8: static ranges from these inputs, dynamic ones where there are none."""
+        """Write a graph in int8, with static ranges from these inputs, or with dynamic ranges if they are None."""
         import onnx
         from onnxruntime.quantization import (
             CalibrationDataReader,
@@ -135,14 +135,14 @@ class OnnxInt8(ExportMethod):
         from onnxruntime.quantization.shape_inference import quant_pre_process
 
         class Reader(CalibrationDataReader):  # type: ignore[misc]
-            """Gives what the graph was fed."""
+            """Reader of the recorded inputs."""
 
             def __init__(self) -> None:
-                self.left = iter(inputs or ())
+                self.remaining = iter(inputs or ())
 
             def get_next(self) -> dict[str, Any] | None:
-                given = next(self.left, None)
-                return None if given is None else dict(zip(graph.inputs, map(array, given), strict=True))
+                tensors = next(self.remaining, None)
+                return None if tensors is None else dict(zip(graph.inputs, map(array, tensors), strict=True))
 
         reduce_range = not has_int8_dot_products() if self.reduce_range is None else self.reduce_range
         prepared = plain.with_suffix(".prepared.onnx")
@@ -151,7 +151,7 @@ class OnnxInt8(ExportMethod):
         quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True, save_as_external_data=is_large(graph))
         model = onnx.load(str(prepared), load_external_data=False)
         if inputs is None:
-            del model.graph.value_info[:]  # it turns weights round, and would stumble over their shapes of before
+            del model.graph.value_info[:]  # it transposes weights and would fail on the recorded shapes
             onnx.save(model, str(prepared))
             quantize_dynamic(str(prepared), str(path), op_types_to_quantize=["MatMul", "Gather"], **settings)
             return

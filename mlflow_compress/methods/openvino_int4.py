@@ -75,7 +75,7 @@ class OpenvinoInt4(ExportMethod):
         return require_integers(super().compress(model, family))
 
     def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:
-        """Export in float32, run that on calibration data if need be, and write `NAME.xml` in 4 bits for each graph."""
+        """Export in float32, run the export on calibration data if needed, and write `NAME.xml` in 4 bits."""
         with tempfile.TemporaryDirectory(prefix="mlflow-compress-") as plain:
             calls = openvino_graphs.in_float(graphs, Path(plain))
             paths, inputs = list(calls), {}
@@ -88,13 +88,13 @@ class OpenvinoInt4(ExportMethod):
         return model
 
     def _settings(self, inputs: Sequence[tuple[Any, ...]] | None) -> dict[str, Any]:
-        """Return the settings of NNCF for a graph that was seen to get such inputs."""
+        """Return NNCF's settings for a graph with these recorded inputs."""
         import nncf
 
         advanced = nncf.AdvancedCompressionParameters(
             group_size_fallback_mode=nncf.GroupSizeFallbackMode.ADJUST, min_adjusted_group_size=_LEAST_GROUP
         )
-        chosen = {
+        settings = {
             "mode": nncf.CompressWeightsMode.INT4_SYM if self.mode == "sym" else nncf.CompressWeightsMode.INT4_ASYM,
             "group_size": self.group_size,
             "ratio": self.ratio,
@@ -102,10 +102,10 @@ class OpenvinoInt4(ExportMethod):
             "advanced_parameters": advanced,
         }
         if inputs is None:
-            return chosen
-        dataset = nncf.Dataset([[array(tensor) for tensor in given] for given in inputs])
-        more = {"dataset": dataset, "subset_size": len(inputs), "awq": self.awq}
-        return {**chosen, **more, "scale_estimation": self.scale_estimation}
+            return settings
+        dataset = nncf.Dataset([[array(tensor) for tensor in tensors] for tensors in inputs])
+        with_data = {"dataset": dataset, "subset_size": len(inputs), "awq": self.awq}
+        return {**settings, **with_data, "scale_estimation": self.scale_estimation}
 
     def open(self, name: str, buffers: Sequence[Values], model: Model, folder: Path) -> Call:
         """Compile a file."""

@@ -86,7 +86,7 @@ class OpenvinoInt8(ExportMethod):
         return require_integers(super().compress(model, family))
 
     def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:
-        """Export in float32, run that on calibration data if need be, and write `NAME.xml` in int8 for each graph."""
+        """Export in float32, run the export on calibration data if needed, and write `NAME.xml` in int8."""
         import nncf
         import openvino
 
@@ -108,7 +108,7 @@ class OpenvinoInt8(ExportMethod):
                     settings.smooth_quant_alphas = nncf.AdvancedSmoothQuantParameters(convolution=-1, matmul=-1)
                 quantised = nncf.quantize(
                     converted,
-                    nncf.Dataset([[array(tensor) for tensor in given] for given in inputs[path.stem]]),
+                    nncf.Dataset([[array(tensor) for tensor in tensors] for tensors in inputs[path.stem]]),
                     subset_size=len(inputs[path.stem]),
                     preset=nncf.QuantizationPreset(self.preset),
                     model_type=None if is_convolutional else nncf.ModelType.TRANSFORMER,
@@ -130,5 +130,5 @@ class OpenvinoInt8(ExportMethod):
 
 
 def generates(family: Family) -> bool:
-    """Return whether a family generates: its models have decoders."""
+    """Return whether the family's models generate, so that they have decoders."""
     return type(family).generate is not Family.generate

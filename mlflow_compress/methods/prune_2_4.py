@@ -49,9 +49,9 @@ class Prune24(Method):
             Unsupported: No layer's inputs are a multiple of 4, or all layers have the pattern already.
         """
         make_plain(model)
-        found = pruning.inner(model.module)
+        layers = pruning.inner(model.module)
         reached = []
-        for layer in found:
+        for layer in layers:
             weight = pruning.by_input(layer.weight.data)
             if weight.shape[-1] % _OF == 0:
                 mask = pruning.largest(weight.abs(), _KEEP, _OF)
@@ -65,7 +65,7 @@ class Prune24(Method):
         note(model, reached)
         if self.kernels == "dense":
             model.cautions.append(DENSE_ZEROS.of())
-        model.facts["layers"] = f"{len(reached)} of {len(found)} layers pruned"
+        model.facts["layers"] = f"{len(reached)} of {len(layers)} layers pruned"
         return model
 
     def save(self, model: Model, family: Family, folder: Path) -> None:
@@ -73,7 +73,7 @@ class Prune24(Method):
         compact.save_compact(model.module, folder)
 
     def load(self, model: Model, family: Family, folder: Path) -> Model:
-        """Fill in the zeros, and let linear layers turn to sparse kernels when they are first called on CUDA."""
+        """Fill in the zeros, and make linear layers switch to sparse kernels at their first call on CUDA."""
         compact.load_compact(model.module, folder)
         if self.kernels == "sparse":
             for layer in linear(model.module):
@@ -81,16 +81,16 @@ class Prune24(Method):
         return model
 
     def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
-        """Write its float weights with their zeros (see `Method.publish`)."""
+        """Write the float weights with their zeros (see `Method.publish`)."""
         return compact.publish_dense(saved, family, portable, folder)
 
     def native_flavor(self, saved: Path, family: Family) -> NativeFlavor:
-        """Load its float weights, where they are saved as such (see `Method.native_flavor`)."""
+        """Return the flavor of the float weights, if they are saved as such (see `Method.native_flavor`)."""
         return compact.native_flavor_of_dense(saved, family)
 
 
 def _turn_sparse(layer: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    """Put a semi-structured tensor in the weight's place where there are kernels for it."""
+    """Replace the weight by a semi-structured tensor if there are kernels for it."""
     import torch
 
     weight = layer.weight
@@ -99,7 +99,7 @@ def _turn_sparse(layer: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
     if isinstance(weight, torch.sparse.SparseSemiStructuredTensor):
         return (inputs[0].contiguous(), *inputs[1:])  # their `linear` views its input
     if weight.shape[1] % _OF == 0 and int(weight.unflatten(1, (-1, _OF)).count_nonzero(-1).max()) <= _KEEP:
-        with contextlib.suppress(RuntimeError):  # a shape that they do not take
+        with contextlib.suppress(RuntimeError):  # the kernels do not support the shape
             sparse = torch.sparse.to_sparse_semi_structured(weight.data)
             layer.weight = torch.nn.Parameter(sparse, requires_grad=False)
             return _turn_sparse(layer, inputs)

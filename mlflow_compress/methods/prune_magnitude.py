@@ -67,15 +67,15 @@ def _weights(module: Any) -> list[Any]:
         if isinstance(layer, Conv1D):
             weights.append(layer.weight)
         elif isinstance(layer, nn.RNNBase | nn.RNNCellBase):
-            weights += [each for name, each in layer.named_parameters(recurse=False) if name.startswith("weight")]
+            weights += [value for name, value in layer.named_parameters(recurse=False) if name.startswith("weight")]
         elif isinstance(layer, nn.MultiheadAttention):
             parts = (layer.in_proj_weight, layer.q_proj_weight, layer.k_proj_weight, layer.v_proj_weight)
-            weights += [each for each in parts if each is not None]
+            weights += [part for part in parts if part is not None]
     return list({id(weight): weight for weight in weights}.values())
 
 
 def _prune(weights: list[Any], amount: float) -> None:
-    """Set the smallest of all these weights to zero, in place: a share of them, to the nearest whole number."""
+    """Set a share of all these weights, the smallest ones, to zero in place; round their number to the nearest."""
     import torch
 
     magnitudes = torch.cat([weight.detach().abs().reshape(-1) for weight in weights])

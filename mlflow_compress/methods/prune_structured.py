@@ -83,32 +83,32 @@ class PruneStructured(Method):
         steps = (_STEPS if is_real else 0) if self.steps is None else self.steps
         teacher = dataclasses.replace(model, module=copy.deepcopy(model.module)) if steps else None
         before = _parameters(model)
-        widths = {name: (each.shape, each.numel()) for name, each in model.module.named_parameters()}
+        old = {name: (weight.shape, weight.numel()) for name, weight in model.module.named_parameters()}
         shapes = _shapes(model, family)
         what = self.what if self.what != "auto" else "heads and neurons" if model.is_transformer else "channels"
         if what == "layers":
-            told = self._drop_layers(model, family)
+            kept = self._drop_layers(model, family)
         elif what == "channels":
-            told = self._drop_channels(model, family)
+            kept = self._drop_channels(model, family)
         else:
             cuts = {"heads": layer_widths.drop_heads, "neurons": layer_widths.drop_neurons}
-            told = ", ".join(
-                done for name, drop in cuts.items() if name in what and (done := drop(model, self.amount, self._power))
+            kept = ", ".join(
+                part for name, drop in cuts.items() if name in what and (part := drop(model, self.amount, self._power))
             )
-        if not told or (after := _parameters(model)) >= before:
+        if not kept or (after := _parameters(model)) >= before:
             raise Unsupported(f"amount={self.amount:g} removes no {what}: there are none, or too few")
         if _shapes(model, family) != shapes:
             raise Unsupported("pruning would change the shape of the outputs")
-        left = {name: each.shape for name, each in model.module.named_parameters()}
-        reached = sum(size for name, (shape, size) in widths.items() if left.get(name) != shape)
+        new = {name: weight.shape for name, weight in model.module.named_parameters()}
+        reached = sum(size for name, (shape, size) in old.items() if new.get(name) != shape)
         coverage.record(model, reached, before)
         caution_not_trained(model, steps, is_real)
-        model.facts["kept"] = f"{told}; {after:,} of {before:,} parameters"
+        model.facts["kept"] = f"{kept}; {after:,} of {before:,} parameters"
         if teacher is not None:
             _want_gradients(model.module)
             lesson = Lesson(steps, self.batch_size, self.learning_rate, self.loss, seed=self.seed)
-            for each in (model.module, teacher.module):
-                detectors.forget_anchors(each)
+            for module in (model.module, teacher.module):
+                detectors.forget_anchors(module)
             imitate(model, teacher, family, lesson)
             detectors.forget_anchors(model.module)
         return model
@@ -118,26 +118,26 @@ class PruneStructured(Method):
         return 1 if self.norm == "l1" else 2
 
     def _drop_layers(self, model: Model, family: Family) -> str:
-        """Drop the layers of each stack that change the hidden state least; say what was done."""
+        """Drop the layers of each stack that change the hidden state least; return a summary."""
         import torch
 
         sums: dict[str, Any] = {}
         batches = family.calibration(model, _CALIBRATION, self.seed)
-        with torch.no_grad(), transformer_layers.watched(model) as seen:
+        with torch.no_grad(), transformer_layers.watched(model) as states:
             for batch in batches:
                 family.forward(model, batch)
-                for name, hidden in seen.items():
+                for name, hidden in states.items():
                     sums[name] = sums.get(name, 0) + torch.tensor(transformer_layers.influence(hidden))
-        told = []
+        parts = []
         for stack in transformer_layers.stacks(model):
             influence = sums[stack.name]
-            if (left := transformer_layers.share(len(influence), self.amount)) < len(influence):
-                transformer_layers.keep_layers(model, stack, sorted(influence.topk(left).indices.tolist()))
-                told.append(f"{left} of {len(influence)} layers of {stack.name}")
-        return ", ".join(told)
+            if (kept := transformer_layers.share(len(influence), self.amount)) < len(influence):
+                transformer_layers.keep_layers(model, stack, sorted(influence.topk(kept).indices.tolist()))
+                parts.append(f"{kept} of {len(influence)} layers of {stack.name}")
+        return ", ".join(parts)
 
     def _drop_channels(self, model: Model, family: Family) -> str:
-        """Drop channels, and note the new sizes in the model's structure; say what was done."""
+        """Drop channels, and record the new sizes in the model's structure; return a summary."""
         import torch
         from torch_pruning.pruner import MagnitudePruner
 
@@ -152,9 +152,9 @@ class PruneStructured(Method):
             raise Unsupported("only plain detectors of ultralytics are supported, not segmenters or classifiers")
         before = _sizes(module)
         batch = family.batch(model, model.batch_size, self.seed)
-        _want_gradients(module)  # the graph is followed along them
+        _want_gradients(module)  # torch_pruning follows the autograd graph
         try:
-            with torch.enable_grad(), _never_in_circles(module), _followed(model, family) as followed:
+            with torch.enable_grad(), _without_cycles(module), _followed(model, family) as followed:
                 outputs: list[Any] = []
 
                 def forward(module: Any, inputs: Any) -> list[Any]:
@@ -184,7 +184,7 @@ class PruneStructured(Method):
         return f"fewer channels in {fewer} of {len(layers)} convolution and linear layers" if fewer else ""
 
     def rebuild(self, model: Model, family: Family) -> Model:
-        """Return the layers the sizes that the family kept: heads by the config, channels one by one."""
+        """Restore the sizes of the layers: heads and neurons from the config, channels from the structure."""
         if model.is_transformer:
             layer_widths.narrow(model)
         for name, sizes in model.structure.items():
@@ -193,20 +193,20 @@ class PruneStructured(Method):
 
 
 def _want_gradients(module: Any) -> None:
-    """Have gradients recorded for all parameters that can have one: whole numbers can't."""
+    """Require gradients for all parameters except integers, which can't have them."""
     for parameter in module.parameters():
         parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
 
 
 def _parameters(model: Model) -> int:
-    return sum(each.numel() for each in model.module.parameters())
+    return sum(weight.numel() for weight in model.module.parameters())
 
 
 def _shapes(model: Model, family: Family) -> list[Any]:
-    """Return the shapes of all tensors that one forward pass gives.
+    """Return the shapes of all output tensors of one forward pass.
 
     Raises:
-        Unsupported: it raises.
+        Unsupported: The forward pass fails.
     """
     import torch
 
@@ -215,12 +215,12 @@ def _shapes(model: Model, family: Family) -> list[Any]:
             outputs = family.forward(model, family.batch(model, model.batch_size, 0))
     except Exception as error:
         raise Unsupported(f"the pruned model can't run: {named_line(error, most=200)}") from error
-    return [each.shape for each in value_trees.tensors(outputs)]
+    return [tensor.shape for tensor in value_trees.tensors(outputs)]
 
 
 @contextlib.contextmanager
-def _never_in_circles(module: Any) -> Iterator[None]:
-    """Raise where torch_pruning follows channels in circles, as through circular padding: it would never come back."""
+def _without_cycles(module: Any) -> Iterator[None]:
+    """Stop torch_pruning on a cycle of channel dependencies, as in circular padding: it would never end."""
     import torch_pruning.dependency.graph as dependency_graph
 
     most = max(_FEWEST_FOLLOWED, _FOLLOWED_PER_LAYER * sum(1 for _ in module.modules()))
@@ -240,13 +240,13 @@ def _never_in_circles(module: Any) -> Iterator[None]:
 
 
 def _tied(module: Any) -> set[Any]:
-    """Return the layers that share a weight: cut apart, each would have its own, and the model be larger."""
+    """Return the layers that share a weight: pruned separately, each would get its own, and the model would grow."""
     return {layer for layers in sharing(module) if len(layers) > 1 for layer in layers}
 
 
 @contextlib.contextmanager
 def _followed(model: Model, family: Family) -> Iterator[detectors.Separated]:
-    """Put a module into a form whose channels can be followed."""
+    """Prepare a module so that its channels can be followed."""
     if detectors.is_detector(model.module):
         with detectors.separated(model.module) as separated:
             yield separated
@@ -255,7 +255,7 @@ def _followed(model: Model, family: Family) -> Iterator[detectors.Separated]:
 
 
 def _ratios(module: Any, amount: float) -> dict[Any, float]:
-    """Return what to ask torch_pruning for, by layer, since it rounds up what is removed: half a channel less."""
+    """Return the pruning ratio of each layer, half a channel less because torch_pruning rounds up."""
     from torch import nn
 
     ratios = {}
@@ -265,15 +265,15 @@ def _ratios(module: Any, amount: float) -> dict[Any, float]:
             groups = getattr(layer, "groups", 1)
             if not width:
                 continue
-            width = width if groups == width else width // groups  # each group loses as many
+            width = width if groups == width else width // groups  # each group loses the same number
             ratios[layer] = 1 - (transformer_layers.share(width, amount) + 0.5) / width
     return ratios
 
 
 def _importance(group: Any, power: int) -> Any:
-    """Return the norm, to its power, of all weights that go with each channel of a group: [channels].
+    """Return the sum of |w|^power over all weights of each channel of a group: [channels].
 
-    torch_pruning's own takes a wrong number of channels where a depthwise convolution is followed by a flattening.
+    torch_pruning's own importance has a wrong number of channels if a flattening follows a depthwise convolution.
     """
     import torch
     from torch import nn
@@ -283,40 +283,40 @@ def _importance(group: Any, power: int) -> Any:
         layer = item.dep.target.module
         if (weight := getattr(layer, "weight", None)) is None or None in item.root_idxs:
             continue
-        is_turned = getattr(layer, "transposed", False) or isinstance(layer, nn.Embedding)
-        axis = int(is_turned == item.dep.handler.__name__.endswith("out_channels")) if weight.dim() > 1 else 0
+        is_transposed = getattr(layer, "transposed", False) or isinstance(layer, nn.Embedding)
+        axis = int(is_transposed == item.dep.handler.__name__.endswith("out_channels")) if weight.dim() > 1 else 0
         norms = weight.detach().float().abs().pow(power).movedim(axis, 0).reshape(weight.shape[axis], -1).sum(1)
-        norms = norms.repeat(1 + max(item.idxs) // len(norms))  # of grouped convolutions, which number all inputs
+        norms = norms.repeat(1 + max(item.idxs) // len(norms))  # grouped convolutions number all inputs
         total.scatter_add_(0, torch.tensor(item.root_idxs), norms[item.idxs])
     return total
 
 
 def _kept_whole(pruner: Any, outputs: list[Any], tied: set[Any]) -> list[Any]:
-    """Return the layers whose channels are channels of the model's outputs, or of a weight that layers share."""
-    ends = {each.grad_fn for each in outputs if each.grad_fn is not None}
+    """Return the layers whose channels belong to the model's outputs or to a shared weight."""
+    ends = {tensor.grad_fn for tensor in outputs if tensor.grad_fn is not None}
     graph = pruner.DG
-    found = []
+    layers = []
     for group in graph.get_all_groups(root_module_types=pruner.root_module_types):
-        made = [dep.target for dep, _ in group if graph.is_out_channel_pruning_fn(dep.handler)]
-        if any(node.grad_fn in ends for node in made) or any(dep.target.module in tied for dep, _ in group):
-            found += [node.module for node in made]
-    return found
+        producers = [dep.target for dep, _ in group if graph.is_out_channel_pruning_fn(dep.handler)]
+        if any(node.grad_fn in ends for node in producers) or any(dep.target.module in tied for dep, _ in group):
+            layers += [node.module for node in producers]
+    return layers
 
 
 def _sizes(module: Any) -> dict[str, LayerSizes]:
-    """Return what shapes are made of, by the submodule's name: whole numbers, tuples of them, shapes of tensors."""
+    """Return the sizes of each submodule by name: integers, tuples of integers, and shapes of tensors."""
     return {
         name: {
-            "numbers": {key: value for key, value in vars(each).items() if _is_number(value)},
-            "parameters": {key: list(value.shape) for key, value in each.named_parameters(recurse=False)},
-            "buffers": {key: list(value.shape) for key, value in each.named_buffers(recurse=False)},
+            "numbers": {key: value for key, value in vars(layer).items() if _is_number(value)},
+            "parameters": {key: list(value.shape) for key, value in layer.named_parameters(recurse=False)},
+            "buffers": {key: list(value.shape) for key, value in layer.named_buffers(recurse=False)},
         }
-        for name, each in module.named_modules()
+        for name, layer in module.named_modules()
     }
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) is int or (type(value) is tuple and all(type(each) is int for each in value))
+    return type(value) is int or (type(value) is tuple and all(type(item) is int for item in value))
 
 
 def _channels(sizes: LayerSizes) -> int:
@@ -324,7 +324,7 @@ def _channels(sizes: LayerSizes) -> int:
 
 
 def _resize(module: Any, sizes: LayerSizes) -> None:
-    """Set these sizes on a module, with empty tensors."""
+    """Set the sizes of a module, with empty tensors."""
     import torch
     from torch import nn
 

@@ -45,7 +45,7 @@ class Tensorrt(ExportMethod):
     most: Annotated[int, Ge(2)] = 512
 
     def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:
-        """Write `NAME.engine` for each graph, and its number of parameters beside it.
+        """Write `NAME.engine` for each graph, and its number of parameters next to it.
 
         Raises:
             MachineLacks: There is no GPU to build for.
@@ -80,9 +80,9 @@ class Tensorrt(ExportMethod):
         settings, profile = builder.create_builder_config(), builder.create_optimization_profile()
         for name, example in graph.inputs.items():
             lengths, axes = tuple(example.shape), graph.dynamic.get(name, {})
-            least = tuple(1 if axis in axes else length for axis, length in enumerate(lengths))
-            most = tuple(max(self.most, length) if axis in axes else length for axis, length in enumerate(lengths))
-            profile.set_shape(name, min=least, opt=lengths, max=most)
+            shortest = tuple(1 if axis in axes else length for axis, length in enumerate(lengths))
+            longest = tuple(max(self.most, length) if axis in axes else length for axis, length in enumerate(lengths))
+            profile.set_shape(name, min=shortest, opt=lengths, max=longest)
         settings.add_optimization_profile(profile)
         engine = builder.build_serialized_network(network, settings)
         if engine is None:
@@ -106,9 +106,9 @@ class _Engine:
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         self._context = self._engine.create_execution_context()
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
-        takes = [self._engine.get_tensor_mode(each) == tensorrt.TensorIOMode.INPUT for each in names]
-        self._inputs = [each for each, is_input in zip(names, takes, strict=True) if is_input]
-        self._outputs = [each for each, is_input in zip(names, takes, strict=True) if not is_input]
+        is_input = {name: self._engine.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT for name in names}
+        self._inputs = [name for name in names if is_input[name]]
+        self._outputs = [name for name in names if not is_input[name]]
         self._path = path
 
     def __call__(self, *inputs: Any) -> tuple[Any, ...]:
@@ -116,13 +116,13 @@ class _Engine:
         import tensorrt
         import torch
 
-        given = [tensor.cuda().contiguous() for tensor in inputs]
-        for name, tensor in zip(self._inputs, given, strict=True):
+        on_gpu = [tensor.cuda().contiguous() for tensor in inputs]
+        for name, tensor in zip(self._inputs, on_gpu, strict=True):
             self._context.set_input_shape(name, tuple(tensor.shape))
             self._context.set_tensor_address(name, tensor.data_ptr())
         outputs = []
         for name in self._outputs:
-            dtype = torch.from_numpy(_nothing(tensorrt.nptype(self._engine.get_tensor_dtype(name)))).dtype
+            dtype = torch.from_numpy(_empty(tensorrt.nptype(self._engine.get_tensor_dtype(name)))).dtype
             output = torch.empty(tuple(self._context.get_tensor_shape(name)), dtype=dtype, device="cuda")
             self._context.set_tensor_address(name, output.data_ptr())
             outputs.append(output)
@@ -135,7 +135,7 @@ class _Engine:
         yield from counted(self._path, self._path.with_suffix(".json"))
 
 
-def _nothing(dtype: Any) -> Any:
+def _empty(dtype: Any) -> Any:
     import numpy as np
 
     return np.empty(0, dtype)

@@ -14,7 +14,7 @@ from mlflow_compress.errors import MachineLacks, UnknownName, Unsupported
 from mlflow_compress.sockets import Family, Method, Model, State
 
 _WITH_CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
-_MOST_VARIANTS = 64  # of one function: the lengths and caches that decoders and scoring come with
+_MOST_VARIANTS = 64  # compiled variants of one function, for the lengths and caches of decoders and scoring
 
 
 @dataclass
@@ -69,7 +69,7 @@ class TorchCompile(Method):
         return model
 
     def rebuild(self, model: Model, family: Family) -> Model:
-        """Have the module compiled after its first call."""
+        """Compile the module after its first call."""
         from torch._dynamo import config
 
         config.recompile_limit = max(config.recompile_limit, _MOST_VARIANTS)
@@ -77,7 +77,7 @@ class TorchCompile(Method):
         model.first_calls = 2  # the second compiles
         self._compile_later(model.module)
         if getattr(getattr(model.module, "config", None), "is_encoder_decoder", False):
-            self._compile_later(model.module.get_encoder())  # it is also called on its own
+            self._compile_later(model.module.get_encoder())  # it is also called separately
         return model
 
     def _compile_later(self, module: Any) -> None:
@@ -85,13 +85,13 @@ class TorchCompile(Method):
             hook.remove()
             options = {} if self.mode == "default" else {"mode": self.mode}
             module.compile(backend=self.backend, **options)
-            module._compiled_call_impl = _told(module._compiled_call_impl)
+            module._compiled_call_impl = _with_reason(module._compiled_call_impl)
 
         hook = module.register_forward_hook(after_first_call)
 
 
-def _told(compiled: Any) -> Any:
-    """Let a compiled call say in a sentence what can't be compiled: that is found out in the first call only."""
+def _with_reason(compiled: Any) -> Any:
+    """Make a compiled call raise `Unsupported` with a reason if compilation fails, which only its first call shows."""
     from torch._dynamo.exc import TorchDynamoException
 
     def call(*inputs: Any, **named: Any) -> Any:
@@ -108,9 +108,9 @@ def _told(compiled: Any) -> Any:
 
 
 def _end_compiling_processes() -> None:
-    """Give back the memory of the processes that compile: half a gigabyte each, which nobody uses any more.
+    """End the compiling processes to free their memory, half a gigabyte each.
 
-    What is compiled after that starts them again.
+    Later compilations start them again.
     """
     from torch._inductor import async_compile
 
@@ -118,10 +118,10 @@ def _end_compiling_processes() -> None:
 
 
 def _require_compiler() -> None:
-    """Raise where Inductor will not find what it compiles with.
+    """Check that Inductor finds a compiler and Python's headers.
 
     Raises:
-        MachineLacks: there is no C++ compiler, or Python's headers are missing.
+        MachineLacks: There is no C++ compiler, or Python's headers are missing.
     """
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
@@ -129,9 +129,9 @@ def _require_compiler() -> None:
     try:
         get_cpp_compiler()
     except InvalidCxxCompiler:
-        wanted = os.environ.get("CXX", "g++")
+        compiler = os.environ.get("CXX", "g++")
         raise MachineLacks(
-            f"Inductor needs a C++ compiler, but {wanted} can't be run: install g++, or set CXX"
+            f"Inductor needs a C++ compiler, but {compiler} can't be run: install g++, or set CXX"
         ) from None
     headers = Path(sysconfig.get_paths()["include"], "Python.h")
     if not headers.is_file():

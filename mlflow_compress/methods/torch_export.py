@@ -39,18 +39,18 @@ class TorchExport(ExportMethod):
 
         for name, graph in graphs.items():
             dynamic = tuple(
-                dict.fromkeys(graph.dynamic.get(each, ()), torch.export.Dim.DYNAMIC) for each in graph.inputs
+                dict.fromkeys(graph.dynamic.get(name, ()), torch.export.Dim.DYNAMIC) for name in graph.inputs
             )
             with torch.no_grad():
                 program = torch.export.export(
                     graph.module, tuple(graph.inputs.values()), dynamic_shapes=dynamic, strict=False
                 )
-            program.example_inputs = None  # they would be saved too: a detector's images are as large as its weights
+            program.example_inputs = None  # do not save them: a detector's images are as large as its weights
             torch.export.save(program, _file(folder, name))
         return model
 
     def open(self, name: str, buffers: Sequence[Values], model: Model, folder: Path) -> Call:
-        """Read a graph onto the model's device."""
+        """Load a graph on the model's device."""
         import torch
         from torch.export.passes import move_to_device_pass
 

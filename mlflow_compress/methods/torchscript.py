@@ -45,7 +45,7 @@ class Torchscript(ExportMethod):
         return model
 
     def open(self, name: str, buffers: Sequence[Values], model: Model, folder: Path) -> Call:
-        """Read a graph onto the model's device."""
+        """Load a graph on the model's device."""
         import torch
 
         with quiet():
@@ -65,9 +65,9 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def _move_constants(module: Any, device: str) -> None:
-    """Let the graphs make their tensors on this device: a trace names the one that it was made on."""
+    """Make the graphs create their tensors on this device: a trace contains the device it was made on."""
     for part in module.modules():
-        for method in part._c._method_names():  # `forward` and, of layers that are used twice, `forward1` and so on
+        for method in part._c._method_names():  # `forward`, and `forward1` and so on for layers that are used twice
             for node in part._c._get_method(method).graph.findAllNodes("prim::Constant"):
                 if node.output().type().kind() == "DeviceObjType":
                     node.s_("value", device)

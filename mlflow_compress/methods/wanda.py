@@ -53,16 +53,16 @@ class Wanda(Method):
                 no data for trained weights.
         """
         make_plain(model)
-        keep, of = (0, 1) if self.pattern == "unstructured" else (int(each) for each in self.pattern.split(":"))
+        keep, of = (0, 1) if self.pattern == "unstructured" else (int(number) for number in self.pattern.split(":"))
         if keep and self.sparsity != keep / of:
             raise Unsupported(f"{self.pattern} has a sparsity of {keep / of}, not {self.sparsity}: remove sparsity")
-        every = pruning.inner(model.module)
-        found = [layer for layer in every if layer.weight.shape[1] % of == 0]
-        if not found:
-            fitting = f" whose inputs are a multiple of {of}" if keep else ""
-            raise Unsupported(f"there is no linear or convolution layer to prune{fitting}")
+        layers = pruning.inner(model.module)
+        fitting = [layer for layer in layers if layer.weight.shape[1] % of == 0]
+        if not fitting:
+            condition = f" whose inputs are a multiple of {of}" if keep else ""
+            raise Unsupported(f"there is no linear or convolution layer to prune{condition}")
         reached = []
-        for layer, squares in _input_squares(model, family, found, self.samples).items():
+        for layer, squares in _input_squares(model, family, fitting, self.samples).items():
             weight = pruning.by_input(layer.weight.data)
             norms = pruning.by_input(squares).sqrt().repeat_interleave(len(weight) // len(squares), 0)
             scores = (weight.abs() * norms).flatten(1)
@@ -76,32 +76,32 @@ class Wanda(Method):
             raise Unsupported("all weights that would be pruned are zero already")
         note(model, reached)
         model.cautions.append(DENSE_ZEROS.of())
-        model.facts["layers"] = f"{len(reached)} of {len(every)} layers pruned"
+        model.facts["layers"] = f"{len(reached)} of {len(layers)} layers pruned"
         return model
 
     def save(self, model: Model, family: Family, folder: Path) -> None:
-        """Write the weights; those in an N:M pattern as a mask and the kept values."""
+        """Write the weights; N:M patterns as a mask and the kept values."""
         if self.pattern == "unstructured":
             save_weights(model.module, folder)
         else:
             compact.save_compact(model.module, folder)
 
     def load(self, model: Model, family: Family, folder: Path) -> Model:
-        """Read the weights back, with their zeros."""
+        """Load the weights with their zeros."""
         compact.load_compact(model.module, folder)
         return model
 
     def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
-        """Write its float weights with their zeros (see `Method.publish`)."""
+        """Write the float weights with their zeros (see `Method.publish`)."""
         return compact.publish_dense(saved, family, portable, folder)
 
     def native_flavor(self, saved: Path, family: Family) -> NativeFlavor:
-        """Load its float weights, where they are saved as such (see `Method.native_flavor`)."""
+        """Return the flavor of the float weights, if they are saved as such (see `Method.native_flavor`)."""
         return compact.native_flavor_of_dense(saved, family)
 
 
 def _input_squares(model: Model, family: Family, layers: list[Any], samples: int | None) -> dict[Any, Any]:
-    """Return the sum of squares of what each weight of one output (in each group) is multiplied with: [groups, ...]."""
+    """Return the sum of squared inputs of each weight of one output (in each group): [groups, ...]."""
     squares: dict[Any, Any] = {}
 
     def see(layer: Any, inputs: Any, output: Any) -> None:
@@ -112,12 +112,12 @@ def _input_squares(model: Model, family: Family, layers: list[Any], samples: int
 
 
 def _squares(layer: Any, squared: Any) -> Any:
-    """Sum squared inputs over samples and places: [1, in] of a linear layer, [groups, in / groups, ...] of others."""
+    """Sum squared inputs over samples and positions: [1, in] for linear layers, else [groups, in / groups, ...]."""
     import torch
 
     if isinstance(layer, torch.nn.Linear):
         return squared.reshape(-1, squared.shape[-1]).sum(0, keepdim=True)
     filters = torch.zeros(layer.groups, *layer.weight.shape[1:], requires_grad=True)
-    with torch.enable_grad():  # a filter's gradient, summed over the outputs, is the sum of what its weights met
+    with torch.enable_grad():  # the gradient of a filter for the sum of the outputs is the sum of its weights' inputs
         layer._conv_forward(squared, filters, None).sum().backward()
     return filters.grad
