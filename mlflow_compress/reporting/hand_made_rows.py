@@ -182,4 +182,6 @@ class Import:
     @property
     def doubtful(self) -> tuple[Reading, ...]:
         """The cells that were read with a remark."""
-        return tuple(each for each in self.readings if each.reason and each.fate not in ("unread", "ignored"))
+        return tuple(
+            reading for reading in self.readings if reading.reason and reading.fate not in ("unread", "ignored")
+        )

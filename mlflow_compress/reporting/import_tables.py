@@ -126,12 +126,12 @@ def _table(table: Table, columns: Sequence[Heading], origin: Origin, said: Said)
         for number, (line, named) in enumerate(zip(table.rows, names, strict=True), 1)
     ]
     outcomes = [
-        replace(each, row=row, readings=row.readings) if (row := known) is not None else each
-        for each, known in zip(outcomes, _with_hardware([each.row for each in outcomes]), strict=True)
+        replace(outcome, row=row, readings=row.readings) if (row := known) is not None else outcome
+        for outcome, known in zip(outcomes, _with_hardware([outcome.row for outcome in outcomes]), strict=True)
     ]
     return [
-        each if each.row is None else _once(each, each.row, earlier.setdefault(_about(each.row), {}))
-        for each in outcomes
+        outcome if outcome.row is None else _once(outcome, outcome.row, earlier.setdefault(_about(outcome.row), {}))
+        for outcome in outcomes
     ]
 
 

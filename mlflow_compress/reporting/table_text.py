@@ -186,7 +186,7 @@ def _speed(times_ratio: float, language: str) -> str:
 
 def failures_title(failures: Iterable[Failure], language: str) -> str:
     """Return the title of the list of failures."""
-    return words.FAILURES[any(each.status == words.IN_PROGRESS for each in failures)][language]
+    return words.FAILURES[any(failure.status == words.IN_PROGRESS for failure in failures)][language]
 
 
 def failure_lines(failures: Iterable[Failure], language: str) -> list[str]:
@@ -195,9 +195,9 @@ def failure_lines(failures: Iterable[Failure], language: str) -> list[str]:
     `skipped (CPU): alpha, yolo11n, awq, gptq: it is not a language model`
     """
     methods: dict[tuple[str, str, str, str], list[str]] = {}
-    for each in failures:
-        key = _befell(each, language), each.team, each.model, _reason(each, language)
-        methods.setdefault(key, []).append(method(each.method, language))
+    for failure in failures:
+        key = _befell(failure, language), failure.team, failure.model, _reason(failure, language)
+        methods.setdefault(key, []).append(method(failure.method, language))
     return [
         f"{befallen}: {', '.join(part for part in (team, model, *names) if part)}: {reason}"
         for (befallen, team, model, reason), names in methods.items()

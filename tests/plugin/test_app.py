@@ -52,10 +52,10 @@ def ask(uri: str, path: str, user: str = "", method: str = "GET", **headers: str
     try:
         with urllib.request.urlopen(request, timeout=60) as found:
             return Answer(
-                found.status, {name.lower(): each for name, each in found.headers.items()}, found.read().decode()
+                found.status, {name.lower(): value for name, value in found.headers.items()}, found.read().decode()
             )
     except urllib.error.HTTPError as error:
-        return Answer(error.code, {name.lower(): each for name, each in error.headers.items()}, error.read().decode())
+        return Answer(error.code, {name.lower(): value for name, value in error.headers.items()}, error.read().decode())
 
 
 def send(uri: str, path: str, content: Mapping[str, str], user: str = "") -> None:

@@ -64,10 +64,10 @@ def test_a_model_is_measured_into_the_active_run_and_the_logged_model(logged: An
     assert kept.data.metrics == pytest.approx(found.metrics)
     for name in ("cpu/latency_p50_ms", "quality/accuracy"):
         assert len(client.get_metric_history(run.info.run_id, name)) == 1
-    linked = {each.key: each.value for each in client.get_logged_model(logged.model_id).metrics or []}
+    linked = {metric.key: metric.value for metric in client.get_logged_model(logged.model_id).metrics or []}
     assert linked == pytest.approx(found.metrics)
     assert {"result.json", "latency.png", "predictions.json"} <= {
-        each.path for each in client.list_artifacts(run.info.run_id)
+        file.path for file in client.list_artifacts(run.info.run_id)
     }
     (row,) = find(["evaluator"], Selection(), [store.uri]).runs
     assert (row.tags["team"], row.tags["model"], row.tags["method"]) == ("alpha", "dummy", "original")
@@ -90,7 +90,7 @@ def test_two_evaluations_in_one_run_are_two_rows(logged: Any, store: Store) -> N
     client = MlflowClient(store.uri)
     for row in rows.values():
         assert client.get_run(row.run_id).data.tags["mlflow.parentRunId"] == run.info.run_id
-        assert {"result.json", "predictions.json"} <= {each.path for each in client.list_artifacts(row.run_id)}
+        assert {"result.json", "predictions.json"} <= {file.path for file in client.list_artifacts(row.run_id)}
 
 
 @pytest.mark.parametrize(

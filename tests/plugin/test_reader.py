@@ -58,10 +58,10 @@ def test_all_experiments_are_asked_for_page_by_page_as_the_reader(app: Flask, as
     headers = {"Authorization": "Basic YW5u", "Origin": "https://evil.example", "X-Custom": "1"}
     assert answered(app, reader.experiments, headers=headers) == {"0": "hw0", "1": "hw1", "2": "hw2", "3": "hw3"}
     assert len(asked) == 2
-    for each in asked:
-        assert each["headers"]["Authorization"] == "Basic YW5u"
-        assert each["headers"]["X-Custom"] == "1"
-        assert "Origin" not in each["headers"]
+    for call in asked:
+        assert call["headers"]["Authorization"] == "Basic YW5u"
+        assert call["headers"]["X-Custom"] == "1"
+        assert "Origin" not in call["headers"]
 
 
 def test_the_runs_of_many_experiments_are_one_question(app: Flask, asked: Asked) -> None:
@@ -83,4 +83,4 @@ def test_a_workspace_is_passed_on_where_the_server_has_some(
 ) -> None:
     monkeypatch.setattr(private_mlflow, "has_workspaces", lambda: is_divided)
     answered(app, reader.experiments, query_string={"workspace": "team-b"})
-    assert [each["headers"].get("X-Mlflow-Workspace") for each in asked] == ["team-b" if is_divided else None] * 2
+    assert [call["headers"].get("X-Mlflow-Workspace") for call in asked] == ["team-b" if is_divided else None] * 2

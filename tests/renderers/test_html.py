@@ -124,7 +124,7 @@ def test_the_table_is_there_without_a_script(comparison: Comparison) -> None:
     page = render(comparison)
     head = ["Team", "Model", "Method", "Quality", "Weights, MB", "CPU, ms", "GPU, ms", "RAM, MB", "VRAM, MB"]
     assert page.of("th")[: len(head)] == head, "the number that decides comes first"
-    whole = [each.get("title") for tag, each in page.elements if tag == "th" and "scope" in each]
+    whole = [attributes.get("title") for tag, attributes in page.elements if tag == "th" and "scope" in attributes]
     assert whole[3:6] == [None, "Weight size", "CPU ms"]
     rows = page.rows()
     assert len(rows) == len(comparison.rows)
@@ -138,14 +138,18 @@ def test_the_table_is_there_without_a_script(comparison: Comparison) -> None:
 
 def test_nothing_is_loaded_and_only_its_own_script_may_run(comparison: Comparison) -> None:
     page = render(comparison)
-    (policy,) = [each["content"] for _, each in page.elements if each.get("http-equiv") == "Content-Security-Policy"]
+    (policy,) = [
+        attributes["content"]
+        for _, attributes in page.elements
+        if attributes.get("http-equiv") == "Content-Security-Policy"
+    ]
     assert policy is not None
     assert policy.startswith("default-src 'none';")
     for tag, directive in (("script", "script-src"), ("style", "style-src")):
         digest = base64.b64encode(hashlib.sha256(page.of(tag)[-1].encode()).digest()).decode()
         assert f"{directive} 'sha256-{digest}';" in policy
     assert not any(tag in ("img", "iframe", "object", "base") for tag, _ in page.elements)
-    (icon,) = [each["href"] for tag, each in page.elements if tag == "link"]
+    (icon,) = [attributes["href"] for tag, attributes in page.elements if tag == "link"]
     assert icon is not None
     assert icon.startswith("data:image/svg+xml,"), "else a browser asks the server for one"
     assert not any("src" in attributes or "style" in attributes for _, attributes in page.elements)
@@ -156,7 +160,7 @@ def test_nothing_is_loaded_and_only_its_own_script_may_run(comparison: Compariso
 def test_a_link_leads_to_the_run_and_to_no_script(comparison: Comparison) -> None:
     row = Row("a", "b", "c", links={"cpu": "javascript:alert(1)", "gpu": 'HTTPS://x/"onclick="y'})
     for it, links in ((comparison, [comparison.rows[0].links["cpu"]]), (Comparison((row,)), [row.links["gpu"]])):
-        found = [each["href"] for tag, each in render(it).elements if tag == "a" and "target" in each]
+        found = [attributes["href"] for tag, attributes in render(it).elements if tag == "a" and "target" in attributes]
         assert found == links
 
 
@@ -167,7 +171,7 @@ def test_cells_are_sorted_by_raw_values(comparison: Comparison) -> None:
         if tag in ("td", "th") and "scope" not in attributes
     ]
     assert cells[3]["data-value"] == "96.66796875"
-    (score,) = [each for each in cells if each.get("data-group") == "quality/map50"]
+    (score,) = [cell for cell in cells if cell.get("data-group") == "quality/map50"]
     assert score["data-value"] == "0.7912"
     assert "data-missing" in [cell for cell in cells if cell.get("class") == "number"][6]
 
@@ -181,7 +185,9 @@ def test_only_a_difference_that_shows_is_good_or_bad(ratio: float, interval: tup
     row = Row("a", "b", "c", values={name: 1.0}, ratios={name: ratio}, ratio_intervals={name: interval})
     page = render(Comparison((row,), greater_is_better={name: False}))
     (found,) = [
-        each for tag, each in page.elements if tag == "span" and (each.get("class") or "").startswith("against")
+        attributes
+        for tag, attributes in page.elements
+        if tag == "span" and (attributes.get("class") or "").startswith("against")
     ]
     assert (found["class"] or "").split() == ["against", *filter(None, [marked])]
     assert found["title"] == f"95\N{NO-BREAK SPACE}%: {interval[0]:.2f}x to {interval[1]:.2f}x"
@@ -192,7 +198,9 @@ def test_a_ratio_of_one_launch_is_neither_good_nor_bad_and_says_why() -> None:
     row = Row("a", "b", "c", values={name: 1.0}, ratios={name: 0.5})
     it = Comparison((row,), greater_is_better={name: False})
     page = render(it)
-    assert [each["title"] for _, each in page.elements if each.get("class") == "against"] == ["noise unknown"]
+    assert [attributes["title"] for _, attributes in page.elements if attributes.get("class") == "against"] == [
+        "noise unknown"
+    ]
     (metric,) = page.data()["metrics"]
     assert metric["told_apart"] == {"0": None}
 
@@ -208,7 +216,11 @@ def test_an_interval_of_samples_that_are_all_alike_is_not_told(
         {} if ends is None else {f"{name}_low": ends[0], f"{name}_high": ends[1]}
     )
     page = render(Comparison((Row("a", "b", "c", values=values),)))
-    assert [each["title"] for _, each in page.elements if each.get("class") == "against" and "title" in each] == titles
+    assert [
+        attributes["title"]
+        for _, attributes in page.elements
+        if attributes.get("class") == "against" and "title" in attributes
+    ] == titles
 
 
 def test_columns_that_say_nothing_are_left_out_unless_somebody_chose_them() -> None:
@@ -227,7 +239,7 @@ def test_the_hardware_is_short_and_whole_where_one_points_at_it() -> None:
     whole = "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz, 8 threads"
     page = render(Comparison((Row("a", "b", "c", hardware=whole),), columns=("method", "hardware")))
     assert page.rows()[0][1] == "Xeon Platinum 8481C, 8 threads"
-    assert whole in [each.get("title") for _, each in page.elements]
+    assert whole in [attributes.get("title") for _, attributes in page.elements]
 
 
 def test_the_script_gets_all_that_it_draws(comparison: Comparison) -> None:
@@ -256,7 +268,7 @@ def contrast(one: str, other: str) -> float:
 
     def luminance(colour: str) -> float:
         channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-        parts = [each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in channels]
+        parts = [channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4 for channel in channels]
         return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
 
     low, high = sorted((luminance(one), luminance(other)))

@@ -37,8 +37,8 @@ def test_it_holds_all_of_the_comparison(comparison: Comparison) -> None:
         )
         for row in data["rows"]
     )
-    failures = tuple(Failure(**each) for each in data["failures"])
-    summaries = tuple(_summary(each) for each in data["summaries"])
+    failures = tuple(Failure(**failure) for failure in data["failures"])
+    summaries = tuple(_summary(summary) for summary in data["summaries"])
     assert rows == comparison.rows
     assert failures == comparison.failures
     assert summaries == comparison.summaries

@@ -192,7 +192,7 @@ def test_what_can_be_named_is_told(runs: list[Run], make_run: MakeRun) -> None:
         read(["qwen"], runs)
     named = make_run("a=b", metrics=numbers(1, 1))
     assert read(["a=b"], [*runs, named])[0].name == "a=b"
-    assert [(each.rows_of, each.name) for each in read(["yolo=a=b", "a=b=yolo"], [*runs, named])] == [
+    assert [(baseline.rows_of, baseline.name) for baseline in read(["yolo=a=b", "a=b=yolo"], [*runs, named])] == [
         ("yolo", "a=b"),
         ("a=b", "yolo"),
     ]
@@ -269,19 +269,23 @@ def test_every_run(runs: list[Run], make_run: MakeRun) -> None:
 def test_the_gate_judges_a_quantised_checkpoint_against_it(runs: list[Run], make_run: MakeRun) -> None:
     demands = gate.Demands(min_speedup=2, max_quality_drop=Drop.read("5%"), max_size_ratio=0.25)
     checked = gate.check(compared(runs, "smollm"), demands)
-    of = {each.option: each for each in checked if each.model == "smollm-gptq"}
+    of = {result.option: result for result in checked if result.model == "smollm-gptq"}
     assert [of[option].verdict for option in ("--min-speedup", "--max-quality-drop", "--max-size-ratio")] == [
         "passes",
         "passes",
         "fails",
     ]
-    assert all("the baseline is the original of smollm" in each.reason for each in of.values())
-    assert not [each for each in gate.check(compare(runs), demands) if each.model == "smollm-gptq"]
+    assert all("the baseline is the original of smollm" in result.reason for result in of.values())
+    assert not [result for result in gate.check(compare(runs), demands) if result.model == "smollm-gptq"]
     theirs = make_run("smollm", team="beta", metrics=numbers(10, 600), tags=LM)
     only_theirs = [*runs[2:], theirs]
     size = gate.Demands(max_size_ratio=0.25)
-    (by_name,) = [each for each in gate.check(compared(only_theirs, "smollm"), size) if each.model == "smollm-gptq"]
-    (by_run,) = [each for each in gate.check(compared(only_theirs, theirs.run_id), size) if each.model == "smollm-gptq"]
+    (by_name,) = [
+        result for result in gate.check(compared(only_theirs, "smollm"), size) if result.model == "smollm-gptq"
+    ]
+    (by_run,) = [
+        result for result in gate.check(compared(only_theirs, theirs.run_id), size) if result.model == "smollm-gptq"
+    ]
     assert (by_name.verdict, by_name.reason) == (
         "undecided",
         "compared with the original of team beta; the baseline is the original of smollm",
@@ -293,14 +297,14 @@ def test_the_gate_says_where_the_baseline_is_missing(runs: list[Run], make_run: 
     tags = {**LM, "compress.packed": "awq 4 bit", "compress.batch_size": "8"}
     runs += [make_run("smollm-awq", metrics=numbers(4, 60), tags=tags)]
     checked = gate.check(compared(runs, "smollm"), gate.Demands(max_size_ratio=0.25))
-    (found,) = [each for each in checked if each.model == "smollm-awq"]
+    (found,) = [result for result in checked if result.model == "smollm-awq"]
     assert found.verdict == "undecided"
     assert found.reason == "its baseline smollm was not measured at its batch size"
 
 
 def test_summaries_are_of_methods_against_their_own_originals(runs: list[Run]) -> None:
     def methods(comparison: Comparison) -> list[str]:
-        return [each.method for each in ranking.summed_up(comparison).summaries]
+        return [summary.method for summary in ranking.summed_up(comparison).summaries]
 
     assert methods(compared(runs, "smollm")) == methods(compare(runs)) == ["fp16", "int8"]
     assert methods(compared(runs, runs[1].run_id)) == ["fp16"]

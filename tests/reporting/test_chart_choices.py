@@ -52,7 +52,7 @@ def test_what_failed_is_in_no_chart_and_keeps_its_place() -> None:
     copied = Failure("alpha", "yolo", "copied", "failed", "", "killed", "a later run")
     it = dataclasses.replace(comparison(*rows), failures=(*failed, copied))
     everything, sizes = {SIZE, CPU, ACCURACY}, {SIZE, CPU}
-    drawn = {each.method: (set(each.values), set(each.ratios)) for each in charted(it).rows}
+    drawn = {row.method: (set(row.values), set(row.ratios)) for row in charted(it).rows}
     assert drawn == {
         "ruined": (set(), set()),
         "measured before": (set(), set()),
@@ -145,8 +145,8 @@ def test_a_time_of_unknown_noise_beats_nobody(size: float, time: float, is_beate
 def test_known_noise_decides_on_axes_against_the_original_too() -> None:
     it = comparison(row("int8", 50, 9), row("fp16", 50, 9.5))
     sure = [
-        dataclasses.replace(each, ratio_intervals={CPU: (each.ratios[CPU] * 0.99, each.ratios[CPU] * 1.01)})
-        for each in it.rows
+        dataclasses.replace(row, ratio_intervals={CPU: (row.ratios[CPU] * 0.99, row.ratios[CPU] * 1.01)})
+        for row in it.rows
     ]
     for rows, is_beaten in ((sure, True), ([sure[0], it.rows[1]], False)):
         for relative in (False, True):
@@ -165,5 +165,5 @@ def test_a_front_holds_just_what_nothing_dominates(points: list[tuple[int, int]]
     def dominated(size: int, score: int) -> bool:
         return any(a <= size and b >= score and (a, b) != (size, score) for a, b in points)
 
-    found = sorted((each.values[SIZE], each.values[ACCURACY]) for each in front)
+    found = sorted((row.values[SIZE], row.values[ACCURACY]) for row in front)
     assert found == sorted(point for point in points if not dominated(*point))

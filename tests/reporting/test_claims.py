@@ -135,7 +135,7 @@ def test_launches_that_spread_unlike_the_originals_make_no_more_claims(
     alarms = 0
     for table in range(_TABLES):
         of_base = error_of_launches(float(spreads[1][table]), of_original)
-        errors = (ratio_error(error_of_launches(float(each), launches), of_base) for each in spreads[0][table])
+        errors = (ratio_error(error_of_launches(float(spread), launches), of_base) for spread in spreads[0][table])
         p_values = [error.p_value(math.exp(distance)) for error, distance in zip(errors, far[table], strict=True)]
         alarms += min(claims.holm(p_values)) < claims.LEVEL
     assert alarms / _TABLES <= 0.07

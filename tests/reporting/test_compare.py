@@ -85,7 +85,9 @@ def test_only_the_failed_device_is_listed(make_run: MakeRun) -> None:
     )
     comparison = compare([run])
     assert len(comparison.rows) == 1
-    assert [(each.device, each.status, each.reason) for each in comparison.failures] == [("gpu", "skipped", "CPU only")]
+    assert [(failure.device, failure.status, failure.reason) for failure in comparison.failures] == [
+        ("gpu", "skipped", "CPU only")
+    ]
 
 
 @pytest.mark.parametrize("status", ["failed", "skipped"])
@@ -125,7 +127,7 @@ def test_scoring_that_failed_keeps_the_timing(make_run: MakeRun) -> None:
     run = make_run(cpu="ok", quality="failed", tags={"compress.reason.quality": "no such data"})
     comparison = compare([run])
     assert comparison.rows[0].runs == {"cpu": run.run_id}
-    assert [(each.device, each.reason) for each in comparison.failures] == [("quality", "no such data")]
+    assert [(failure.device, failure.reason) for failure in comparison.failures] == [("quality", "no such data")]
     assert compare([run, make_run(cpu="ok", quality="ok")]).failures == ()
 
 

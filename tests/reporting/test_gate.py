@@ -225,17 +225,17 @@ def test_the_matrix_names_every_state() -> None:
 def test_every_cell_of_the_matrix(make_run: MakeRun, state: str) -> None:
     checks = check(compare(STATES[state](Scene(make_run))), ALL)
     of: dict[str, Check] = {}
-    for each in checks:
-        if each.method == "int8":
-            of.setdefault(each.option, each)  # before the lines of a copied row
+    for result in checks:
+        if result.method == "int8":
+            of.setdefault(result.option, result)  # before the lines of a copied row
     speed, quality, sizes, memory, code, why = matrix()[state]
     assert [of[option].verdict for option in of if option] == [speed, quality, sizes, sizes, memory]
     assert EXIT_CODES[verdict(checks)] == int(code)
-    assert (why in " ".join(f"{each.reason} {each.advice}" for each in of.values())) or not why
-    for each in checks:
-        assert each.verdict == "passes" or each.reason
-        assert each.advice or each.verdict != "undecided"
-        assert "1.00x, more than 1x" not in f"{each.result}, {each.reason}"
+    assert (why in " ".join(f"{result.reason} {result.advice}" for result in of.values())) or not why
+    for result in checks:
+        assert result.verdict == "passes" or result.reason
+        assert result.advice or result.verdict != "undecided"
+        assert "1.00x, more than 1x" not in f"{result.result}, {result.reason}"
 
 
 def test_an_original_whose_scoring_failed_is_told_once_and_asked_nothing(make_run: MakeRun) -> None:
@@ -243,10 +243,10 @@ def test_an_original_whose_scoring_failed_is_told_once_and_asked_nothing(make_ru
     lost = {"compress.reason.quality": "no idea"}
     original = scene.original(without(ORIGINAL, "quality/"), cpu="ok", quality="failed", tags=lost)
     checks = check(compare([original, scene.variant()]), ALL)
-    (told,) = (each for each in checks if each.method == "original")
+    (told,) = (result for result in checks if result.method == "original")
     assert (told.option, told.verdict) == ("", "fails")
     assert "no idea" in told.reason
-    of = {each.option: each.verdict for each in checks if each.method != "original"}
+    of = {result.option: result.verdict for result in checks if result.method != "original"}
     assert (of["--max-size-ratio"], of["--max-quality-drop"]) == ("passes", "undecided")
 
 
@@ -257,7 +257,7 @@ def test_no_row_of_a_name_takes_anothers_place(make_run: MakeRun) -> None:
     lost = check(compare([scene.original(), copied(scene), failed(scene, "failed", "out of memory")]), ALL)
     assert [each.verdict for each in lost] == ["fails"] * 5 + ["not checked"] * 5
     rows = (measured(0.9, name="size/weights_mib"), measured(0.1, name="size/weights_mib"))
-    assert [each.verdict for each in check(Comparison(rows), Demands(max_size_ratio=0.5))] == ["fails", "passes"]
+    assert [result.verdict for result in check(Comparison(rows), Demands(max_size_ratio=0.5))] == ["fails", "passes"]
 
 
 def test_other_batch_sizes_and_settings_are_checked_by_themselves(make_run: MakeRun) -> None:
@@ -266,7 +266,7 @@ def test_other_batch_sizes_and_settings_are_checked_by_themselves(make_run: Make
     for tag, value in (("compress.batch_size", "4"), ("compress.setting", "tokens=64")):
         runs += [scene.original(tags={tag: value}), scene.variant(GOOD | {"size/weights_mib": 90.0}, tags={tag: value})]
     checks = check(compare(runs), Demands(max_size_ratio=0.6))
-    assert {each.method: each.verdict for each in checks} == {
+    assert {result.method: result.verdict for result in checks} == {
         "int8": "passes",
         "int8 [batch 4]": "fails",
         "int8 [tokens=64]": "fails",
@@ -276,7 +276,7 @@ def test_other_batch_sizes_and_settings_are_checked_by_themselves(make_run: Make
 def test_what_passes_with_random_weights_says_that_its_quality_is_not_known(make_run: MakeRun) -> None:
     runs = Scene(make_run).beside(GOOD, tags={"compress.weights": "random"})
     checks = check(compare(runs), Demands(min_speedup=1.5, max_size_ratio=0.1))
-    assert [(each.verdict, each.reason) for each in checks] == [
+    assert [(result.verdict, result.reason) for result in checks] == [
         ("passes", "random weights: the quality is unknown"),
         ("fails", "above the limit; random weights: the quality is unknown"),
     ]
@@ -286,7 +286,7 @@ def test_cautions_are_told_of_what_was_made_and_not_of_a_busy_machine(make_run: 
     tags = LITTLE | {"compress.cautions": "busy_machine,small_coverage"}
     checks = check(compare(Scene(make_run).beside(GOOD, tags=tags)), Demands(min_speedup=1.5, max_size_ratio=0.1))
     said = "the method reached less than half of the weights"
-    assert [each.reason for each in checks] == [said, f"above the limit; {said}"]
+    assert [result.reason for result in checks] == [said, f"above the limit; {said}"]
 
 
 def checked(demands: Demands, row: Row) -> Check:
@@ -339,7 +339,7 @@ def test_a_speed_up_is_judged_by_its_interval(ends: tuple[float, float], least: 
 )
 def test_memory_may_be_off_by_a_hundredth_and_sizes_by_nothing(name: str, ratio: float, expected: Verdict) -> None:
     demands = Demands(max_size_ratio=1.0, max_disk_ratio=1.0, max_memory_ratio=1.0)
-    (found,) = (each for each in check(Comparison((measured(ratio, name=name),)), demands) if each.metric == name)
+    (found,) = (result for result in check(Comparison((measured(ratio, name=name),)), demands) if result.metric == name)
     assert (found.verdict, found.value) == (expected, ratio)
     assert found.result == {1.009: "1.01x", 1.011: "1.01x", 1.0: "1.00x", 1.0001: "1.0001x"}[ratio]
 

@@ -29,7 +29,7 @@ def reading(header: str, cell: str) -> Reading:
     """Return the reading of one cell, in a row that has a number elsewhere."""
     text = f"| Model | Method | RAM (MB) | {header} |\n|---|---|---|---|\n| m | x | 1 | {cell} |"
     found = read(text, team="alpha", source="README.md")
-    return next(each for each in found.readings if each.column == 4)
+    return next(cell for cell in found.readings if cell.column == 4)
 
 
 def test_all_tables_are_here() -> None:
@@ -85,7 +85,7 @@ def test_each_course_table_is_read_to_its_last_number(number: str) -> None:
     found = course(number)
     numbers = sum(len(row.metrics) for row in found.rows)
     originals = [row.model for row in found.rows if row.method == "original"]
-    why = [each.reason for each in found.unread] + [reason for _, _, reason in found.ignored]
+    why = [cell.reason for cell in found.unread] + [reason for _, _, reason in found.ignored]
     assert (len(found.rows), numbers, originals, why) == READ[number]
     assert {row.tags["compress.table"] for row in found.rows} == {row.table.digest for row in found.rows[:1]}
 
@@ -108,16 +108,16 @@ def assert_accounted(text: str, found: Import) -> None:
         for line in table.rows
         for column, cell in enumerate(line.cells, 1)
     }
-    seen = [((each.line, each.column), each.text) for each in found.readings if each.reason != "the row ends before it"]
+    seen = [((cell.line, cell.column), cell.text) for cell in found.readings if cell.reason != "the row ends before it"]
     assert len(seen) == len(places)
     assert dict(seen) == places
-    for each in found.readings:
-        assert bool(each.metrics) == (each.fate == "read")
-        assert each.reason or each.fate not in ("unread", "ignored")
-    stored = [each for row in found.rows for each in row.readings]
-    assert [each for each in found.readings if each.metrics] == [each for each in stored if each.metrics]
+    for cell in found.readings:
+        assert bool(cell.metrics) == (cell.fate == "read")
+        assert cell.reason or cell.fate not in ("unread", "ignored")
+    stored = [cell for row in found.rows for cell in row.readings]
+    assert [cell for cell in found.readings if cell.metrics] == [cell for cell in stored if cell.metrics]
     for row in found.rows:
-        assert len(row.metrics) == sum(len(each.metrics) for each in row.readings) > 0  # none is overwritten
+        assert len(row.metrics) == sum(len(cell.metrics) for cell in row.readings) > 0  # none is overwritten
         assert all(value >= 0 for value in row.metrics.values())
 
 
@@ -150,11 +150,11 @@ def test_every_cell_of_any_table_is_accounted_for_once(
     found = read(text, team="alpha", source="README.md", model=model)
     assert_accounted(text, found)
     listed = listing(found)
-    assert all(each.reason in listed for each in (*found.unread, *found.doubtful))
+    assert all(cell.reason in listed for cell in (*found.unread, *found.doubtful))
     for row in found.rows:
         assert row.model
         assert row.method
-        assert {each.text for each in row.readings if each.text} <= set(row.tags.values())
+        assert {cell.text for cell in row.readings if cell.text} <= set(row.tags.values())
 
 
 @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ def test_hardware_in_brackets_is_what_the_device_was() -> None:
 def test_a_table_without_methods_is_doubted_until_the_model_is_named() -> None:
     methods = ["original", "FP16 quantization", "INT8 quantization", "pruning"]  # the first is `full model` there
     assert [(row.model, row.method) for row in course("29").rows] == [("unnamed", method) for method in methods]
-    assert all(each.reason for each in course("29").readings if each.fate == "name")
+    assert all(cell.reason for cell in course("29").readings if cell.fate == "name")
     named = course("29", model="openai/whisper-small").rows
     assert [(row.model, row.method) for row in named] == [("openai/whisper-small", method) for method in methods]
     models = read("| Model | RAM (MB) |\n|---|---|\n| a | 5 |\n| b | 6 |", team="alpha", source="r").rows
@@ -390,7 +390,7 @@ def test_placeholders_repetitions_and_other_tables_are_ignored_by_name() -> None
         (4, {"cpu/ram_peak_mib": 5.0}),
         (6, {"cpu/ram_peak_mib": 6.0}),
     ]
-    assert [(each.line, each.reason) for each in found.doubtful] == [
+    assert [(cell.line, cell.reason) for cell in found.doubtful] == [
         (6, "line 4 has this model and method with other cells: a table shows the later row")
     ]
     assert [(line, what) for line, what, _ in found.ignored] == [
@@ -413,7 +413,7 @@ def test_placeholders_repetitions_and_other_tables_are_ignored_by_name() -> None
 def test_rows_with_too_few_and_too_many_cells() -> None:
     text = "| Model | Method | RAM (MB) | VRAM (MB) |\n|---|---|---|---|\n| m | x | 5 |\n| m | y | 5 | 6 | 7 | - |"
     found = read(text, team="alpha", source="README.md")
-    assert [(each.line, each.column, each.fate, each.reason) for each in found.readings if each.reason] == [
+    assert [(cell.line, cell.column, cell.fate, cell.reason) for cell in found.readings if cell.reason] == [
         (3, 4, "missing", "the row ends before it"),
         (4, 5, "unread", "the table has no such column"),
     ]

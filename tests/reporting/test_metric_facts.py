@@ -74,7 +74,7 @@ def log(
 ) -> None:
     """Score and log one variant, as its worker and `compress-bench` do; equal samples have no noise."""
     found = bootstrap.score(metrics, *pairs, seed=0)
-    values = {name: each.value for name, each in found.by_name.items()}
+    values = {name: score.value for name, score in found.by_name.items()}
     originals = ORIGINALS.setdefault(experiment, values)
     differences = {
         f"quality/{name}_difference{end}": value - originals[name]

@@ -70,20 +70,20 @@ TWO_MODELS = (
 )
 def test_column_picture_and_page_of_two_models_agree(objectives: tuple[str, str], best: set[tuple[str, str]]) -> None:
     it = ranking.marked(ranking.directed(Comparison(TWO_MODELS)), objectives)
-    assert {(each.model, each.method) for each in it.rows if each.dominated is False} == best
+    assert {(row.model, row.method) for row in it.rows if row.dominated is False} == best
 
     chosen = axes(it)
     assert chosen is not None
-    assert {(each.model, each.method) for front in fronts(it, chosen) for each in front} == best
+    assert {(row.model, row.method) for front in fronts(it, chosen) for row in front} == best
     names = {"quality": ACCURACY, "size": SIZE, "cpu": CPU}
     x, y = (names[name] for name in objectives)
-    assert drawn_full(it) == {(each.values[x], each.values[y]) for each in it.rows if each.dominated is False}
+    assert drawn_full(it) == {(row.values[x], row.values[y]) for row in it.rows if row.dominated is False}
 
     data = page_data(it)
     drawn = next(said for key, said in data["verdicts"].items() if set(key.split("|")) == set(on_axes(data)))
     assert {(each.model, each.method) for each, said in zip(it.rows, drawn, strict=True) if said >= 0} == best
     groups = [said if said >= 0 else -1 - said for said in drawn]
-    assert groups == [each.ranked_in for each in it.rows]
+    assert groups == [row.ranked_in for row in it.rows]
     assert [data["metrics"][at]["label"] for at in data["ranked"]["axes"]] == [
         {"quality": "accuracy", "size": "weights, MB", "cpu": "CPU inference time, median, ms"}[name]
         for name in objectives
@@ -93,17 +93,17 @@ def test_column_picture_and_page_of_two_models_agree(objectives: tuple[str, str]
 
 def test_the_verdict_stays_the_columns_where_rows_are_left_out() -> None:
     it = ranking.best(ranking.marked(ranking.directed(Comparison(TWO_MODELS)), ("quality", "size")), "size")
-    assert [(each.model, each.method) for each in it.rows if each.dominated] == [("yolo", "original")]
+    assert [(row.model, row.method) for row in it.rows if row.dominated] == [("yolo", "original")]
     chosen = axes(it)
     assert chosen is not None
-    best = {(each.model, each.method) for front in fronts(it, chosen) for each in front}
+    best = {(row.model, row.method) for front in fronts(it, chosen) for row in front}
     assert best == {("yolo", "int8"), ("vit", "original"), ("vit", "int8")}
 
 
 def test_a_third_objective_counts_in_the_picture_too() -> None:
     rows = (row("a", 1, 0.9, cpu=9.0), row("b", 2, 0.8, cpu=1.0))
     it = ranking.marked(ranking.directed(Comparison(rows)), ("quality", "size", "cpu"))
-    assert [each.dominated for each in it.rows] == [False, False]
+    assert [row.dominated for row in it.rows] == [False, False]
     assert len(drawn_full(it)) == 2
     assert page_data(it)["ranked"]["has_line"] is False
 
@@ -137,7 +137,7 @@ def test_copied_rows_are_compared_in_their_own_table_alone(objectives: tuple[str
         (copied(small, "one"), copied(large, "one"), True),
     ):
         it = ranking.marked(ranking.directed(Comparison((one, other))), objectives)
-        assert [each.dominated for each in it.rows] == [False, is_compared]
+        assert [row.dominated for row in it.rows] == [False, is_compared]
         for relative in (False, True):
             chosen = (Axis(SIZE, relative=relative), Axis(CPU, relative=relative))
             judged = verdicts(dataclasses.replace(it, objectives=()), chosen)

@@ -22,7 +22,7 @@ def row(method: str, size: float, cpu: float = 1.0, model: str = "yolo", team: s
 
 
 def fronts(comparison: Comparison, *objectives: str) -> dict[str, bool | None]:
-    return {each.method: each.dominated for each in ranking.marked(comparison, objectives).rows}
+    return {row.method: row.dominated for row in ranking.marked(comparison, objectives).rows}
 
 
 def test_the_front() -> None:
@@ -138,7 +138,7 @@ def test_a_number_of_unknown_noise_makes_no_row_dominated_nor_the_sole_best(name
     known = dataclasses.replace(Comparison(rows), greater_is_better={name: False})
     assert fronts(known, "size", name) == {"fast": False, "slow": False, "larger": True}
     found = ranking.best(known, name)
-    assert [each.method for each in found.rows] == ["fast"]
+    assert [row.method for row in found.rows] == ["fast"]
     assert found.footnotes == ("not distinguishable from this row: slow; larger",)
 
 
@@ -150,7 +150,7 @@ def test_memory_repeats_within_one_percent() -> None:
 def test_the_best_says_what_is_not_told_apart_from_it() -> None:
     rows = (row("original", 1, 10.0), in_turns("fast", 0.50), in_turns("equal", 0.51), in_turns("slow", 0.60))
     found = ranking.best(Comparison(rows, footnotes=("of others",)), "cpu")
-    assert [each.method for each in found.rows] == ["original", "fast"]
+    assert [row.method for row in found.rows] == ["original", "fast"]
     assert [found.footnotes[note] for note in found.rows[1].notes] == ["not distinguishable from this row: equal"]
 
 
@@ -182,7 +182,7 @@ def test_order() -> None:
     rows = (row("b", 2, 5, team="z"), row("a", 1, 9, team="y"), row("c", 3, values={SIZE: 3.0}, team="y"))
 
     def order(sorting: str, grouping: str = "") -> str:
-        return "".join(each.method for each in ranking.ordered(Comparison(rows), sorting, grouping).rows)
+        return "".join(row.method for row in ranking.ordered(Comparison(rows), sorting, grouping).rows)
 
     assert order("") == "bac"
     assert order("cpu") == "bac"
@@ -222,7 +222,7 @@ def test_the_best_is_one_of_those_that_may_be_compared() -> None:
     found = ranking.best(Comparison(rows), "cpu").rows
     assert [each.method for each in found] == ["original", "fast", "fast elsewhere", "fast [batch 4]"]
     smallest = ranking.best(Comparison(rows), "size")  # on any hardware
-    assert [each.method for each in smallest.rows] == ["original", "slow"]
+    assert [row.method for row in smallest.rows] == ["original", "slow"]
     (sentence,) = smallest.footnotes
     assert sentence == "not distinguishable from this row: fast; slow elsewhere; fast elsewhere; and 1 more"
 
@@ -233,18 +233,18 @@ def test_a_copied_row_is_the_best_of_its_table_alone_and_of_no_model_that_was_me
         row("b", 2, by_hand=True, table="one"),
         row("c", 1, by_hand=True, table="two"),
     )
-    assert [each.method for each in ranking.best(Comparison(copied), "size").rows] == ["b", "c"]
+    assert [row.method for row in ranking.best(Comparison(copied), "size").rows] == ["b", "c"]
     measured = row("d", 4)
-    assert [each.method for each in ranking.best(Comparison((*copied, measured)), "size").rows] == ["d"]
+    assert [row.method for row in ranking.best(Comparison((*copied, measured)), "size").rows] == ["d"]
     of_another = row("d", 4, team="beta")
-    assert [each.method for each in ranking.best(Comparison((*copied, of_another)), "size").rows] == ["b", "c", "d"]
+    assert [row.method for row in ranking.best(Comparison((*copied, of_another)), "size").rows] == ["b", "c", "d"]
 
 
 def test_what_the_best_of_two_models_are_like_is_said_once() -> None:
     rows = tuple(row(method, 1, model=model) for model in ("yolo", "vit") for method in ("a", "b"))
     found = ranking.best(Comparison(rows, footnotes=("of others",)), "size")
     assert found.footnotes == ("of others", "not distinguishable from this row: b")
-    assert [each.notes for each in found.rows] == [(1,), (1,)]
+    assert [row.notes for row in found.rows] == [(1,), (1,)]
 
 
 def test_means_over_models_are_judged_together() -> None:
@@ -257,9 +257,9 @@ def test_means_over_models_are_judged_together() -> None:
     (alone,) = ranking.summed_up(Comparison((of("x", ratio),))).summaries
     assert alone.within_noise == ()
     several = ranking.summed_up(Comparison(tuple(of(method, ratio) for method in "xyz"))).summaries
-    assert [each.within_noise for each in several] == [(CPU,)] * 3
+    assert [summary.within_noise for summary in several] == [(CPU,)] * 3
     with_one_sure = ranking.summed_up(Comparison((of("sure", 2.0), of("x", ratio)))).summaries
-    assert [each.within_noise for each in with_one_sure] == [(), ()]  # Holm judges the second of two at 5 %
+    assert [summary.within_noise for summary in with_one_sure] == [(), ()]  # Holm judges the second of two at 5 %
 
 
 def test_what_a_method_did_over_all_models() -> None:

@@ -67,7 +67,7 @@ def test_a_header_says_what_its_column_holds(text: str, kind: str, metric: str, 
 def test_a_header_names_scores(text: str, scores: list[str]) -> None:
     (found,) = headings([text])
     assert found.kind == "quality"
-    assert [("-" if each.is_rest else "") + each.metric.removeprefix("quality/") for each in found.scores] == scores
+    assert [("-" if score.is_rest else "") + score.metric.removeprefix("quality/") for score in found.scores] == scores
 
 
 @pytest.mark.parametrize("name", registry.own("metrics"))

@@ -124,7 +124,7 @@ def test_only_the_original_is_translated(method: str, shown: str) -> None:
 def test_all_words_are_there_in_each_language(language: str) -> None:
     assert table_text.legend(Comparison((), language=language))
     assert table_text.summaries_title(language)
-    titles = [table_text.failures_title([Failure("", "", "", each, "", "", "")], language) for each in words.STATUS]
+    titles = [table_text.failures_title([Failure("", "", "", status, "", "", "")], language) for status in words.STATUS]
     assert len(set(titles)) == 2  # the title names runs in progress, if any
     for status in ("failed", "skipped"):
         for device in ("", "cpu", "gpu", "quality"):

@@ -203,7 +203,7 @@ def test_each_column_keeps_its_unit(header: str, values: dict[str, float], cell:
     text = f"| Model | Method | CPU FPS | {header} |\n|---|---|---|---|\n"
     new = update(text, comparison(row("alpha", "yolo11l", "original", **values)))
     (table,) = markdown_tables.read(new).tables
-    assert [each.text for each in table.rows[0].cells] == ["yolo11l", "original", "-", cell]
+    assert [cell.text for cell in table.rows[0].cells] == ["yolo11l", "original", "-", cell]
 
 
 def test_the_columns_between_the_markers_stay_where_other_teams_have_rows() -> None:
@@ -228,12 +228,12 @@ def test_any_name_is_found_again() -> None:
     ]
     new = update("| Модель | Метод | Время (CPU, ms) |\n|---|---|---|", comparison(*rows[:2]))
     assert update(new, comparison(*rows[:2])) == new
-    for each in rows:
-        once = update("| Модель | Метод | Время (CPU, ms) |\n|---|---|---|", comparison(each))
+    for row in rows:
+        once = update("| Модель | Метод | Время (CPU, ms) |\n|---|---|---|", comparison(row))
         assert len(once.splitlines()) == 3
-        assert update(once, comparison(each)) == once
-        marked = update(f"{BEGIN}\n{END}", comparison(each))
-        assert update(marked, comparison(each)) == marked
+        assert update(once, comparison(row)) == once
+        marked = update(f"{BEGIN}\n{END}", comparison(row))
+        assert update(marked, comparison(row)) == marked
 
 
 def test_a_team_changes_its_own_rows_only() -> None:
@@ -367,7 +367,7 @@ def test_updating_twice_changes_nothing_and_all_text_around_stays(
     for new in (once, other):
         assert new.startswith(start)
         assert new.endswith(rest)
-        (made,) = [each for each in markdown_tables.read(new).tables if each.header.start == len(start)]
+        (made,) = [table for table in markdown_tables.read(new).tables if table.header.start == len(start)]
         marks = {number for line in made.rows for cell in line.cells for number in readme_notes.marks(cell.raw)}
         block = readme_notes.block_below(new, markdown_tables.read(new), made)
         assert readme_notes.listed(new[slice(*block)] if block else "").keys() == marks - by_hand

@@ -81,4 +81,4 @@ def test_reading_writes_nothing(filled: str, tmp_path: Path) -> None:
     finally:
         tmp_path.chmod(0o755)
     assert file.read_bytes() == before
-    assert [each.name for each in tmp_path.iterdir()] == ["mlflow.db"]
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]

@@ -110,7 +110,7 @@ def alone(store: Store, flavor: str, wanted: Mapping[str, Path], given: Mapping[
     command = [sys.executable, "-c", code, store.uri, json.dumps(uris)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
     assert done.returncode == 0, done.stderr[-3000:]
-    return {each: load_file(model.parent / "found.safetensors")["found"] for each, model in wanted.items()}
+    return {flavor: load_file(model.parent / "found.safetensors")["found"] for flavor, model in wanted.items()}
 
 
 def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -150,7 +150,7 @@ def test_pyfunc_loads_ours_and_transformers_a_pipeline(store: Store, tmp_path: P
     assert found == restored.family.predict(restored.model, texts)
     pipeline = mlflow.transformers.load_model(uri)
     assert pipeline.task == "text-classification"
-    labels = [each["label"] for each in pipeline(texts)]
+    labels = [answer["label"] for answer in pipeline(texts)]
     assert labels == [restored.model.config.id2label[int(ours_.argmax())] for ours_ in _logits(restored, texts)]
 
 

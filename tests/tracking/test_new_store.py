@@ -51,7 +51,7 @@ def test_many_first_commands_at_once_all_succeed(nothing: str, tmp_path: Path, m
     runs = reading.runs(store, {known["hw1"]: "hw1"})
     assert sorted(run.tags["compress.result_id"] for run in runs) == [f"result {number}" for number in range(WRITERS)]
     if nothing.startswith("sqlite"):
-        assert [each.name for each in (tmp_path / "a folder").iterdir()] == ["mlflow.db"]
+        assert [path.name for path in (tmp_path / "a folder").iterdir()] == ["mlflow.db"]
 
 
 def test_one_who_is_stopped_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,7 +67,7 @@ def test_a_password_is_checked_once_for_all_that_a_page_asks_and_again_for_the_n
     @app.get("/compress", endpoint="page")
     @app.get("/api", endpoint="api")
     def page() -> str:
-        return str([check_once(*each) for each in (("ann", "right"), ("ann", "wrong"), ("bob", "right")) * 3])
+        return str([check_once(*login) for login in (("ann", "right"), ("ann", "wrong"), ("bob", "right")) * 3])
 
     client = app.test_client()
     assert client.get("/compress").text == str([True, False, True] * 3)

@@ -39,10 +39,10 @@ class Echo:
         return ("texts",)
 
     def samples(self, *_: Any) -> list[Sample]:
-        return [Sample(each, each) for each in REFERENCES]
+        return [Sample(reference, reference) for reference in REFERENCES]
 
     def answers(self, model: Model, inputs: list[Any]) -> list[Any]:
-        return [self.table[each] for each in inputs]
+        return [self.table[text] for text in inputs]
 
 
 def variant_of(*metrics: str, family: str = "asr", seed: int = 3) -> Variant:
@@ -172,7 +172,7 @@ def test_a_file_that_is_no_table(tmp_path: Path, text: str) -> None:
 
 
 def test_arrays_of_a_models_own_predict_are_kept_as_numbers(tmp_path: Path) -> None:
-    family = Echo({each: np.array([[1, 2]]) if each == "a dog" else np.int64(1) for each in REFERENCES})
+    family = Echo({reference: np.array([[1, 2]]) if reference == "a dog" else np.int64(1) for reference in REFERENCES})
     (tmp_path / PREDICTIONS).write_text(quality._table([1, 2], family.answers(Model(None), ["a dog", "the cat sat"])))
     assert quality.read_predictions((tmp_path / PREDICTIONS).read_text()) == ([1, 2], [[[1, 2]], 1])
 
@@ -218,7 +218,7 @@ def test_the_predictions_and_the_data_are_in_the_run(store: Store, tmp_path: Pat
     assert kept is not None
     references, predictions = quality.read_predictions(kept.decode())
     assert references == REFERENCES
-    assert predictions == [PREDICTIONS_OF[each] for each in REFERENCES]
+    assert predictions == [PREDICTIONS_OF[reference] for reference in REFERENCES]
     run = MlflowClient(store.uri).get_run(run_id)
     assert json.loads(run.data.tags["mlflow.loggedArtifacts"]) == [{"path": PREDICTIONS, "type": "table"}]
     assert run.inputs is not None
