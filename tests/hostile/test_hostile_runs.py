@@ -157,8 +157,8 @@ def test_honest_rows_are_as_they_were(stores: Before, form: str, arranged: str) 
 
     Nor the column of the hardware, which a table has as soon as rows have different hardware.
     """
-    asked = ("--columns", COLUMNS, *ARRANGED[arranged])
-    before, after = (ROWS[form](rendered(uri, form, *asked)) for uri in (stores.honest, stores.uri))
+    arguments = ("--columns", COLUMNS, *ARRANGED[arranged])
+    before, after = (ROWS[form](rendered(uri, form, *arguments)) for uri in (stores.honest, stores.uri))
     if arranged == "the front":  # their rows now have rivals, which may be better
         before, after = _without_verdict(before), _without_verdict(after)
     assert before
@@ -221,8 +221,8 @@ def test_a_readme_is_brought_up_to_date_and_stays_so(stores: Before) -> None:
     Path("README.md").write_text(README)
     assert run(stores.uri, "--update", "README.md").exit_code == 0
     assert run(stores.uri, "--update", "README.md", "--check").exit_code == 0
-    asked = ("--columns", COLUMNS, "--team", "alpha")
-    assert run(stores.uri, "--update", "README.md", *asked).exit_code == 0
+    arguments = ("--columns", COLUMNS, "--team", "alpha")
+    assert run(stores.uri, "--update", "README.md", *arguments).exit_code == 0
     assert Path("README.md").read_text().count("alpha") >= 2
 
 
@@ -243,17 +243,17 @@ def test_experiments_named_to_steer_are_named_plainly(stores: Before, tmp_path: 
 
 @pytest.mark.parametrize("name", [name for name in RUNS if name.startswith("file_")])
 def test_rescoring_ends_in_a_sentence(stores: Before, name: str) -> None:
-    done = ended(CliRunner().invoke(bench, ["rescore", stores.ids[name], "--tracking-uri", stores.uri, "--log"]))
-    assert done.exit_code in (2, 4)
-    assert done.stderr.startswith("Error: ")
-    assert len(done.stderr.splitlines()) == 1
+    result = ended(CliRunner().invoke(bench, ["rescore", stores.ids[name], "--tracking-uri", stores.uri, "--log"]))
+    assert result.exit_code in (2, 4)
+    assert result.stderr.startswith("Error: ")
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_a_sweep_foresees_and_syncs(stores: Before, tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text("def model(): ...\n")
     (tmp_path / "yolo.yaml").write_text("family: python\nsource: model.py\nvariants: [original, fp16]\n")
-    asked = ["sweep", "yolo.yaml", "--dry-run", "--trust", "--experiment", EXPERIMENT, "--limit-time", "1h"]
-    planned = ended(CliRunner().invoke(bench, [*asked, "--tracking-uri", stores.uri]))
+    arguments = ["sweep", "yolo.yaml", "--dry-run", "--trust", "--experiment", EXPERIMENT, "--limit-time", "1h"]
+    planned = ended(CliRunner().invoke(bench, [*arguments, "--tracking-uri", stores.uri]))
     assert planned.exit_code == 0, planned.output
     assert "2 variants" in planned.stdout
     assert ended(CliRunner().invoke(bench, ["sync", "--tracking-uri", stores.uri])).exit_code == 0

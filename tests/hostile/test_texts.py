@@ -69,26 +69,26 @@ def test_a_run_with_a_forged_digest_keeps_nobody_from_measuring(store: Store, tm
     store.client.log_artifacts(forged, str(tmp_path))
     for run_id in (honest, forged):
         writing.tag(store, run_id, tags)
-    found = resume.measured(store, number, "abc", VARIANT)
-    assert found is not None
-    assert honest in found[0]
+    results = resume.measured(store, number, "abc", VARIANT)
+    assert results is not None
+    assert honest in results[0]
 
 
 @pytest.mark.parametrize("name", RESULTS)
 def test_an_entry_of_the_spool_that_can_not_be_read_keeps_no_other_waiting(
     store: Store, tmp_path: Path, name: str
 ) -> None:
-    spool, told = Spool(tmp_path / "spool"), list[str]()
+    spool, messages = Spool(tmp_path / "spool"), list[str]()
     for is_hostile in (True, False):
         entry = spool.begin()
-        Shipment(entry, Result(VARIANT, "ok"), Address(store.uri, f"spool {name}"), told.append).keep()
+        Shipment(entry, Result(VARIANT, "ok"), Address(store.uri, f"spool {name}"), messages.append).keep()
         if is_hostile:
             (entry.folder / "result.json").unlink()
             inputs("texts")[name](entry.folder, "touch ran")
         entry.release()
-    assert Sync(spool, told.append).waiting(store) == 0
-    assert "can't be read and is left unchanged" in told[0]
-    assert told[1].startswith("sent yolo, fp16 (ok)")
+    assert Sync(spool, messages.append).waiting(store) == 0
+    assert "can't be read and is left unchanged" in messages[0]
+    assert messages[1].startswith("sent yolo, fp16 (ok)")
     assert len(list(spool.folder.glob("*/address.json"))) == 1
 
 
@@ -96,11 +96,11 @@ def test_an_entry_of_the_spool_that_can_not_be_read_keeps_no_other_waiting(
     "address", ["[]", '{"uri": 5, "experiment": "x"}', '{"uri": "x", "experiment": "y", "new": 1}']
 )
 def test_an_address_that_is_none_is_left_as_it_is(store: Store, tmp_path: Path, address: str) -> None:
-    spool, told = Spool(tmp_path / "spool"), list[str]()
+    spool, messages = Spool(tmp_path / "spool"), list[str]()
     entry = spool.begin()
-    Shipment(entry, Result(VARIANT, "ok"), Address(store.uri, "x"), told.append).keep()
+    Shipment(entry, Result(VARIANT, "ok"), Address(store.uri, "x"), messages.append).keep()
     (entry.folder / "address.json").write_text(address)
     entry.release()
-    assert Sync(spool, told.append).waiting(store) == 0
-    assert "can't be read and is left unchanged: " in told[0]
+    assert Sync(spool, messages.append).waiting(store) == 0
+    assert "can't be read and is left unchanged: " in messages[0]
     assert entry.folder.is_dir()

@@ -108,10 +108,10 @@ def guarded(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         users = AuthServiceClient(server.uri)
         users.create_user("ann", PASSWORD)
         users.create_user("dan", PASSWORD)
-        known = reading.experiments(open_store(database))
+        ids = reading.experiments(open_store(database))
         for name in ("ann", "dan"):
-            users.grant_user_permission(name, "experiment", known[OPEN], "READ")
-        users.grant_user_permission("dan", "experiment", known["not ours"], "READ")
+            users.grant_user_permission(name, "experiment", ids[OPEN], "READ")
+        users.grant_user_permission("dan", "experiment", ids["not ours"], "READ")
         no_runs = users.create_role("default", "no runs").id
         users.add_role_permission(no_runs, "run", "*", "DENY")
         users.assign_role("dan", no_runs)
@@ -207,9 +207,9 @@ def test_what_may_not_be_read_looks_like_what_is_not_there(guarded: str, databas
     (refused, nothing) = (ask(guarded, page(name, of=of), user="ann") for name in (SECRET, "f?r nobody"))
     number = reading.experiments(open_store(database))[SECRET]
     by_id = ask(guarded, f"{of}?experiment_id={number}", user="ann")
-    both = ask(guarded, page(OPEN, SECRET, of=of), user="ann")
+    both_answers = ask(guarded, page(OPEN, SECRET, of=of), user="ann")
     pattern = ask(guarded, page("*", of=of), user="ann")
-    assert {each.status for each in (refused, nothing, by_id, both, pattern)} == {404}
+    assert {each.status for each in (refused, nothing, by_id, both_answers, pattern)} == {404}
     assert refused.text.replace(SECRET, "") == nothing.text.replace("f?r nobody", "")
     for answer in (nothing, by_id, pattern):
         assert SECRET not in answer.text
@@ -228,8 +228,8 @@ def test_no_name_is_suggested_for_itself_or_for_what_may_not_be_read(guarded: st
     near = ask(guarded, page("for nobudy"), user="ann").text
     assert SECRET not in near
     for user in ("ann", "dan"):
-        told = ask(guarded, page("for a11"), user=user).text
-        assert f"Did you mean {OPEN!r}" in told
+        answer = ask(guarded, page("for a11"), user=user).text
+        assert f"Did you mean {OPEN!r}" in answer
     for name in (OPEN, SECRET):
         assert f"mean {name!r}" not in ask(guarded, page(name), user="dan").text
 
@@ -239,8 +239,8 @@ def test_a_workspace_is_the_one_that_the_request_names(divided: str) -> None:
     ours = {run["run_id"] for run in json.loads(ask(divided, runs, user="admin").text)["runs"]}
     by_header = ask(divided, runs, user="admin", **{"X-MLFLOW-WORKSPACE": OTHER})
     by_address = ask(divided, f"{runs}&workspace={OTHER}", user="admin")
-    both = ask(divided, f"{runs}&workspace=default", user="admin", **{"X-MLFLOW-WORKSPACE": OTHER})
-    assert by_header.text == by_address.text == both.text
+    both_answers = ask(divided, f"{runs}&workspace=default", user="admin", **{"X-MLFLOW-WORKSPACE": OTHER})
+    assert by_header.text == by_address.text == both_answers.text
     theirs = {run["run_id"] for run in json.loads(by_header.text)["runs"]}
     assert len(ours) == len(theirs) == 2
     assert not ours & theirs

@@ -42,12 +42,12 @@ def started(uri: str, folder: Path, before: str = "", after: str = "", **variabl
     """Start a run in a fresh process, and return its tags, its experiment, and MLflow's warnings."""
     kept = {key: text for key, text in os.environ.items() if not key.startswith(("MLFLOW_", "COMPRESS_"))}
     code = RUN.format(uri=uri, before=before, after=after)
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, timeout=300, env={**kept, **variables}
     )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, object] = json.loads(done.stdout.rpartition("FOUND")[2])
-    return found
+    assert process.returncode == 0, process.stderr
+    answer: dict[str, object] = json.loads(process.stdout.rpartition("FOUND")[2])
+    return answer
 
 
 def test_a_run_bears_team_and_machine_and_goes_to_the_experiment(tracking_uri: str, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ print([name for name in sys.modules if name.partition(".")[0] not in sys.stdlib_
 """
     # -S: installed packages may load modules at every start
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, env=environment
     )
-    assert done.stdout.strip() == "['__main__']" or done.stdout.strip() == "[]"
+    assert process.stdout.strip() == "['__main__']" or process.stdout.strip() == "[]"

@@ -55,17 +55,17 @@ def evaluate(uri: str, data: pd.DataFrame = DATA, **settings: Any) -> Any:
 def test_a_model_is_measured_into_the_active_run_and_the_logged_model(logged: Any, store: Store) -> None:
     mlflow.end_run()
     with mlflow.start_run() as run:
-        found = evaluate(logged.model_uri)
-    assert found.metrics["quality/accuracy"] == 0.75
-    assert found.metrics["cpu/latency_p50_ms"] > 0
+        evaluation = evaluate(logged.model_uri)
+    assert evaluation.metrics["quality/accuracy"] == 0.75
+    assert evaluation.metrics["cpu/latency_p50_ms"] > 0
     client = MlflowClient(store.uri)
     kept = client.get_run(run.info.run_id)
     assert kept.info.status == "FINISHED"
-    assert kept.data.metrics == pytest.approx(found.metrics)
+    assert kept.data.metrics == pytest.approx(evaluation.metrics)
     for name in ("cpu/latency_p50_ms", "quality/accuracy"):
         assert len(client.get_metric_history(run.info.run_id, name)) == 1
     linked = {metric.key: metric.value for metric in client.get_logged_model(logged.model_id).metrics or []}
-    assert linked == pytest.approx(found.metrics)
+    assert linked == pytest.approx(evaluation.metrics)
     assert {"result.json", "latency.png", "predictions.json"} <= {
         file.path for file in client.list_artifacts(run.info.run_id)
     }
@@ -78,15 +78,15 @@ def test_two_evaluations_in_one_run_are_two_rows(logged: Any, store: Store) -> N
     """MLflow logs the numbers of both to the run itself, where they can't be distinguished."""
     mlflow.end_run()
     with mlflow.start_run() as run:
-        found = [
+        evaluations = [
             evaluate(logged.model_uri, data, team="twice", model=name).metrics
             for name, data in (("all", DATA), ("three", DATA[1:]))
         ]
     rows = {row.tags["model"]: row for row in find(["evaluator"], Selection(("twice",)), [store.uri]).runs}
     assert {name: dict(row.metrics) for name, row in rows.items()} == {
-        name: pytest.approx(metrics) for name, metrics in zip(("all", "three"), found, strict=True)
+        name: pytest.approx(metrics) for name, metrics in zip(("all", "three"), evaluations, strict=True)
     }
-    assert (found[0]["quality/accuracy"], found[1]["quality/accuracy"]) == (0.75, pytest.approx(2 / 3))
+    assert (evaluations[0]["quality/accuracy"], evaluations[1]["quality/accuracy"]) == (0.75, pytest.approx(2 / 3))
     client = MlflowClient(store.uri)
     for row in rows.values():
         assert client.get_run(row.run_id).data.tags["mlflow.parentRunId"] == run.info.run_id

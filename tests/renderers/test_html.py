@@ -295,10 +295,10 @@ def test_an_empty_comparison_is_a_page_too(it: Comparison) -> None:
 
 
 def test_the_script_has_all_words_that_it_says() -> None:
-    said = words.PAGE_SCRIPT["en"]
+    texts = words.PAGE_SCRIPT["en"]
     used = set(re.findall(r"\bwords\.(\w+)", page_script()))
-    assert used <= said.keys()
-    assert said.keys() - used <= {"filters", "bars_title", "team", "model", "method", "hardware"}
+    assert used <= texts.keys()
+    assert texts.keys() - used <= {"filters", "bars_title", "team", "model", "method", "hardware"}
 
 
 @example("a")
@@ -330,7 +330,7 @@ def test_what_a_page_can_not_hold_is_replaced(control: str) -> None:
 def dumped(file: Path, folder: Path) -> str:
     """Return the page in Chromium after its script ran."""
     assert CHROMIUM is not None
-    done = subprocess.run(
+    process = subprocess.run(
         [
             CHROMIUM,
             *["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"],
@@ -342,7 +342,7 @@ def dumped(file: Path, folder: Path) -> str:
         timeout=120,
         check=True,
     )
-    return done.stdout.decode()
+    return process.stdout.decode()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")

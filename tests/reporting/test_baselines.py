@@ -242,13 +242,13 @@ def test_rows_by_hand_are_compared_within_their_table(runs: list[Run], make_run:
 
 
 def test_a_baseline_that_changes_nothing_is_told(runs: list[Run]) -> None:
-    asked = read(
+    baselines = read(
         ["smollm", "yolo", "vit*=yolo"], [*runs, dataclasses.replace(runs[0], tags={**runs[0].tags, "model": "vit1"})]
     )
-    told = list(idle(asked, compare(runs, baselines=asked).rows))
-    assert len(told) == 2
-    assert "--baseline yolo has no effect: it applies to models whose checkpoint was already quantised" in told[0]
-    assert "no row of vit* can be compared with it" in told[1]
+    lines = list(idle(baselines, compare(runs, baselines=baselines).rows))
+    assert len(lines) == 2
+    assert "--baseline yolo has no effect: it applies to models whose checkpoint was already quantised" in lines[0]
+    assert "no row of vit* can be compared with it" in lines[1]
 
 
 def test_the_order_of_runs_says_nothing(runs: list[Run]) -> None:

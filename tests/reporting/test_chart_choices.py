@@ -122,8 +122,8 @@ def test_axes_have_names_for_people() -> None:
 def test_only_the_same_model_on_the_same_hardware_is_better() -> None:
     slow = dataclasses.replace(row("fp16", 60, 20), circumstances={"cpu": "laptop"})
     rows = (row("int8", 50, 8), slow, row("fp16", 70, 30, "bert"), row("bf16", 60, 9))
-    found = fronts(comparison(*rows), (Axis(SIZE), Axis(CPU)))
-    assert found == ((rows[0],), (rows[1],), (rows[2],))
+    front_rows = fronts(comparison(*rows), (Axis(SIZE), Axis(CPU)))
+    assert front_rows == ((rows[0],), (rows[1],), (rows[2],))
     relative = fronts(comparison(*rows), (Axis(SIZE, relative=True), Axis(CPU, relative=True)))
     assert relative == ((rows[0],), (rows[2],))
     hardware_and_distance = fronts(comparison(*rows), (Axis(SIZE, relative=True), Axis(CPU)))

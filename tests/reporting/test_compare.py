@@ -255,8 +255,8 @@ def test_a_caution_brings_its_words_with_its_run(make_run: MakeRun, language: st
     run = make_run(tags={**tags, "compress.cautions": "new,silent,of_a_plugin,of_a_plugin,unheard_of"})
     comparison = compare([run], language=language)
     prefix, first = {"en": ("caution", "it is new"), "ru": ("осторожно", "оно новое")}[language]
-    told = [first, "the plugin of 0.1 says this", "and this", "unheard_of"]
-    assert notes(comparison, comparison.rows[0]) == [f"{prefix}: {each}" for each in told]
+    cautions_shown = [first, "the plugin of 0.1 says this", "and this", "unheard_of"]
+    assert notes(comparison, comparison.rows[0]) == [f"{prefix}: {each}" for each in cautions_shown]
 
 
 def test_cautions_are_told_in_words(make_run: MakeRun) -> None:
@@ -827,15 +827,15 @@ def differences(make_run: MakeRun, own: dict[str, float], **tags: str | None) ->
 
 def test_a_difference_is_that_of_the_pairs(make_run: MakeRun) -> None:
     paired = {"wer_difference": 0.01, "wer_difference_low": 0.005, "wer_difference_high": 0.015}
-    found, cell = differences(make_run, scored(0.21, 0.17, 0.25, **paired))
-    assert found == pytest.approx({f"quality/{name}": value for name, value in paired.items()})
+    numbers, cell = differences(make_run, scored(0.21, 0.17, 0.25, **paired))
+    assert numbers == pytest.approx({f"quality/{name}": value for name, value in paired.items()})
     assert cell == "0.2100 WER (+0.010), 0.2100 mAP50 (+0.010) (n=50)"
 
 
 def test_pairs_with_another_original_do_not_count(make_run: MakeRun) -> None:
     paired = {"wer_difference": -0.09, "wer_difference_low": -0.1, "wer_difference_high": -0.08}
-    found, cell = differences(make_run, scored(0.21, 0.17, 0.25, **paired))
-    assert found == pytest.approx(
+    numbers, cell = differences(make_run, scored(0.21, 0.17, 0.25, **paired))
+    assert numbers == pytest.approx(
         {
             "quality/wer_difference": 0.01,
             "quality/wer_difference_low": 0.01 - 0.04 * 2**0.5,
@@ -869,8 +869,8 @@ def test_a_difference_without_an_interval_is_shown_and_not_claimed(make_run: Mak
     assert differences(make_run, own)[0] == {}
     without = {name: value for name, value in scored(0.21, 0, 0).items() if "_low" not in name}
     for own in (without, scored(0.21, 0.17, 0.25, wer_difference=0.01)):
-        found, cell = differences(make_run, own)
-        assert found == {"quality/wer_difference": pytest.approx(0.01)}
+        numbers, cell = differences(make_run, own)
+        assert numbers == {"quality/wer_difference": pytest.approx(0.01)}
         assert cell == "0.2100 WER (+0.010), 0.2100 mAP50 (+0.010) (n=50)"
     comparison = compare(
         [make_run(tags={**SAMPLES}, metrics=without), make_run("yolo", "x", tags={**SAMPLES}, metrics=own)]

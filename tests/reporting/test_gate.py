@@ -243,17 +243,17 @@ def test_an_original_whose_scoring_failed_is_told_once_and_asked_nothing(make_ru
     lost = {"compress.reason.quality": "no idea"}
     original = scene.original(without(ORIGINAL, "quality/"), cpu="ok", quality="failed", tags=lost)
     checks = check(compare([original, scene.variant()]), ALL)
-    (told,) = (result for result in checks if result.method == "original")
-    assert (told.option, told.verdict) == ("", "fails")
-    assert "no idea" in told.reason
+    (judged,) = (result for result in checks if result.method == "original")
+    assert (judged.option, judged.verdict) == ("", "fails")
+    assert "no idea" in judged.reason
     of = {result.option: result.verdict for result in checks if result.method != "original"}
     assert (of["--max-size-ratio"], of["--max-quality-drop"]) == ("passes", "undecided")
 
 
 def test_no_row_of_a_name_takes_anothers_place(make_run: MakeRun) -> None:
     scene = Scene(make_run)
-    both = check(compare([*bad(scene), copied(scene)]), ALL)
-    assert [each.verdict for each in both] == ["fails"] * 5 + ["not checked"] * 5
+    judged_twice = check(compare([*bad(scene), copied(scene)]), ALL)
+    assert [each.verdict for each in judged_twice] == ["fails"] * 5 + ["not checked"] * 5
     lost = check(compare([scene.original(), copied(scene), failed(scene, "failed", "out of memory")]), ALL)
     assert [each.verdict for each in lost] == ["fails"] * 5 + ["not checked"] * 5
     rows = (measured(0.9, name="size/weights_mib"), measured(0.1, name="size/weights_mib"))
@@ -291,9 +291,9 @@ def test_cautions_are_told_of_what_was_made_and_not_of_a_busy_machine(make_run: 
 
 def checked(demands: Demands, row: Row) -> Check:
     """Check one demand on a row."""
-    found = check(Comparison((row,)), demands)
-    assert len(found) == 1
-    return found[0]
+    judged = check(Comparison((row,)), demands)
+    assert len(judged) == 1
+    return judged[0]
 
 
 def measured(ratio: float, ends: tuple[float, float] | None = None, name: str = SPEED, **values: float) -> Row:
@@ -322,9 +322,9 @@ def measured(ratio: float, ends: tuple[float, float] | None = None, name: str = 
     ],
 )
 def test_a_speed_up_is_judged_by_its_interval(ends: tuple[float, float], least: float, expected: Verdict) -> None:
-    found = checked(Demands(min_speedup=least), measured((ends[0] * ends[1]) ** 0.5, ends))
-    assert found.verdict == expected
-    assert (found.low, found.high) == pytest.approx((1 / ends[1], 1 / ends[0]))
+    judged = checked(Demands(min_speedup=least), measured((ends[0] * ends[1]) ** 0.5, ends))
+    assert judged.verdict == expected
+    assert (judged.low, judged.high) == pytest.approx((1 / ends[1], 1 / ends[0]))
 
 
 @pytest.mark.parametrize(
@@ -339,16 +339,18 @@ def test_a_speed_up_is_judged_by_its_interval(ends: tuple[float, float], least: 
 )
 def test_memory_may_be_off_by_a_hundredth_and_sizes_by_nothing(name: str, ratio: float, expected: Verdict) -> None:
     demands = Demands(max_size_ratio=1.0, max_disk_ratio=1.0, max_memory_ratio=1.0)
-    (found,) = (result for result in check(Comparison((measured(ratio, name=name),)), demands) if result.metric == name)
-    assert (found.verdict, found.value) == (expected, ratio)
-    assert found.result == {1.009: "1.01x", 1.011: "1.01x", 1.0: "1.00x", 1.0001: "1.0001x"}[ratio]
+    (judged,) = (
+        result for result in check(Comparison((measured(ratio, name=name),)), demands) if result.metric == name
+    )
+    assert (judged.verdict, judged.value) == (expected, ratio)
+    assert judged.result == {1.009: "1.01x", 1.011: "1.01x", 1.0: "1.00x", 1.0001: "1.0001x"}[ratio]
 
 
 def test_each_size_is_its_own_demand() -> None:
     ratios = {"size/weights_mib": 1.0, "size/disk_mib": 0.14}
     row = replace(measured(1.0), values=ratios, ratios=ratios)
-    found = check(Comparison((row,)), Demands(max_size_ratio=0.3, max_disk_ratio=0.3))
-    assert [(each.option, each.asked, each.verdict) for each in found] == [
+    judged = check(Comparison((row,)), Demands(max_size_ratio=0.3, max_disk_ratio=0.3))
+    assert [(each.option, each.asked, each.verdict) for each in judged] == [
         ("--max-size-ratio", "weights: at most 0.3x", "fails"),
         ("--max-disk-ratio", "saved model: at most 0.3x", "passes"),
     ]
@@ -386,10 +388,10 @@ def test_the_gpu_has_its_own_numbers() -> None:
 def test_quality_is_judged_by_the_interval_of_the_difference(
     name: str, original: float, difference: tuple[float, float, float], drop: str, expected: Verdict
 ) -> None:
-    found = checked(Demands(max_quality_drop=Drop.read(drop)), scored_row(name, original, difference, 1e5))
-    assert found.verdict == expected
-    assert found.metric == f"quality/{name}"
-    assert found.asked.startswith(label(found.metric, "en"))
+    judged = checked(Demands(max_quality_drop=Drop.read(drop)), scored_row(name, original, difference, 1e5))
+    assert judged.verdict == expected
+    assert judged.metric == f"quality/{name}"
+    assert judged.asked.startswith(label(judged.metric, "en"))
 
 
 def scored_row(name: str, original: float, difference: tuple[float, float, float], samples: float = 1000) -> Row:
@@ -401,18 +403,18 @@ def scored_row(name: str, original: float, difference: tuple[float, float, float
 
 def test_a_quality_is_said_as_the_table_says_it() -> None:
     row = scored_row("accuracy", 0.8, (-0.02, -0.03, -0.009))
-    found = checked(Demands(max_quality_drop=Drop.read("1%")), row)
-    assert f"{found.measured} (n=1000)" == cells(row, columns(("quality",)), "en")[0]
-    assert (found.result, found.interval) == ("2.50 % lost", "1.12 % to 3.75 % lost")
+    judged = checked(Demands(max_quality_drop=Drop.read("1%")), row)
+    assert f"{judged.measured} (n=1000)" == cells(row, columns(("quality",)), "en")[0]
+    assert (judged.result, judged.interval) == ("2.50 % lost", "1.12 % to 3.75 % lost")
 
 
 @pytest.mark.parametrize(("samples", "expected"), [(367, "undecided"), (368, "passes")])
 def test_samples_that_all_score_the_same_show_no_more_than_they_can(samples: int, expected: Verdict) -> None:
     row = scored_row("accuracy", 0.8, (0.0, 0.0, 0.0), samples)
-    found = checked(Demands(max_quality_drop=Drop.read("0.01")), row)
-    assert (found.verdict, found.value) == (expected, 0.0)
-    assert found.high == pytest.approx(1 - 0.025 ** (1 / samples))
-    assert "score 368 samples" in found.advice or expected == "passes"
+    judged = checked(Demands(max_quality_drop=Drop.read("0.01")), row)
+    assert (judged.verdict, judged.value) == (expected, 0.0)
+    assert judged.high == pytest.approx(1 - 0.025 ** (1 / samples))
+    assert "score 368 samples" in judged.advice or expected == "passes"
 
 
 _RIGHT: Mapping[str, Sequence[object]] = {
@@ -433,15 +435,15 @@ def test_perfect_answers_to_twenty_samples_do_not_show_one_percent_of_any_score(
     metric = registry.build("metrics", name, {})
     answers = [*_RIGHT[metric.takes]] * 10
     ranked = [[answer] for answer in answers] if metric.takes == "labels" else answers
-    found = bootstrap.score({name: metric}, answers, ranked, seed=0)
-    kept = found.statistics()[bootstrap.kept_as(name, metric)]
+    scores = bootstrap.score({name: metric}, answers, ranked, seed=0)
+    kept = scores.statistics()[bootstrap.kept_as(name, metric)]
     difference = bootstrap.paired(kept, kept, metric, seed=0)
     assert difference == (0, 0, 0)
-    row = scored_row(name, found.by_name[name].value, (0.0, 0.0, 0.0), 20)
-    told = checked(Demands(max_quality_drop=Drop.read("1%")), row)
-    assert (told.verdict, told.value) == ("undecided", 0)
-    assert told.reason == "20 samples may miss a loss that affects 17 % of all samples"
-    needed = int(told.advice.split()[1])
+    row = scored_row(name, scores.by_name[name].value, (0.0, 0.0, 0.0), 20)
+    judged = checked(Demands(max_quality_drop=Drop.read("1%")), row)
+    assert (judged.verdict, judged.value) == ("undecided", 0)
+    assert judged.reason == "20 samples may miss a loss that affects 17 % of all samples"
+    needed = int(judged.advice.split()[1])
     assert 368 <= needed <= 370, "a perfect mAP is 0.995"
     enough = replace(row, values={**row.values, "quality/samples": float(needed)})
     assert checked(Demands(max_quality_drop=Drop.read("1%")), enough).verdict == "passes"
@@ -462,13 +464,13 @@ def test_few_samples_that_changed_hide_as_much_as_none(
     name: str, original: float, difference: tuple[float, float, float], samples: int, expected: Verdict, needed: int
 ) -> None:
     """Computed by hand: n = ln(0.025) / ln(1 - margin), with margin 0.01 * quality - loss, as a share of the scale."""
-    found = checked(Demands(max_quality_drop=Drop.read("1%")), scored_row(name, original, difference, samples))
-    assert (found.verdict, found.advice) == (expected, f"score at least {needed} samples" if needed else "")
+    judged = checked(Demands(max_quality_drop=Drop.read("1%")), scored_row(name, original, difference, samples))
+    assert (judged.verdict, judged.advice) == (expected, f"score at least {needed} samples" if needed else "")
 
 
 def test_outputs_of_a_language_model_that_are_the_same_are_the_same() -> None:
-    found = checked(Demands(max_quality_drop=Drop.read("0.1%")), scored_row("perplexity", 45.0, (0.0, 0.0, 0.0), 12))
-    assert (found.verdict, found.high) == ("passes", 0.0)
+    judged = checked(Demands(max_quality_drop=Drop.read("0.1%")), scored_row("perplexity", 45.0, (0.0, 0.0, 0.0), 12))
+    assert (judged.verdict, judged.high) == ("passes", 0.0)
 
 
 @pytest.mark.parametrize(
@@ -490,9 +492,9 @@ def test_outputs_of_a_language_model_that_are_the_same_are_the_same() -> None:
 def test_scores_that_show_nothing_pass_nothing(
     name: str, original: float, difference: tuple[float, float, float], drop: str
 ) -> None:
-    found = checked(Demands(max_quality_drop=Drop.read(drop)), scored_row(name, original, difference))
-    assert found.verdict == "undecided"
-    assert found.reason
+    judged = checked(Demands(max_quality_drop=Drop.read(drop)), scored_row(name, original, difference))
+    assert judged.verdict == "undecided"
+    assert judged.reason
 
 
 @pytest.mark.parametrize("text", ["", "%", "one", "-1%", "nan", "inf%", "100%", "101%", "1e3%"])
@@ -528,13 +530,13 @@ def test_mlperfs_rule_names_what_is_no_reference_in_fp32() -> None:
     size = {"size/weights_mib": 50.0, "size/params": 50.0 * 2**20}
     for bytes_each, reason in ((4, ""), (2, "the original takes 2.0 bytes per parameter: it is not an FP32 reference")):
         ratios = {"size/weights_mib": 1 / bytes_each, "size/params": 1.0}
-        found = checked(Demands(max_quality_drop=drop), replace(row, values={**row.values, **size}, ratios=ratios))
-        assert (found.verdict, found.reason) == ("passes", reason)
+        judged = checked(Demands(max_quality_drop=drop), replace(row, values={**row.values, **size}, ratios=ratios))
+        assert (judged.verdict, judged.reason) == ("passes", reason)
         for beginnings in (f"{SCORE}_difference_", f"{SCORE}_difference", SCORE):  # without interval, difference, score
             numbers = {**without(row.values, beginnings), **size}
-            found = checked(Demands(max_quality_drop=drop), replace(row, values=numbers, ratios=ratios))
-            assert found.verdict == "undecided"
-            assert found.reason.endswith(f"; {reason}") if reason else "FP32" not in found.reason
+            judged = checked(Demands(max_quality_drop=drop), replace(row, values=numbers, ratios=ratios))
+            assert judged.verdict == "undecided"
+            assert judged.reason.endswith(f"; {reason}") if reason else "FP32" not in judged.reason
 
 
 @pytest.mark.parametrize(
@@ -573,13 +575,13 @@ def test_launches_of_one_model_seldom_fail_and_twice_the_loss_seldom_passes(
 ) -> None:
     """Simulate 500 times five pairs of launches that differ by 5 %, like real ones."""
     rng = random.Random(1)
-    found: Counter[Verdict] = Counter()
+    verdicts: Counter[Verdict] = Counter()
     for _ in range(500):
         pairs = [rng.lognormvariate(-math.log(speed), 0.05) for _ in range(5)]
         row = measured(launch_mean(pairs), launch_interval(pairs))
-        found[checked(Demands(min_speedup=least), row).verdict] += 1
-    assert found["passes"] <= most_passing * 500
-    assert found["fails"] <= most_failing * 500
+        verdicts[checked(Demands(min_speedup=least), row).verdict] += 1
+    assert verdicts["passes"] <= most_passing * 500
+    assert verdicts["fails"] <= most_failing * 500
 
 
 @pytest.mark.parametrize(("worse", "better"), [(0.03, 0.03), (0.02, 0.0), (0.03, 0.01)])
@@ -589,7 +591,7 @@ def test_equal_models_seldom_fail_and_a_loss_of_two_points_seldom_passes_as_one(
 ) -> None:
     """Simulate 100 test sets with this many changed answers; both models are paired like real ones."""
     rng, metric = np.random.default_rng(2), Accuracy()
-    found: Counter[Verdict] = Counter()
+    verdicts: Counter[Verdict] = Counter()
     for _ in range(100):
         original, chance = rng.random(samples) < 0.8, rng.random(samples)
         own = np.where(original, chance >= worse / 0.8, chance < better / 0.2)
@@ -598,11 +600,11 @@ def test_equal_models_seldom_fail_and_a_loss_of_two_points_seldom_passes_as_one(
         assert low is not None
         assert high is not None
         row = scored_row("accuracy", float(original.mean()), (value, low, high), samples)
-        found[checked(Demands(max_quality_drop=Drop.read("0.01")), row).verdict] += 1
+        verdicts[checked(Demands(max_quality_drop=Drop.read("0.01")), row).verdict] += 1
     if worse == better:
-        assert found["fails"] <= 5
+        assert verdicts["fails"] <= 5
     else:
-        assert found["passes"] <= 5
+        assert verdicts["passes"] <= 5
 
 
 def test_no_loss_is_no_negative_zero() -> None:

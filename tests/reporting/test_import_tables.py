@@ -28,8 +28,8 @@ def course(number: str, model: str = "") -> Import:
 def reading(header: str, cell: str) -> Reading:
     """Return the reading of one cell, in a row that has a number elsewhere."""
     text = f"| Model | Method | RAM (MB) | {header} |\n|---|---|---|---|\n| m | x | 1 | {cell} |"
-    found = read(text, team="alpha", source="README.md")
-    return next(cell for cell in found.readings if cell.column == 4)
+    tables = read(text, team="alpha", source="README.md")
+    return next(cell for cell in tables.readings if cell.column == 4)
 
 
 def test_all_tables_are_here() -> None:
@@ -82,12 +82,12 @@ READ: dict[str, tuple[int, int, list[str], list[str]]] = {
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_each_course_table_is_read_to_its_last_number(number: str) -> None:
-    found = course(number)
-    numbers = sum(len(row.metrics) for row in found.rows)
-    originals = [row.model for row in found.rows if row.method == "original"]
-    why = [cell.reason for cell in found.unread] + [reason for _, _, reason in found.ignored]
-    assert (len(found.rows), numbers, originals, why) == READ[number]
-    assert {row.tags["compress.table"] for row in found.rows} == {row.table.digest for row in found.rows[:1]}
+    tables = course(number)
+    numbers = sum(len(row.metrics) for row in tables.rows)
+    originals = [row.model for row in tables.rows if row.method == "original"]
+    why = [cell.reason for cell in tables.unread] + [reason for _, _, reason in tables.ignored]
+    assert (len(tables.rows), numbers, originals, why) == READ[number]
+    assert {row.tags["compress.table"] for row in tables.rows} == {row.table.digest for row in tables.rows[:1]}
 
 
 def test_a_bleu_of_a_course_table_is_read_where_somebody_says_its_scale() -> None:
@@ -147,11 +147,11 @@ def test_every_cell_of_any_table_is_accounted_for_once(
         [f"| {' | '.join(header)} |", "|" + "---|" * len(header), *(f"| {' | '.join(row)} |" for row in rows)]
     )
     text = f"{BEGIN}\n\n{table}\n\n{END}" if marked else table
-    found = read(text, team="alpha", source="README.md", model=model)
-    assert_accounted(text, found)
-    listed = listing(found)
-    assert all(cell.reason in listed for cell in (*found.unread, *found.doubtful))
-    for row in found.rows:
+    tables = read(text, team="alpha", source="README.md", model=model)
+    assert_accounted(text, tables)
+    listed = listing(tables)
+    assert all(cell.reason in listed for cell in (*tables.unread, *tables.doubtful))
+    for row in tables.rows:
         assert row.model
         assert row.method
         assert {cell.text for cell in row.readings if cell.text} <= set(row.tags.values())
@@ -213,10 +213,10 @@ def test_every_cell_of_any_table_is_accounted_for_once(
     ],
 )
 def test_a_cell_is_read_in_our_units(header: str, cell: str, metrics: dict[str, float], remark: str) -> None:
-    found = reading(header, cell)
-    assert found.metrics == pytest.approx(metrics, rel=1e-15)
-    assert remark in found.reason
-    assert bool(remark) == bool(found.reason)
+    cell_read = reading(header, cell)
+    assert cell_read.metrics == pytest.approx(metrics, rel=1e-15)
+    assert remark in cell_read.reason
+    assert bool(remark) == bool(cell_read.reason)
 
 
 @pytest.mark.parametrize(
@@ -254,9 +254,9 @@ def test_a_cell_is_read_in_our_units(header: str, cell: str, metrics: dict[str, 
     ],
 )
 def test_a_cell_that_says_nothing_certain_is_named(header: str, cell: str, reason: str) -> None:
-    found = reading(header, cell)
-    assert (found.fate, dict(found.metrics)) == ("unread", {})
-    assert reason in found.reason
+    cell_read = reading(header, cell)
+    assert (cell_read.fate, dict(cell_read.metrics)) == ("unread", {})
+    assert reason in cell_read.reason
 
 
 @pytest.mark.parametrize(
@@ -302,8 +302,8 @@ def test_a_scale_names_a_metric() -> None:
 )
 def test_originals_as_people_call_them(methods: list[str], named: list[str]) -> None:
     lines = "".join(f"| m | {method} | 5 |\n" for method in methods)
-    found = read(f"| Model | Method | RAM (MB) |\n|---|---|---|\n{lines}", team="alpha", source="r")
-    assert [row.method for row in found.rows] == named
+    tables = read(f"| Model | Method | RAM (MB) |\n|---|---|---|\n{lines}", team="alpha", source="r")
+    assert [row.method for row in tables.rows] == named
 
 
 def test_hardware_that_one_cell_names_is_that_of_the_table_unless_it_names_another() -> None:
@@ -344,8 +344,8 @@ def test_rows_know_their_table_whatever_else_stands_in_it() -> None:
     "cell", ["-", "--", "---", "—", "--Mb", "N/A", "*Не применимо*", "not supported", "", "&nbsp;"]
 )
 def test_a_gap_is_no_number_and_no_riddle(cell: str) -> None:
-    found = reading("Размер весов", cell)
-    assert (found.fate, found.reason) == ("missing", "")
+    cell_read = reading("Размер весов", cell)
+    assert (cell_read.fate, cell_read.reason) == ("missing", "")
 
 
 def test_hardware_in_brackets_is_what_the_device_was() -> None:
@@ -368,9 +368,9 @@ def test_a_table_without_methods_is_doubted_until_the_model_is_named() -> None:
 def test_a_table_in_html_is_ignored_with_what_to_do() -> None:
     html = '<table>\n<tr><td rowspan="2">m</td><td>original</td><td>5</td></tr>\n<tr><td>x</td></tr>\n</table>'
     text = f"# Results\n\n{html}\n\n| Model | Method | RAM (MB) |\n|---|---|---|\n| m | x | 5 |\n"
-    found = read(text, team="alpha", source="README.md")
-    assert [row.model for row in found.rows] == ["m"]
-    ((line, what, why),) = found.ignored
+    tables = read(text, team="alpha", source="README.md")
+    assert [row.model for row in tables.rows] == ["m"]
+    ((line, what, why),) = tables.ignored
     assert (line, what) == (3, "table")
     assert "Write it in Markdown" in why
     assert "merged cell" in why
@@ -385,18 +385,18 @@ def test_placeholders_repetitions_and_other_tables_are_ignored_by_name() -> None
         f"\n{BEGIN}\n\n{head}| m | z | 5 |\n\n{END}\n"
         "\n| Model | Method |\n|---|\n"
     )
-    found = read(text, team="alpha", source="README.md")
-    assert [(row.line, row.metrics) for row in found.rows] == [
+    tables = read(text, team="alpha", source="README.md")
+    assert [(row.line, row.metrics) for row in tables.rows] == [
         (4, {"cpu/ram_peak_mib": 5.0}),
         (6, {"cpu/ram_peak_mib": 6.0}),
     ]
-    assert [(cell.line, cell.reason) for cell in found.doubtful] == [
+    assert [(cell.line, cell.reason) for cell in tables.doubtful] == [
         (6, "line 4 has this model and method with other cells: a table shows the later row")
     ]
-    assert [(line, what) for line, what, _ in found.ignored] == [
+    assert [(line, what) for line, what, _ in tables.ignored] == [
         (3, "row"), (5, "row"), (7, "row"), (8, "row"), (9, "row"), (11, "table"), (17, "table"), (23, "lines")
     ]  # fmt: skip
-    reasons = [why for _, _, why in found.ignored]
+    reasons = [why for _, _, why in tables.ignored]
     expected = [
         "placeholder",
         "line 4",
@@ -412,12 +412,12 @@ def test_placeholders_repetitions_and_other_tables_are_ignored_by_name() -> None
 
 def test_rows_with_too_few_and_too_many_cells() -> None:
     text = "| Model | Method | RAM (MB) | VRAM (MB) |\n|---|---|---|---|\n| m | x | 5 |\n| m | y | 5 | 6 | 7 | - |"
-    found = read(text, team="alpha", source="README.md")
-    assert [(cell.line, cell.column, cell.fate, cell.reason) for cell in found.readings if cell.reason] == [
+    tables = read(text, team="alpha", source="README.md")
+    assert [(cell.line, cell.column, cell.fate, cell.reason) for cell in tables.readings if cell.reason] == [
         (3, 4, "missing", "the row ends before it"),
         (4, 5, "unread", "the table has no such column"),
     ]
-    assert found.rows[1].tags["compress.cell.5"] == "7"
+    assert tables.rows[1].tags["compress.cell.5"] == "7"
 
 
 def test_marks_of_footnotes_are_no_part_of_a_method() -> None:
@@ -444,6 +444,6 @@ def test_each_row_is_told_apart_from_the_others_by_one_look(monkeypatch: pytest.
 
     monkeypatch.setattr(hashlib, "sha256", watched)
     lines = "".join(f"| m | x | {row % (count // 2) + 1} |\n" for row in range(count))
-    found = read(f"| Model | Method | RAM (MB) |\n|---|---|---|\n{lines}", team="a", source="t.md")
-    assert len(found.rows) == count // 2
+    tables = read(f"| Model | Method | RAM (MB) |\n|---|---|---|\n{lines}", team="a", source="t.md")
+    assert len(tables.rows) == count // 2
     assert len(hashed) <= 2 * count  # once when it is read, once more where a remark was added

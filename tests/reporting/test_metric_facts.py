@@ -73,8 +73,8 @@ def log(
     store: Store, experiment: str, method: str, metrics: Mapping[str, Metric], pairs: tuple[list[Any], list[Any]]
 ) -> None:
     """Score and log one variant, as its worker and `compress-bench` do; equal samples have no noise."""
-    found = bootstrap.score(metrics, *pairs, seed=0)
-    values = {name: score.value for name, score in found.by_name.items()}
+    scores = bootstrap.score(metrics, *pairs, seed=0)
+    values = {name: score.value for name, score in scores.by_name.items()}
     originals = ORIGINALS.setdefault(experiment, values)
     differences = {
         f"quality/{name}_difference{end}": value - originals[name]
@@ -84,11 +84,11 @@ def log(
     }
     chain = () if method == "original" else (Step("fp16"),)
     variant = Variant("m", method, "t", "python", "x", metrics=tuple(metrics), chain=chain)
-    facts = {**quality.facts_of(found), "data_digest": "abc", "data_name": "d", "data_source": "s"}
+    facts = {**quality.facts_of(scores), "data_digest": "abc", "data_name": "d", "data_source": "s"}
     size = {"size/weights_mib": 10.0 if method == "original" else 5.0}
     at = float(next(COUNT))
     outcomes = {"cpu": Outcome("ok")}
-    numbers = {**found.numbers(), **differences, **size, "cpu/latency_p50_ms": 1.0}
+    numbers = {**scores.numbers(), **differences, **size, "cpu/latency_p50_ms": 1.0}
     result = Result(variant, "ok", measurements=numbers, outcomes=outcomes, facts=facts, started_s=at, ended_s=at)
     run_id = writing.start(store, writing.experiment_id(store, experiment), f"m {method}", {}, start_ms=int(at * 1000))
     writing.write_result(store, run_id, result, {}, "", {})
@@ -96,16 +96,18 @@ def log(
 
 
 def gate(store: Store, experiment: str, drop: str = "18%") -> tuple[int, str]:
-    done = CliRunner().invoke(main, ["gate", "-e", experiment, "--tracking-uri", store.uri, "--max-quality-drop", drop])
-    return done.exit_code, done.output
+    result = CliRunner().invoke(
+        main, ["gate", "-e", experiment, "--tracking-uri", store.uri, "--max-quality-drop", drop]
+    )
+    return result.exit_code, result.output
 
 
 def pareto(store: Store, experiment: str) -> dict[str, Any]:
-    done = CliRunner().invoke(
+    result = CliRunner().invoke(
         main, ["-e", experiment, "--tracking-uri", store.uri, "--pareto", "quality,size", "--json"]
     )
-    assert done.exit_code == 0, done.output
-    data: dict[str, Any] = json.loads(done.output)
+    assert result.exit_code == 0, result.output
+    data: dict[str, Any] = json.loads(result.output)
     return data
 
 
@@ -117,15 +119,15 @@ def test_a_variant_is_judged_and_ranked_by_its_only_score(store: Store, plugin_p
     log(store, experiment, "original", metrics, (references, right))
     log(store, experiment, "same", metrics, (references, right))
     log(store, experiment, "worse", metrics, (references, worse))
-    status, told = gate(store, experiment)
+    status, text = gate(store, experiment)
     ranks = {row["method"]: row["dominated"] for row in pareto(store, experiment)["rows"]}
-    assert any(line.split()[5:8] == ["same", "|", "passes"] for line in told.splitlines())
+    assert any(line.split()[5:8] == ["same", "|", "passes"] for line in text.splitlines())
     if entry == "half_right":  # a constant score
         assert status == 0
         assert ranks == {"original": True, "same": False, "worse": False}
     else:
         assert status == 6
-        (line,) = (line for line in told.splitlines() if line.split()[5:8] == ["worse", "|", "fails"])
+        (line,) = (line for line in text.splitlines() if line.split()[5:8] == ["worse", "|", "fails"])
         assert f"{label(f'quality/{name}', 'en')}: at most 18 % of the original's lost" in line
         assert "even the good end of the interval misses the limit" in line
         assert ranks == {"original": True, "same": False, "worse": True}
@@ -140,9 +142,9 @@ def test_a_reader_without_the_plugin_reads_what_the_run_says(store: Store, plugi
     code = "from mlflow_compress import registry; assert 'half_right' not in registry.names('metrics')"
     for line in (["gate", *about, "--max-quality-drop", "18%"], [*about, "--pareto", "quality,size", "--json"]):
         program = f"{code}\nfrom mlflow_compress.cli.report import main\nmain.main({line!r})"
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
-        assert done.returncode == 0, done.stdout + done.stderr
-    data = json.loads(done.stdout)
+        process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+        assert process.returncode == 0, process.stdout + process.stderr
+    data = json.loads(process.stdout)
     assert data["metrics"] == {
         "quality/half_right": {"label": {}, "scale": None, "greater_is_better": True, "rank": LAST_RANK}
     }
@@ -156,13 +158,13 @@ def test_what_is_lacking_is_said_and_nothing_false(store: Store) -> None:
         log(store, "of 0.1", method, {"newest": Newest()}, pairs)
     for run in reading.runs(store, {writing.experiment_id(store, "of 0.1"): ""}):
         store.client.delete_tag(run.run_id, kept_name("compress.metric.newest"))  # as in version 0.1
-    status, told = gate(store, "of 0.1")
+    status, text = gate(store, "of 0.1")
     assert status == 7
-    assert "the direction of 'newest' is not known" in told
-    assert "Install the package of the metric" in told
-    done = CliRunner().invoke(main, ["-e", "of 0.1", "--tracking-uri", store.uri, "--pareto", "quality,size"])
-    assert done.exit_code == 2
-    assert "quality: it can't be an objective, because the direction of 'newest' is unknown" in done.output
+    assert "the direction of 'newest' is not known" in text
+    assert "Install the package of the metric" in text
+    result = CliRunner().invoke(main, ["-e", "of 0.1", "--tracking-uri", store.uri, "--pareto", "quality,size"])
+    assert result.exit_code == 2
+    assert "quality: it can't be an objective, because the direction of 'newest' is unknown" in result.output
 
 
 def run_with(make_run: MakeRun, method: str, facts: Mapping[str, MetricFacts | str]) -> Run:
@@ -176,8 +178,8 @@ def run_with(make_run: MakeRun, method: str, facts: Mapping[str, MetricFacts | s
 
 def test_runs_that_contradict_each_other_leave_it_open(make_run: MakeRun) -> None:
     up, down = MetricFacts({"en": "edits"}, "share", True), MetricFacts({"en": "edits"}, "error_rate", False)
-    found = compare([run_with(make_run, "original", {"edits": up}), run_with(make_run, "fp16", {"edits": down})])
-    assert found.metrics == {"quality/edits": MetricFacts({"en": "edits"})}
+    comparison = compare([run_with(make_run, "original", {"edits": up}), run_with(make_run, "fp16", {"edits": down})])
+    assert comparison.metrics == {"quality/edits": MetricFacts({"en": "edits"})}
     agreeing = compare([run_with(make_run, "original", {"edits": up}), run_with(make_run, "fp16", {"edits": up})])
     assert agreeing.metrics == {"quality/edits": up}
 
@@ -193,9 +195,9 @@ def test_what_this_packages_metrics_are_is_no_runs_to_say(make_run: MakeRun) -> 
     upside_down = MetricFacts({"en": "accuracy of mine"}, "error_rate", False, rank=1)
     incomplete = MetricFacts({"en": "ROUGE-1 words"})
     run = run_with(make_run, "original", {"accuracy": upside_down, "rouge1": incomplete})
-    found = compare([run]).metrics
-    assert found["quality/accuracy"] == metric_facts.installed("accuracy")
-    assert found["quality/rouge1"] == metric_facts.installed("rouge1")
+    facts = compare([run]).metrics
+    assert facts["quality/accuracy"] == metric_facts.installed("accuracy")
+    assert facts["quality/rouge1"] == metric_facts.installed("rouge1")
 
 
 @pytest.mark.parametrize(

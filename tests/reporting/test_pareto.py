@@ -162,13 +162,13 @@ def test_in_a_browser_the_columns_verdict_is_drawn(tmp_path: Path) -> None:
     file.write_bytes(Html().render(it))
     quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
     profile = f"--user-data-dir={tmp_path / 'profile'}"
-    done = subprocess.run(
+    process = subprocess.run(
         [CHROMIUM, *quiet, profile, "--virtual-time-budget=3000", "--dump-dom", file.as_uri()],
         capture_output=True,
         timeout=120,
         check=True,
     )
-    drawn = re.findall(r'<path class="point k\d+ (full|hollow)"[^>]*role="img"', done.stdout.decode())
+    drawn = re.findall(r'<path class="point k\d+ (full|hollow)"[^>]*role="img"', process.stdout.decode())
     verdicts = sorted(drawn)
     assert verdicts == ["full"] * 3 + ["hollow"] * 2
-    assert done.stdout.decode().count('<path class="front"') == 1
+    assert process.stdout.decode().count('<path class="front"') == 1

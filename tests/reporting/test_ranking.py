@@ -84,10 +84,10 @@ def test_objectives_that_make_no_front(objectives: tuple[str, ...]) -> None:
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=12))
 def test_a_front_is_what_it_is_by_definition(points: list[tuple[int, int]]) -> None:
     rows = tuple(row(str(at), size, cpu) for at, (size, cpu) in enumerate(points))
-    found = ranking.marked(Comparison(rows), ["size", "cpu"]).rows
-    for (size, cpu), each in zip(points, found, strict=True):
+    ranked = ranking.marked(Comparison(rows), ["size", "cpu"]).rows
+    for (size, cpu), each in zip(points, ranked, strict=True):
         assert each.dominated == any(a <= size and b <= cpu and (a, b) != (size, cpu) for a, b in points)
-    assert not all(each.dominated for each in found)
+    assert not all(each.dominated for each in ranked)
 
 
 def in_turns(method: str, ratio: float, width: float = 0.02) -> Row:
@@ -137,9 +137,9 @@ def test_a_number_of_unknown_noise_makes_no_row_dominated_nor_the_sole_best(name
     rows = tuple(row(method, 1, values={SIZE: size, name: costs[method]}) for method, size in sizes.items())
     known = dataclasses.replace(Comparison(rows), greater_is_better={name: False})
     assert fronts(known, "size", name) == {"fast": False, "slow": False, "larger": True}
-    found = ranking.best(known, name)
-    assert [row.method for row in found.rows] == ["fast"]
-    assert found.footnotes == ("not distinguishable from this row: slow; larger",)
+    best = ranking.best(known, name)
+    assert [row.method for row in best.rows] == ["fast"]
+    assert best.footnotes == ("not distinguishable from this row: slow; larger",)
 
 
 def test_memory_repeats_within_one_percent() -> None:
@@ -149,9 +149,9 @@ def test_memory_repeats_within_one_percent() -> None:
 
 def test_the_best_says_what_is_not_told_apart_from_it() -> None:
     rows = (row("original", 1, 10.0), in_turns("fast", 0.50), in_turns("equal", 0.51), in_turns("slow", 0.60))
-    found = ranking.best(Comparison(rows, footnotes=("of others",)), "cpu")
-    assert [row.method for row in found.rows] == ["original", "fast"]
-    assert [found.footnotes[note] for note in found.rows[1].notes] == ["not distinguishable from this row: equal"]
+    best = ranking.best(Comparison(rows, footnotes=("of others",)), "cpu")
+    assert [row.method for row in best.rows] == ["original", "fast"]
+    assert [best.footnotes[note] for note in best.rows[1].notes] == ["not distinguishable from this row: equal"]
 
 
 def test_means_over_models_leave_out_what_failed_and_say_what_is_noise() -> None:
@@ -204,8 +204,8 @@ def test_the_best_of_each_model_stands_beside_its_original() -> None:
         row("d", 5, model="vit"),
         row("e", 1, values={}),
     )
-    found = ranking.best(Comparison(rows), "size").rows
-    assert [each.method for each in found] == ["original", "b", "original [batch 4]", "c"]
+    best = ranking.best(Comparison(rows), "size").rows
+    assert [each.method for each in best] == ["original", "b", "original [batch 4]", "c"]
 
 
 def test_the_best_is_one_of_those_that_may_be_compared() -> None:
@@ -219,8 +219,8 @@ def test_the_best_is_one_of_those_that_may_be_compared() -> None:
         row("fast elsewhere", 1, 1, circumstances=laptop),
         row("fast [batch 4]", 1, 3, circumstances=batch),
     )
-    found = ranking.best(Comparison(rows), "cpu").rows
-    assert [each.method for each in found] == ["original", "fast", "fast elsewhere", "fast [batch 4]"]
+    best = ranking.best(Comparison(rows), "cpu").rows
+    assert [each.method for each in best] == ["original", "fast", "fast elsewhere", "fast [batch 4]"]
     smallest = ranking.best(Comparison(rows), "size")  # on any hardware
     assert [row.method for row in smallest.rows] == ["original", "slow"]
     (sentence,) = smallest.footnotes
@@ -242,9 +242,9 @@ def test_a_copied_row_is_the_best_of_its_table_alone_and_of_no_model_that_was_me
 
 def test_what_the_best_of_two_models_are_like_is_said_once() -> None:
     rows = tuple(row(method, 1, model=model) for model in ("yolo", "vit") for method in ("a", "b"))
-    found = ranking.best(Comparison(rows, footnotes=("of others",)), "size")
-    assert found.footnotes == ("of others", "not distinguishable from this row: b")
-    assert [row.notes for row in found.rows] == [(1,), (1,)]
+    best = ranking.best(Comparison(rows, footnotes=("of others",)), "size")
+    assert best.footnotes == ("of others", "not distinguishable from this row: b")
+    assert [row.notes for row in best.rows] == [(1,), (1,)]
 
 
 def test_means_over_models_are_judged_together() -> None:

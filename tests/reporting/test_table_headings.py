@@ -44,9 +44,9 @@ from mlflow_compress.words import LANGUAGES
     ],
 )
 def test_a_header_says_what_its_column_holds(text: str, kind: str, metric: str, unit: str | None) -> None:
-    (found,) = headings([text])
-    assert (found.kind, found.metric, found.unit.text if found.unit else None) == (kind, metric, unit)
-    assert bool(found.reason) == (kind == "unknown")
+    (heading,) = headings([text])
+    assert (heading.kind, heading.metric, heading.unit.text if heading.unit else None) == (kind, metric, unit)
+    assert bool(heading.reason) == (kind == "unknown")
 
 
 @pytest.mark.parametrize(
@@ -65,26 +65,28 @@ def test_a_header_says_what_its_column_holds(text: str, kind: str, metric: str, 
     ],
 )
 def test_a_header_names_scores(text: str, scores: list[str]) -> None:
-    (found,) = headings([text])
-    assert found.kind == "quality"
-    assert [("-" if score.is_rest else "") + score.metric.removeprefix("quality/") for score in found.scores] == scores
+    (heading,) = headings([text])
+    assert heading.kind == "quality"
+    assert [
+        ("-" if score.is_rest else "") + score.metric.removeprefix("quality/") for score in heading.scores
+    ] == scores
 
 
 @pytest.mark.parametrize("name", registry.own("metrics"))
 def test_each_metric_is_known_by_its_name_and_its_label(name: str) -> None:
-    known = spellings()
+    metrics = spellings()
     for language in LANGUAGES:
         for text in (label(f"quality/{name}", language), label(f"quality/{name}", language).upper()):
-            match = known.pattern.fullmatch(text)
+            match = metrics.pattern.fullmatch(text)
             assert match, text
-            assert known.score(match).metric == f"quality/{name}"
+            assert metrics.score(match).metric == f"quality/{name}"
 
 
 @pytest.mark.parametrize("language", ["en", "ru"])
 def test_our_own_headers_are_known(language: str) -> None:
-    found = headings([column.header[language] for column in COLUMNS])
-    assert [each.metric or each.kind for each in found] == [column.key for column in COLUMNS]
-    assert is_comparison(found)
+    columns = headings([column.header[language] for column in COLUMNS])
+    assert [each.metric or each.kind for each in columns] == [column.key for column in COLUMNS]
+    assert is_comparison(columns)
 
 
 def test_names_have_one_column_each_and_a_comparison_has_names_and_numbers() -> None:

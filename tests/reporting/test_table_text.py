@@ -177,10 +177,10 @@ def test_the_legend_explains_what_is_shown_and_nothing_else() -> None:
 def test_the_legend_says_which_ratios_claim_nothing(language: str) -> None:
     names = ("cpu/latency_p50_ms", "cpu/latency_p90_ms", "cpu/energy_per_item_j", "cpu/ram_peak_mib", "size/disk_mib")
     row = Row("a", "b", "c", values=dict.fromkeys(names, 1.0), ratios=dict.fromkeys(names, 0.5))
-    said = table_text.legend(Comparison((row,), columns=names, language=language))
+    legend = table_text.legend(Comparison((row,), columns=names, language=language))
     unknown = ("cpu/latency_p90_ms", "cpu/energy_per_item_j")
     metrics = "; ".join(table_text.label(name, language, with_unit=False) for name in unknown)
-    assert words.LEGEND_UNKNOWN[language].format(metrics=metrics) in said
+    assert words.LEGEND_UNKNOWN[language].format(metrics=metrics) in legend
     sentence = words.LEGEND_UNKNOWN[language].partition("{metrics}")[2]
     assert sentence not in table_text.legend(Comparison((row,), language=language))  # the columns are not shown
     assert sentence not in table_text.legend(Comparison((replace(row, ratios={}),), columns=names, language=language))

@@ -308,9 +308,9 @@ def test_footnotes_of_rows_that_are_not_written_now_stay() -> None:
     beta = replace(row("beta", cpu=2.0), notes=(0,))
     new = update(text, comparison(beta, notes=("beta's note",)))
     alpha = replace(row(cpu=1.0), notes=(0, 1))
-    both = update(new, comparison(alpha, notes=("alpha's note", "beta's note")), teams=["alpha"])
-    assert "- [1] beta's note\n- [2] alpha's note\n\n<!--" in both
-    (table,) = markdown_tables.read(both).tables
+    updated = update(new, comparison(alpha, notes=("alpha's note", "beta's note")), teams=["alpha"])
+    assert "- [1] beta's note\n- [2] alpha's note\n\n<!--" in updated
+    (table,) = markdown_tables.read(updated).tables
     assert [line.cells[2].text for line in table.rows] == ["original [1]", "original [1] [2]"]
 
 

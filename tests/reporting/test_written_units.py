@@ -59,9 +59,9 @@ def test_what_python_writes_is_read_as_the_same(value: Decimal) -> None:
     ],
 )
 def test_units_as_people_write_them(text: str, kind: str, factor: str) -> None:
-    found = unit(text)
-    assert found is not None
-    assert (found.kind, found.factor) == (kind, Decimal(factor))
+    sign = unit(text)
+    assert sign is not None
+    assert (sign.kind, sign.factor) == (kind, Decimal(factor))
 
 
 @pytest.mark.parametrize("text", ["ms/step", "s/batch", "сек/датасет", "s per epoch"])
@@ -89,12 +89,12 @@ def test_other_words_are_no_units(text: str) -> None:
     ],
 )
 def test_a_number_with_what_belongs_to_it(text: str, value: str, sign: str | None, remark: str, note: str) -> None:
-    found = measure(text)
-    assert found.value == Decimal(value)
-    assert (found.unit.text if found.unit else None) == sign
-    assert remark in "; ".join(found.remarks)
-    assert bool(remark) == bool(found.remarks)
-    assert found.notes == ((note,) if note else ())
+    measured = measure(text)
+    assert measured.value == Decimal(value)
+    assert (measured.unit.text if measured.unit else None) == sign
+    assert remark in "; ".join(measured.remarks)
+    assert bool(remark) == bool(measured.remarks)
+    assert measured.notes == ((note,) if note else ())
 
 
 @pytest.mark.parametrize(

@@ -35,10 +35,10 @@ def test_the_database_and_the_client_give_the_same_runs(
     assert read is not None
     read.close()
     directly = find(["query *"], selection, [uri])
-    asked = find(["query *"], selection, [uri], directly=False)
-    assert plain(directly.runs) == plain(asked.runs)
-    assert plain(directly.originals) == plain(asked.originals)
-    assert directly.experiments == asked.experiments
+    by_client = find(["query *"], selection, [uri], directly=False)
+    assert plain(directly.runs) == plain(by_client.runs)
+    assert plain(directly.originals) == plain(by_client.originals)
+    assert directly.experiments == by_client.experiments
     assert directly.runs
     for run in (*directly.runs, *directly.originals):
         assert run.params == {"team": run.tags["team"]}

@@ -122,9 +122,9 @@ def test_a_row_with_a_size_alone_is_a_row(store: Store) -> None:
     experiment = writing.experiment_id(store, "size by hand")
     text = "| Model | Method | Weight size |\n|---|---|---|\n| m | x | 5 MB |"
     imported_rows.write_rows(store, experiment, read(text, team="alpha", source="README.md").rows)
-    found = compare(imported(store, "size by hand"), language="en")
-    assert [row.values for row in found.rows] == [{"size/weights_mib": 5.0}]
-    assert not found.failures
+    comparison = compare(imported(store, "size by hand"), language="en")
+    assert [row.values for row in comparison.rows] == [{"size/weights_mib": 5.0}]
+    assert not comparison.failures
 
 
 @pytest.mark.parametrize("count", [3, 12])
@@ -132,7 +132,7 @@ def test_a_row_takes_three_calls_whatever_is_stored_already(
     store: Store, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     calls: list[str] = []
-    told: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
     for name in ("create_run", "log_batch", "set_terminated", "set_tag", "search_runs"):
         method = getattr(store.client, name)
 
@@ -144,8 +144,8 @@ def test_a_row_takes_three_calls_whatever_is_stored_already(
     experiment = writing.experiment_id(store, f"{count} by hand")
     lines = "".join(f"| m{row} | x | {row + 1} |\n" for row in range(count))
     rows = read(f"| Model | Method | RAM (MB) |\n|---|---|---|\n{lines}", team="alpha", source="README.md").rows
-    imported_rows.write_rows(store, experiment, rows, lambda done, total, left: told.append((done, total)))
+    imported_rows.write_rows(store, experiment, rows, lambda done, total, left: progress.append((done, total)))
     assert [calls.count(name) for name in ("create_run", "log_batch", "set_terminated")] == [count] * 3
     assert len(calls) - 3 * count <= 1  # existing runs are read once
-    assert told == [(done, count) for done in range(1, count + 1)]
+    assert progress == [(done, count) for done in range(1, count + 1)]
     assert {run.tags["compress.logged"] for run in imported(store, f"{count} by hand")} == {"complete"}

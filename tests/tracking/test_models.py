@@ -77,8 +77,8 @@ def test_the_model_has_signature_example_and_numbers(logged: tuple[Store, str, s
     model = mlflow.pyfunc.load_model(f"models:/{model_id}")
     (spec,) = model.metadata.signature.inputs.inputs
     assert (spec.shape, spec.type) == ((-1, 2, 6), np.dtype("float32"))
-    given = model.input_example
-    assert model.predict(given) == model.predict(np.repeat(given, 2, axis=0))[:1]
+    example = model.input_example
+    assert model.predict(example) == model.predict(np.repeat(example, 2, axis=0))[:1]
     models.link(store, run_id, model_id, RESULT)
     numbers = MlflowClient(store.uri).get_logged_model(model_id).metrics or []
     assert [(each.key, each.value) for each in numbers] == [("cpu/latency_p50_ms", 1.25)]
@@ -105,9 +105,9 @@ def test_it_is_registered_once(logged: tuple[Store, str, str]) -> None:
     for name in ("it's a `name` Ё", "other"):
         models.register(store, model_id, name, RESULT)
         models.register(store, model_id, name, RESULT)
-        found = MlflowClient(store.uri).get_model_version(name, "1")
-        assert found.source == f"models:/{model_id}"
-        assert found.tags["method"] == "int8_dynamic"
+        version = MlflowClient(store.uri).get_model_version(name, "1")
+        assert version.source == f"models:/{model_id}"
+        assert version.tags["method"] == "int8_dynamic"
         assert len(MlflowClient(store.uri).get_registered_model(name).latest_versions) == 1
 
 

@@ -108,8 +108,8 @@ def alone(store: Store, flavor: str, wanted: Mapping[str, Path], given: Mapping[
         uris[str(model.parent)] = f"models:/{model_id}"
     code = ALONE.replace("for place", ANSWERS[flavor] + "\nfor place", 1)
     command = [sys.executable, "-c", code, store.uri, json.dumps(uris)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
-    assert done.returncode == 0, done.stderr[-3000:]
+    process = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
+    assert process.returncode == 0, process.stderr[-3000:]
     return {flavor: load_file(model.parent / "found.safetensors")["found"] for flavor, model in wanted.items()}
 
 
@@ -145,9 +145,9 @@ def test_pyfunc_loads_ours_and_transformers_a_pipeline(store: Store, tmp_path: P
     texts = INPUTS["text_classification"]
     loaded = mlflow.pyfunc.load_model(uri)
     assert loaded.metadata.flavors["python_function"]["loader_module"] == "mlflow_compress.pyfunc"
-    found = loaded.predict(texts)
+    predictions = loaded.predict(texts)
     restored = model_folder.restore(model)
-    assert found == restored.family.predict(restored.model, texts)
+    assert predictions == restored.family.predict(restored.model, texts)
     pipeline = mlflow.transformers.load_model(uri)
     assert pipeline.task == "text-classification"
     labels = [answer["label"] for answer in pipeline(texts)]
@@ -178,10 +178,10 @@ def test_onnx_loads_the_runtimes_own_file(chain: str, store: Store, tmp_path: Pa
     model = saved("text_classification", chain, tmp_path / "saved")
     model_id = logged(store, model)
     assert told(store, model_id) == "onnx"
-    found = alone(store, "onnx", {model_id: model}, {model_id: MASKED})[model_id]
+    outputs = alone(store, "onnx", {model_id: model}, {model_id: MASKED})[model_id]
     restored = model_folder.restore(model)
     expected = torch.as_tensor(restored.family.forward(restored.model, MASKED))
-    assert distance(found, expected) < 1e-5
+    assert distance(outputs, expected) < 1e-5
     assert len(list(files(store, model_id).rglob("*.onnx"))) == 1
 
 
@@ -192,10 +192,10 @@ def test_pytorch_loads_a_graph(chain: str, store: Store, tmp_path: Path) -> None
     assert told(store, model_id) == "pytorch"
     described = mlflow.models.Model.load(str(files(store, model_id))).flavors["pytorch"]
     assert described["pytorch_version"] == torch.__version__
-    found = alone(store, "pytorch", {model_id: model}, {model_id: MASKED})[model_id]
+    outputs = alone(store, "pytorch", {model_id: model}, {model_id: MASKED})[model_id]
     restored = model_folder.restore(model)
     expected = torch.as_tensor(restored.family.forward(restored.model, MASKED).float())
-    assert torch.equal(found.reshape(expected.shape), expected)
+    assert torch.equal(outputs.reshape(expected.shape), expected)
 
 
 @pytest.mark.parametrize(

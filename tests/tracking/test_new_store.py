@@ -36,19 +36,19 @@ def nothing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_many_first_commands_at_once_all_succeed(nothing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = [sys.executable, str(COMMANDS), nothing, str(WRITERS), str(READERS)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False)
-    assert done.returncode == 0, done.stderr
-    said = done.stdout.splitlines()
-    wrote = [line.removeprefix("wrote ") for line in said if line.startswith("wrote ")]
-    assert len(said) == WRITERS + READERS
-    assert len(set(wrote)) == WRITERS, done.stdout + done.stderr
-    for line in said:
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False)
+    assert process.returncode == 0, process.stderr
+    lines = process.stdout.splitlines()
+    wrote = [line.removeprefix("wrote ") for line in lines if line.startswith("wrote ")]
+    assert len(lines) == WRITERS + READERS
+    assert len(set(wrote)) == WRITERS, process.stdout + process.stderr
+    for line in lines:
         assert line.startswith(("wrote ", "read ", "refused: There is no tracking store")), line
     monkeypatch.chdir(tmp_path)
     store = open_store(nothing, create=False)
-    known = reading.experiments(store)
-    assert sorted(known) == ["Default", "hw1"]
-    runs = reading.runs(store, {known["hw1"]: "hw1"})
+    ids = reading.experiments(store)
+    assert sorted(ids) == ["Default", "hw1"]
+    runs = reading.runs(store, {ids["hw1"]: "hw1"})
     assert sorted(run.tags["compress.result_id"] for run in runs) == [f"result {number}" for number in range(WRITERS)]
     if nothing.startswith("sqlite"):
         assert [path.name for path in (tmp_path / "a folder").iterdir()] == ["mlflow.db"]

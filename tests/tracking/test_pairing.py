@@ -21,13 +21,13 @@ def result(folder: Path, method: str, right: Any, digest: str = "abc", **changes
     """Return a result whose scoring left statistics in the folder."""
     folder.mkdir(exist_ok=True)
     answers = [int(each) for each in right]
-    found = bootstrap.score({"accuracy": registry.build("metrics", "accuracy")}, [1] * len(answers), answers, seed=0)
-    statistics_file.write(found.statistics(), folder / STATISTICS)
+    scores = bootstrap.score({"accuracy": registry.build("metrics", "accuracy")}, [1] * len(answers), answers, seed=0)
+    statistics_file.write(scores.statistics(), folder / STATISTICS)
     variant = Variant(
         "m", method, "t", "python", "m.py", data="own", chain=chains.parse_chain(method), metrics=("accuracy",)
     )
     variant = dataclasses.replace(variant, **changes)
-    return Result(variant, "ok", measurements=found.numbers(), facts={"data_digest": digest})
+    return Result(variant, "ok", measurements=scores.numbers(), facts={"data_digest": digest})
 
 
 @pytest.fixture
@@ -41,14 +41,14 @@ def test_a_variant_is_paired_with_its_original(tmp_path: Path, right: Any) -> No
     assert originals.pair(original, tmp_path) == original
     worse = right.copy()
     worse[np.flatnonzero(right)[:20]] = False
-    found = originals.pair(result(tmp_path, "fp16", worse, batch_size=4), tmp_path)
-    numbers = {name: value for name, value in found.measurements.items() if "difference" in name}
+    paired = originals.pair(result(tmp_path, "fp16", worse, batch_size=4), tmp_path)
+    numbers = {name: value for name, value in paired.measurements.items() if "difference" in name}
     assert numbers["quality/accuracy_difference"] == pytest.approx(-20 / COUNT)
     low, high = numbers["quality/accuracy_difference_low"], numbers["quality/accuracy_difference_high"]
     # The difference is a share of samples: its standard error is known.
     error = np.sqrt(0.1 * 0.9 / COUNT)
     assert (low, high) == pytest.approx((-0.1 - 1.96 * error, -0.1 + 1.96 * error), abs=0.01)
-    assert found.facts["significant.accuracy"] == "yes"
+    assert paired.facts["significant.accuracy"] == "yes"
 
 
 def test_noise_is_not_significant(tmp_path: Path, right: Any) -> None:
@@ -57,9 +57,9 @@ def test_noise_is_not_significant(tmp_path: Path, right: Any) -> None:
     other = right.copy()
     other[np.flatnonzero(right)[:4]] = False
     other[np.flatnonzero(~right)[:3]] = True
-    found = originals.pair(result(tmp_path, "fp16", other), tmp_path)
-    assert found.measurements["quality/accuracy_difference"] == pytest.approx(-1 / COUNT)
-    assert found.facts["significant.accuracy"] == "no"
+    paired = originals.pair(result(tmp_path, "fp16", other), tmp_path)
+    assert paired.measurements["quality/accuracy_difference"] == pytest.approx(-1 / COUNT)
+    assert paired.facts["significant.accuracy"] == "no"
     same = originals.pair(result(tmp_path, "bf16", right), tmp_path)
     assert same.measurements["quality/accuracy_difference_low"] == 0
     assert same.facts["significant.accuracy"] == "no"
@@ -72,15 +72,15 @@ def test_noise_is_not_significant(tmp_path: Path, right: Any) -> None:
 def test_other_samples_are_not_paired(tmp_path: Path, right: Any, changes: dict[str, Any]) -> None:
     originals = pairing.Originals()
     originals.pair(result(tmp_path, "original", right), tmp_path)
-    found = originals.pair(result(tmp_path, "fp16", right, **changes), tmp_path)
-    assert not [name for name in (*found.measurements, *found.facts) if "differ" in name or "significant" in name]
+    paired = originals.pair(result(tmp_path, "fp16", right, **changes), tmp_path)
+    assert not [name for name in (*paired.measurements, *paired.facts) if "differ" in name or "significant" in name]
 
 
 def test_scoring_that_was_cut_is_not_paired(tmp_path: Path, right: Any) -> None:
     originals = pairing.Originals()
     originals.pair(result(tmp_path, "original", right), tmp_path)
-    found = originals.pair(result(tmp_path, "fp16", right[:150]), tmp_path)
-    assert "quality/accuracy_difference" not in found.measurements
+    paired = originals.pair(result(tmp_path, "fp16", right[:150]), tmp_path)
+    assert "quality/accuracy_difference" not in paired.measurements
 
 
 def test_what_was_not_scored_is_left_as_it_is(tmp_path: Path) -> None:
@@ -93,9 +93,9 @@ def test_what_was_not_scored_is_left_as_it_is(tmp_path: Path) -> None:
 def test_statistics_that_are_none_pair_nothing_and_say_so(tmp_path: Path, right: Any, content: bytes) -> None:
     scored = result(tmp_path, "fp16", right)
     (tmp_path / STATISTICS).write_bytes(content)
-    found = pairing.Originals().pair(scored, tmp_path)
-    assert found.measurements == scored.measurements
-    assert found.facts["unpaired"].startswith("statistics.npz can't be read: ")
+    result_paired = pairing.Originals().pair(scored, tmp_path)
+    assert result_paired.measurements == scored.measurements
+    assert result_paired.facts["unpaired"].startswith("statistics.npz can't be read: ")
 
 
 def test_a_detector_is_paired_and_of_few_samples_there_is_the_difference_alone(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_detector_is_paired_and_of_few_samples_there_is_the_difference_alone(t
 
     def detector(method: str, found: int, images: int) -> Result:
         predictions: list[dict[str, Any]] = [
-            {**image, "scores": [0.9]} if index < found else {"boxes": [], "labels": [], "scores": []}
+            {**image, "scores": [0.9]} if index < paired else {"boxes": [], "labels": [], "scores": []}
             for index in range(images)
         ]
         metrics = {name: registry.build("metrics", name) for name in names}
@@ -117,13 +117,13 @@ def test_a_detector_is_paired_and_of_few_samples_there_is_the_difference_alone(t
     originals = pairing.Originals()
     for images in (40, 5):
         originals.pair(detector("original", images, images), tmp_path)
-    found = originals.pair(detector("fp16", 20, 40), tmp_path)
-    numbers = {name: value for name, value in found.measurements.items() if "recall_difference" in name}
+    paired = originals.pair(detector("fp16", 20, 40), tmp_path)
+    numbers = {name: value for name, value in paired.measurements.items() if "recall_difference" in name}
     assert numbers["quality/box_recall_difference"] == pytest.approx(-0.5)
     error = np.sqrt(0.25 / 40)
     ends = numbers["quality/box_recall_difference_low"], numbers["quality/box_recall_difference_high"]
     assert ends == pytest.approx((-0.5 - 1.96 * error, -0.5 + 1.96 * error), abs=0.04)
-    assert found.facts["significant.map50"] == "yes"
+    assert paired.facts["significant.map50"] == "yes"
     few = originals.pair(detector("fp16", 4, 5), tmp_path)
     assert few.measurements["quality/box_recall_difference"] == pytest.approx(-0.2)
     assert not [name for name in (*few.measurements, *few.facts) if "difference_low" in name or "significant" in name]
@@ -136,6 +136,6 @@ def test_a_metric_that_only_takes_all_samples_at_once_has_a_difference(tmp_path:
     for method, value in (("original", 0.75), ("fp16", 0.5)):
         scored = result(tmp_path, method, right, metrics=("accuracy", str(script)))
         scored = dataclasses.replace(scored, measurements={**scored.measurements, "quality/mine": value})
-        found = originals.pair(scored, tmp_path)
-    assert found.measurements["quality/mine_difference"] == -0.25
-    assert "quality/mine_difference_low" not in found.measurements
+        paired = originals.pair(scored, tmp_path)
+    assert paired.measurements["quality/mine_difference"] == -0.25
+    assert "quality/mine_difference_low" not in paired.measurements

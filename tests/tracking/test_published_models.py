@@ -44,17 +44,17 @@ def logged(store: Store, saved: Path) -> str:
 
 def require_same(to: Path, saved: Path) -> None:
     with torch.inference_mode():
-        found = AutoModelForCausalLM.from_pretrained(to, dtype="auto")(input_ids=IDS).logits
+        logits = AutoModelForCausalLM.from_pretrained(to, dtype="auto")(input_ids=IDS).logits
         expected = model_folder.restore(saved).model.module(input_ids=IDS).logits
-    assert found.dtype == torch.bfloat16
-    assert torch.equal(found, expected)
+    assert logits.dtype == torch.bfloat16
+    assert torch.equal(logits, expected)
 
 
 def test_the_command_exports_what_a_run_logged(store: Store, saved: Path, tmp_path: Path) -> None:
     run_id, to = logged(store, saved), tmp_path / "new" / "to"
-    done = CliRunner().invoke(bench.main, ["export", run_id, "--to", str(to), "--tracking-uri", store.uri])
-    assert done.exit_code == 0, done.output
-    lines = [line for line in done.output.splitlines() if line]
+    result = CliRunner().invoke(bench.main, ["export", run_id, "--to", str(to), "--tracking-uri", store.uri])
+    assert result.exit_code == 0, result.output
+    lines = [line for line in result.output.splitlines() if line]
     assert len(lines) == 3
     assert f"run {run_id} (tiny bf16)" in lines[0]
     assert f'AutoModelForCausalLM.from_pretrained("{to}", dtype="auto")' in lines[1]

@@ -36,13 +36,13 @@ def test_a_server_gives_the_same_runs(
 ) -> None:
     unused = "runs" if by == "our page" else "served"
     monkeypatch.setattr(reading, unused, lambda *given: pytest.fail(f"{unused}: {given}"))
-    asked = find(["query *"], selection, [served], directly=by == "our page")
+    by_client = find(["query *"], selection, [served], directly=by == "our page")
     directly = find(["query *"], selection, [filled])
     ids = reading.experiments(open_store(served))
-    for run in (*asked.runs, *asked.originals):
+    for run in (*by_client.runs, *by_client.originals):
         assert run.link == f"{served}/#/experiments/{ids[run.experiment]}/runs/{run.run_id}"
-    assert plain([replace(run, link="") for run in asked.runs]) == plain(directly.runs)
-    assert plain([replace(run, link="") for run in asked.originals]) == plain(directly.originals)
+    assert plain([replace(run, link="") for run in by_client.runs]) == plain(directly.runs)
+    assert plain([replace(run, link="") for run in by_client.originals]) == plain(directly.originals)
 
 
 def test_a_server_that_refuses(served: str) -> None:
@@ -52,20 +52,20 @@ def test_a_server_that_refuses(served: str) -> None:
 
 def test_what_is_selected(filled: str) -> None:
     assert len(find(["query 1"], EVERYTHING, [filled]).runs) == 5
-    found = find(["query 1"], Selection(teams=("beta",)), [filled])
-    assert names(found.runs) == [("beta", "yolo", "fp16")]
-    assert names(found.originals) == [("alpha", "yolo", "original")]
-    found = find(["query 1"], Selection(teams=(HOSTILE,), methods=("fp16",)), [filled])
-    assert names(found.runs) == [(HOSTILE, HOSTILE, "fp16")]
-    assert names(found.originals) == [(HOSTILE, HOSTILE, "original")]
+    selected = find(["query 1"], Selection(teams=("beta",)), [filled])
+    assert names(selected.runs) == [("beta", "yolo", "fp16")]
+    assert names(selected.originals) == [("alpha", "yolo", "original")]
+    selected = find(["query 1"], Selection(teams=(HOSTILE,), methods=("fp16",)), [filled])
+    assert names(selected.runs) == [(HOSTILE, HOSTILE, "fp16")]
+    assert names(selected.originals) == [(HOSTILE, HOSTILE, "original")]
 
 
 def test_originals_of_others_are_read_only_where_the_own_are_missing(filled: str) -> None:
-    found = find(["query 1"], Selection(teams=("alpha",)), [filled])
-    assert names(found.runs) == [("alpha", "yolo", "fp16"), ("alpha", "yolo", "original")]
-    assert found.originals == ()
-    found = find(["query 1"], Selection(methods=("fp16",)), [filled])  # beta has none
-    assert ("alpha", "yolo", "original") in names(found.originals)
+    selected = find(["query 1"], Selection(teams=("alpha",)), [filled])
+    assert names(selected.runs) == [("alpha", "yolo", "fp16"), ("alpha", "yolo", "original")]
+    assert selected.originals == ()
+    selected = find(["query 1"], Selection(methods=("fp16",)), [filled])  # beta has none
+    assert ("alpha", "yolo", "original") in names(selected.originals)
 
 
 def test_an_original_of_another_name_is_found(filled: str) -> None:
@@ -76,21 +76,21 @@ def test_an_original_of_another_name_is_found(filled: str) -> None:
         filled, "named base", "alpha", "yolo", "original", 3000, **no
     )  # version 0.1 allowed this for a compressed model
     add(filled, "named base", "beta", "yolo", "original", 4000, **yes)
-    found = find(["named base"], Selection(methods=("int8",)), [filled])
-    assert ("alpha", "yolo", "base") in names(found.originals)
-    (row,) = compare(found.runs, originals=found.originals).rows
+    selected = find(["named base"], Selection(methods=("int8",)), [filled])
+    assert ("alpha", "yolo", "base") in names(selected.originals)
+    (row,) = compare(selected.runs, originals=selected.originals).rows
     assert row.ratios["size/weights_mib"] == 2
     asked_of_mlflow = find(["named base"], Selection(methods=("int8",)), [filled], directly=False)
-    assert sorted(names(asked_of_mlflow.originals)) == sorted(names(found.originals))
+    assert sorted(names(asked_of_mlflow.originals)) == sorted(names(selected.originals))
 
 
 def test_a_copied_original_keeps_no_measured_one_away(filled: str) -> None:
     add(filled, "copied later", "alpha", "yolo", "original", 1000)
     add(filled, "copied later", "alpha", "yolo", "original", 3000, source="imported", table="one")
     add(filled, "copied later", "alpha", "yolo", "int8", 2000)
-    found = find(["copied later"], Selection(since_ms=2000), [filled])
-    assert [run.started_ms for run in found.originals] == [1000]
-    rows = {row.method: row for row in compare(found.runs, originals=found.originals).rows if not row.by_hand}
+    selected = find(["copied later"], Selection(since_ms=2000), [filled])
+    assert [run.started_ms for run in selected.originals] == [1000]
+    rows = {row.method: row for row in compare(selected.runs, originals=selected.originals).rows if not row.by_hand}
     assert rows["int8"].ratios["size/weights_mib"] == 2
 
 
@@ -110,14 +110,14 @@ def test_a_run_whose_process_died_has_ended(make_run: MakeRun) -> None:
 @pytest.mark.parametrize("directly", [True, False])
 def test_a_baseline_is_looked_for_among_all_runs(filled: str, directly: bool) -> None:
     for asked in (EVERYTHING, Selection(models=("vit",)), Selection(teams=("beta",), device="cpu")):
-        (found,) = find(["query *"], asked, [filled], directly=directly, baselines=["vit=yolo"]).baselines
-        assert (found.name, found.rows_of, found.is_run) == ("yolo", "vit", False)
-        assert [line.key.team for line in found.lines] == ["alpha"]
+        (baseline,) = find(["query *"], asked, [filled], directly=directly, baselines=["vit=yolo"]).baselines
+        assert (baseline.name, baseline.rows_of, baseline.is_run) == ("yolo", "vit", False)
+        assert [line.key.team for line in baseline.lines] == ["alpha"]
     (run,) = find(["query 1"], Selection(teams=("beta",)), [filled]).runs
-    (found,) = find(
+    (baseline,) = find(
         ["query *"], Selection(models=("vit",)), [filled], directly=directly, baselines=[run.run_id[:8]]
     ).baselines
-    assert (found.name, found.is_run) == (run.run_id, True)
+    assert (baseline.name, baseline.is_run) == (run.run_id, True)
     with pytest.raises(StoreError, match="Did you mean 'yolo'"):
         find(["query *"], Selection(models=("vit",)), [filled], directly=directly, baselines=["yola"])
     with pytest.raises(StoreError, match="Unknown baseline"):
@@ -125,8 +125,8 @@ def test_a_baseline_is_looked_for_among_all_runs(filled: str, directly: bool) ->
 
 
 def test_a_filter_of_mlflow(filled: str) -> None:
-    found = find(["query 1"], Selection(where="metrics.`size/weights_mib` > 500"), [filled])
-    assert [run.started_ms for run in found.runs] == [5000, 4000]
+    selected = find(["query 1"], Selection(where="metrics.`size/weights_mib` > 500"), [filled])
+    assert [run.started_ms for run in selected.runs] == [5000, 4000]
     with pytest.raises(StoreError, match="refused"):
         find(["query 1"], Selection(where="nonsense ="), [filled])
 
@@ -165,10 +165,10 @@ def test_several_stores_make_one_answer(filled: str, tmp_path: Path) -> None:
         database.execute("UPDATE params SET run_uuid = 'b' || run_uuid")
         database.execute("UPDATE runs SET run_uuid = 'b' || run_uuid")
         database.execute("UPDATE experiments SET name = 'query 3' WHERE name = 'query 2'")
-    found = find(["query 1", "query 3"], EVERYTHING, [filled, f"sqlite:///{other}"])
-    assert len(found.runs) == 11
-    assert found.runs[0].run_id.startswith("b")
-    assert found.experiments == ("query 1", "query 3")
+    selected = find(["query 1", "query 3"], EVERYTHING, [filled, f"sqlite:///{other}"])
+    assert len(selected.runs) == 11
+    assert selected.runs[0].run_id.startswith("b")
+    assert selected.experiments == ("query 1", "query 3")
 
 
 def test_the_default_store_is_the_one_in_this_folder(filled: str, tmp_path: Path) -> None:
@@ -179,5 +179,5 @@ def test_the_default_store_is_the_one_in_this_folder(filled: str, tmp_path: Path
 def test_selections_say_what_they_take(filled: str) -> None:
     everything = find(["query 1"], EVERYTHING, [filled]).runs
     for selection in SELECTIONS:
-        found = find(["query 1"], selection, [filled])
-        assert plain([run for run in everything if selection.takes(run)]) == plain(found.runs)
+        selected = find(["query 1"], selection, [filled])
+        assert plain([run for run in everything if selection.takes(run)]) == plain(selected.runs)

@@ -18,8 +18,8 @@ from .filled_stores import EVERYTHING
 
 
 def query(store: Store, names: list[str], where: str = "") -> list[Run]:
-    known = reading.experiments(store)
-    return reading.runs(store, {known[name]: name for name in names}, where)
+    ids = reading.experiments(store)
+    return reading.runs(store, {ids[name]: name for name in names}, where)
 
 
 def test_newest_first_and_filtered(store: Store) -> None:

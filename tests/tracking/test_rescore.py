@@ -183,8 +183,8 @@ def test_the_command(store: Store, tmp_path: Path) -> None:
     def command(*words: str) -> Any:
         return CliRunner().invoke(main, ["rescore", *words])
 
-    told = command(run_id, "--tracking-uri", store.uri, "--json")
-    assert json.loads(told.stdout) == before
+    output = command(run_id, "--tracking-uri", store.uri, "--json")
+    assert json.loads(output.stdout) == before
     assert command(run_id, "--tracking-uri", store.uri, "--metric", "chrf").stdout.startswith("chrf: ")
     assert command(str(tmp_path / PREDICTIONS), "--metric", "wer").stdout.startswith("wer: 0.181818 [")
     assert command(str(tmp_path / PREDICTIONS)).exit_code == 2
@@ -200,11 +200,11 @@ def test_scoring_stops_when_the_time_is_up(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("time.monotonic", lambda: float(next(now)))  # each reading of the clock takes a second
     monkeypatch.setattr(quality, "_AT_ONCE", 3)
     variant = Variant("m", "fp16", "t", "asr", "x", data="d", metrics=("wer",), budget=Budget(score_seconds=1.5))
-    told: list[int] = []
+    events: list[int] = []
     part = quality.score(
-        cast(Family, Echo()), Model(None), variant, tmp_path, lambda done, total, left: told.append(done)
+        cast(Family, Echo()), Model(None), variant, tmp_path, lambda done, total, left: events.append(done)
     )
-    assert told == [3, 6]
+    assert events == [3, 6]
     assert part.measurements["quality/samples"] == 6
     cut = next(caution for caution in part.cautions if caution.code == "scoring_cut")
     assert "the first 6 of 20 samples" in cut.message

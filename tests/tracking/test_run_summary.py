@@ -69,19 +69,19 @@ PLAIN = Result(
 
 
 def test_how_much_a_method_reached_is_told_with_the_numbers() -> None:
-    told = dataclasses.replace(PLAIN, facts={"timed": "one call", "reached": "reached 96 of 64,322 weights"})
-    assert run_summary.text(told).splitlines()[-2:] == [
+    result = dataclasses.replace(PLAIN, facts={"timed": "one call", "reached": "reached 96 of 64,322 weights"})
+    assert run_summary.text(result).splitlines()[-2:] == [
         "  the method                  reached 96 of 64,322 weights",
         "  ! others were busy. Close them.",
     ]
-    html = MarkdownIt("commonmark").enable("table").render(run_summary.markdown(told))
+    html = MarkdownIt("commonmark").enable("table").render(run_summary.markdown(result))
     assert "<p>The method reached 96 of 64,322 weights.</p>" in html
 
 
 @pytest.mark.parametrize(("launches", "told"), [(1.0, "43.50), 1 launch"), (5.0, "43.50), 5 launches")])
 def test_a_time_says_on_how_many_launches_it_stands(launches: float, told: str) -> None:
-    known = dataclasses.replace(PLAIN, measurements={**PLAIN.measurements, "cpu/launches": launches})
-    assert dict(run_summary.facts(known))["CPU inference time, median"].endswith(told)
+    result = dataclasses.replace(PLAIN, measurements={**PLAIN.measurements, "cpu/launches": launches})
+    assert dict(run_summary.facts(result))["CPU inference time, median"].endswith(told)
 
 
 def test_a_result_in_words_for_a_terminal() -> None:
@@ -99,25 +99,25 @@ def test_a_result_in_words_for_a_terminal() -> None:
 
 def test_an_interval_of_samples_that_are_all_alike_is_not_told() -> None:
     difference = {f"quality/accuracy_difference{end}": 0.0 for end in ("", "_low", "_high")}
-    told = run_summary.text(dataclasses.replace(PLAIN, measurements=difference))
-    assert told.splitlines()[1].split() == ["accuracy,", "difference", "from", "the", "original", "0"]
+    text = run_summary.text(dataclasses.replace(PLAIN, measurements=difference))
+    assert text.splitlines()[1].split() == ["accuracy,", "difference", "from", "the", "original", "0"]
 
 
 def test_the_score_that_decides_comes_first_with_its_difference() -> None:
     scores = ("map50", "map50_difference", "samples", "map50_95", "map50_95_difference")
     measured = {f"quality/{name}": 0.5 for name in scores}
-    told = dataclasses.replace(PLAIN, measurements=measured, facts={})
+    result = dataclasses.replace(PLAIN, measurements=measured, facts={})
     difference = "difference from the original"
-    assert [name for name, _ in run_summary.facts(told)] == [
+    assert [name for name, _ in run_summary.facts(result)] == [
         "mAP50-95", f"mAP50-95, {difference}", "mAP50", f"mAP50, {difference}", "scored samples"
     ]  # fmt: skip
 
 
 def test_an_interval_of_calls_is_not_told_as_one_of_the_machine() -> None:
     p90 = {"cpu/latency_p90_low_ms": 49.0, "cpu/latency_p90_high_ms": 52.0}
-    told = dict(run_summary.facts(dataclasses.replace(PLAIN, measurements={**PLAIN.measurements, **p90})))
-    assert told["CPU inference time, p90"] == "50.00 ms (95 %, of these calls: 49.00 to 52.00)"
-    assert told["CPU inference time, median"] == "43.12 ms (95 %: 42.90 to 43.50)"
+    rows = dict(run_summary.facts(dataclasses.replace(PLAIN, measurements={**PLAIN.measurements, **p90})))
+    assert rows["CPU inference time, p90"] == "50.00 ms (95 %, of these calls: 49.00 to 52.00)"
+    assert rows["CPU inference time, median"] == "43.12 ms (95 %: 42.90 to 43.50)"
 
 
 def test_a_result_in_words_for_mlflow() -> None:
@@ -189,9 +189,11 @@ def test_a_link_is_no_link_even_where_addresses_are_linked() -> None:
 
 def test_a_runs_page_says_what_its_hidden_tags_say_and_nothing_twice() -> None:
     more = {"reached": "reached 96 weights", "protocol.accuracy": "top 1 | exact", "metric.accuracy": '{"rank":1}'}
-    told = dataclasses.replace(PLAIN, facts={**PLAIN.facts, **more}, environment={**PLAIN.environment, "torch": "2.14"})
-    page = run_summary.page(told)
-    assert page.startswith(run_summary.markdown(told))
+    result = dataclasses.replace(
+        PLAIN, facts={**PLAIN.facts, **more}, environment={**PLAIN.environment, "torch": "2.14"}
+    )
+    page = run_summary.page(result)
+    assert page.startswith(run_summary.markdown(result))
     html = MarkdownIt("commonmark").enable("table").render(page)
     cells = re.findall(r"<td[^>]*>(.*?)</td>", html)[-10:]
     assert cells == [

@@ -37,9 +37,9 @@ def test_the_ui_shows_what_people_read_and_filter_by(store: Store) -> None:
     writing.tag(store, run_id, {"compress.logged": "complete", "compress.not_logged": "model: too large"})
     names = store.client.get_run(run_id).data.tags.keys()
     assert {name for name in names if not name.startswith("mlflow.")} == SHOWN | {"compress.not_logged"}
-    told = reading.run(store, run_id).tags
-    assert told.items() >= writing.tags_of(RESULT).items()
-    assert (told["compress.result_id"], told["compress.logged"]) == ("a" * 32, "complete")
+    tags = reading.run(store, run_id).tags
+    assert tags.items() >= writing.tags_of(RESULT).items()
+    assert (tags["compress.result_id"], tags["compress.logged"]) == ("a" * 32, "complete")
 
 
 def as_earlier(store: Store, experiment_id: str, name: str, tags: dict[str, str]) -> str:
@@ -64,10 +64,10 @@ def test_a_filter_finds_runs_whichever_way_their_tags_were_kept(store: Store, wh
     writing.start(store, number, "empty", {"compress.role": "variant"}, start_ms=3)
     as_earlier(store, number, "earlier", tags)
     writing.start(store, number, "today", tags, start_ms=2)
-    found = reading.runs(store, {number: "hw1"}, where)
-    assert sorted(run.name for run in found) == names
-    assert found == sorted(found, key=lambda run: -run.started_ms)
-    assert all(run.tags.items() >= tags.items() for run in found if run.name != "empty")
+    matches = reading.runs(store, {number: "hw1"}, where)
+    assert sorted(run.name for run in matches) == names
+    assert matches == sorted(matches, key=lambda run: -run.started_ms)
+    assert all(run.tags.items() >= tags.items() for run in matches if run.name != "empty")
 
 
 def test_a_run_that_an_earlier_version_began_is_read_as_it_was_ended(store: Store) -> None:
@@ -80,6 +80,6 @@ def test_a_run_that_an_earlier_version_began_is_read_as_it_was_ended(store: Stor
     tags = reading.run(store, run_id).tags
     assert tags["compress.env.cpu_model"] == "Xeon"
     assert "compress.process" not in tags
-    (found,) = reading.runs(store, {number: "hw1"}, f"tags.`{run_tags.RESULT_ID}` = '{'b' * 32}'")
-    assert isinstance(found, Run)
-    assert found.run_id == run_id
+    (run_read,) = reading.runs(store, {number: "hw1"}, f"tags.`{run_tags.RESULT_ID}` = '{'b' * 32}'")
+    assert isinstance(run_read, Run)
+    assert run_read.run_id == run_id

@@ -89,13 +89,13 @@ def test_numbers_that_are_refused_wait(
         raise MlflowException("no space left on device")
 
     keep(spool, address)
-    told: list[str] = []
+    messages: list[str] = []
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "log_text", refuse)
-        assert Sync(spool, told.append).waiting(store) == 1
-    assert "no space left" in told[0]
+        assert Sync(spool, messages.append).waiting(store) == 1
+    assert "no space left" in messages[0]
     assert only(runs(store, address)).lifecycle == "FAILED"
-    assert Sync(spool, told.append).waiting(store) == 0
+    assert Sync(spool, messages.append).waiting(store) == 0
     assert only(runs(store, address)).lifecycle == "FINISHED"
 
 
@@ -119,9 +119,9 @@ def test_a_run_that_was_deleted_meanwhile_is_replaced(store: Store, spool: Spool
 def test_a_deleted_experiment_keeps_its_results_waiting(store: Store, spool: Spool, address: Address) -> None:
     MlflowClient(store.uri).delete_experiment(writing.experiment_id(store, address.experiment))
     keep(spool, address)
-    told: list[str] = []
-    assert Sync(spool, told.append).waiting(store) == 1
-    assert "is deleted" in told[0]
+    messages: list[str] = []
+    assert Sync(spool, messages.append).waiting(store) == 1
+    assert "is deleted" in messages[0]
 
 
 def test_records_are_logged_whole(store: Store, spool: Spool, address: Address) -> None:
@@ -145,18 +145,18 @@ def test_the_first_result_takes_the_run_and_the_others_get_runs_below(
         result = dataclasses.replace(RESULT, variant=variant, measurements={"size/params": float(len(ids))})
         ids.append(keep(spool, dataclasses.replace(address, run=outer), result))
         assert Sync(spool, print).waiting(store) == 0
-    found = {run.tags["method"]: run for run in runs(store, address)}
-    assert {method: run.metrics["size/params"] for method, run in found.items()} == {
+    by_method = {run.tags["method"]: run for run in runs(store, address)}
+    assert {method: run.metrics["size/params"] for method, run in by_method.items()} == {
         "original": 0.0,
         "bf16": 1.0,
         "fp16": 2.0,
     }
-    assert found["original"].run_id == outer
-    assert found["original"].name == "alpha: small original"
-    assert [found[method].tags["mlflow.parentRunId"] for method in ("bf16", "fp16")] == [outer, outer]
-    assert {run.tags["compress.result_id"] for run in found.values()} == set(ids)
-    assert {run.lifecycle for run in found.values()} == {"FINISHED"}
-    assert all(models(store, run) == ["READY"] for run in found.values())
+    assert by_method["original"].run_id == outer
+    assert by_method["original"].name == "alpha: small original"
+    assert [by_method[method].tags["mlflow.parentRunId"] for method in ("bf16", "fp16")] == [outer, outer]
+    assert {run.tags["compress.result_id"] for run in by_method.values()} == set(ids)
+    assert {run.lifecycle for run in by_method.values()} == {"FINISHED"}
+    assert all(models(store, run) == ["READY"] for run in by_method.values())
 
 
 def test_a_run_below_ends_while_the_run_above_goes_on(store: Store, tmp_path: Path, address: Address) -> None:
@@ -173,9 +173,9 @@ def test_a_run_that_took_a_result_of_version_0_1_keeps_it(store: Store, spool: S
     outer = writing.start(store, writing.experiment_id(store, address.experiment), "outer", tags)
     keep(spool, dataclasses.replace(address, run=outer))
     assert Sync(spool, print).waiting(store) == 0
-    found = {run.run_id: run for run in runs(store, address)}
-    assert found.pop(outer).metrics == {}
-    assert only(list(found.values())).metrics == RESULT.measurements
+    by_id = {run.run_id: run for run in runs(store, address)}
+    assert by_id.pop(outer).metrics == {}
+    assert only(list(by_id.values())).metrics == RESULT.measurements
 
 
 def test_of_two_that_take_a_run_at_once_one_has_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,21 +203,21 @@ def test_an_artifact_folder_that_cannot_be_written_to(
     way.write_text("")
     store.client.create_experiment(address.experiment, artifact_location=str(way / "artifacts"))
     keep(spool, address)
-    told: list[str] = []
+    messages: list[str] = []
     for _ in range(3):
-        assert Sync(spool, told.append).everything(store.uri) == 1
+        assert Sync(spool, messages.append).everything(store.uri) == 1
         run = only(runs(store, address))
         assert (run.lifecycle, run.metrics, run.tags["status"]) == ("FAILED", RESULT.measurements, "ok")
         assert "compress.logged" not in run.tags
         assert run.tags["compress.not_logged"].startswith(f"The artifact folder {way / 'artifacts'}/")
-    assert "is not writable: " in told[0]
-    assert "Allow this user to write there" in told[0]
+    assert "is not writable: " in messages[0]
+    assert "Allow this user to write there" in messages[0]
     other = dataclasses.replace(address, experiment=f"{address.experiment} other")
     keep(spool, other)
-    assert Sync(spool, told.append).everything(store.uri) == 1
+    assert Sync(spool, messages.append).everything(store.uri) == 1
     assert only(runs(store, other)).lifecycle == "FINISHED"
     way.unlink()
-    assert Sync(spool, told.append).everything(store.uri) == 0
+    assert Sync(spool, messages.append).everything(store.uri) == 0
     run = only(runs(store, address))
     assert (run.lifecycle, run.tags["compress.logged"], run.metrics) == ("FINISHED", "complete", RESULT.measurements)
     assert "compress.not_logged" not in run.tags

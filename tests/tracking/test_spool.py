@@ -100,8 +100,8 @@ from mlflow_compress.tracking.spool import Spool
 print(Spool(Path({str(spool.folder)!r})).begin().folder, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    folder = Path(done.stdout.strip())
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    folder = Path(process.stdout.strip())
     assert folder.is_dir()
     spool.clear()
     assert not folder.exists()

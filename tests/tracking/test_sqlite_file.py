@@ -82,8 +82,8 @@ def test_a_file_that_is_locked_in_the_middle_of_writing_is_told_so(file: Path) -
     said = (
         "(raised as a result of Query-invoked autoflush)\n(sqlite3.OperationalError) database is locked\n[SQL: INSERT"
     )
-    told = rf"refused: {file} is locked by process \d+ \(python\)"
-    with locked(file, "IMMEDIATE"), pytest.raises(StoreError, match=told), refusals(f"sqlite:///{file}"):
+    expected = rf"refused: {file} is locked by process \d+ \(python\)"
+    with locked(file, "IMMEDIATE"), pytest.raises(StoreError, match=expected), refusals(f"sqlite:///{file}"):
         raise RuntimeError(said)
 
 

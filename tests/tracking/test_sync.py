@@ -18,8 +18,8 @@ from .results_to_send import RESULT, keep, models, only, runs
 
 def test_what_waits_is_sent_once(store: Store, spool: Spool, address: Address) -> None:
     result_id = keep(spool, address)
-    told: list[str] = []
-    assert Sync(spool, told.append).everything(store.uri) == 0
+    messages: list[str] = []
+    assert Sync(spool, messages.append).everything(store.uri) == 0
     run = only(runs(store, address))
     assert run.lifecycle == "FINISHED"
     assert run.metrics == RESULT.measurements
@@ -29,17 +29,17 @@ def test_what_waits_is_sent_once(store: Store, spool: Spool, address: Address) -
     assert "compress.not_logged" not in run.tags
     assert models(store, run) == ["READY"]
     assert list(spool.folder.iterdir()) == []
-    assert any("sent small, original" in text for text in told)
-    assert Sync(spool, told.append).everything(store.uri) == 0
+    assert any("sent small, original" in text for text in messages)
+    assert Sync(spool, messages.append).everything(store.uri) == 0
     assert len(runs(store, address)) == 1
 
 
 def test_a_dry_run_changes_nothing(store: Store, spool: Spool, address: Address) -> None:
     keep(spool, address)
-    told: list[str] = []
-    assert Sync(spool, told.append, dry_run=True).everything(store.uri) == 1
+    messages: list[str] = []
+    assert Sync(spool, messages.append, dry_run=True).everything(store.uri) == 1
     assert runs(store, address) == []
-    assert any(text.startswith("would send small") for text in told)
+    assert any(text.startswith("would send small") for text in messages)
     assert len(list(spool.entries())) == 1
 
 
@@ -49,19 +49,19 @@ def test_a_server_that_is_gone_keeps_all_waiting(spool: Spool, address: Address,
         uri = f"http://127.0.0.1:{listener.getsockname()[1]}"
     keep(spool, dataclasses.replace(address, uri=uri))
     keep(spool, address)
-    told: list[str] = []
-    assert Sync(spool, told.append).everything(store.uri) == 1
+    messages: list[str] = []
+    assert Sync(spool, messages.append).everything(store.uri) == 1
     assert len(list(spool.entries())) == 1
-    assert any("1 results are waiting" in text and uri in text for text in told)
+    assert any("1 results are waiting" in text and uri in text for text in messages)
     assert len(runs(store, address)) == 1
 
 
 def test_what_cannot_be_read_is_told_and_left(spool: Spool, address: Address, store: Store) -> None:
     result_id = keep(spool, address)
     (spool.folder / result_id / "result.json").write_text('{"variant": 1}')
-    told: list[str] = []
-    assert Sync(spool, told.append).everything(store.uri) == 1
-    assert any("can't be read" in text for text in told)
+    messages: list[str] = []
+    assert Sync(spool, messages.append).everything(store.uri) == 1
+    assert any("can't be read" in text for text in messages)
     assert (spool.folder / result_id / "model" / "weights").is_file()
 
 
@@ -83,10 +83,10 @@ def test_the_runs_of_dead_processes_end(store: Store, spool: Spool, address: Add
             "not ours": {},
         }.items()
     }
-    told: list[str] = []
-    Sync(spool, told.append).dead(store, {number: address.experiment})
-    found = {name: reading.run(store, run_id) for name, run_id in ids.items()}
-    assert {name: run.lifecycle for name, run in found.items()} == {
+    messages: list[str] = []
+    Sync(spool, messages.append).dead(store, {number: address.experiment})
+    ended = {name: reading.run(store, run_id) for name, run_id in ids.items()}
+    assert {name: run.lifecycle for name, run in ended.items()} == {
         "cut off": "KILLED",
         "sweep": "KILLED",
         "complete": "FINISHED",
@@ -94,9 +94,9 @@ def test_the_runs_of_dead_processes_end(store: Store, spool: Spool, address: Add
         "alive": "RUNNING",
         "not ours": "RUNNING",
     }
-    assert "died" in found["cut off"].tags["compress.reason"]
-    assert found["cut off"].tags["status"] == "failed"
-    assert len(told) == 4
+    assert "died" in ended["cut off"].tags["compress.reason"]
+    assert ended["cut off"].tags["status"] == "failed"
+    assert len(messages) == 4
 
 
 def test_a_run_whose_result_waits_is_left_to_it(store: Store, spool: Spool, address: Address) -> None:
@@ -116,21 +116,21 @@ def test_what_another_process_sends_meanwhile_did_not_die(
     number = writing.experiment_id(store, address.experiment)
     result_id = keep(spool, address)
     writing.start(store, number, "half", {"compress.process": dead(), "compress.result_id": result_id})
-    told: list[str] = []
+    messages: list[str] = []
     read = reading.runs
 
     def read_and_wait(*given: Any) -> Any:
-        found = read(*given)
+        run_read = read(*given)
         if given[2:] == ("attributes.status = 'RUNNING'",):
             monkeypatch.undo()
             assert Sync(Spool(spool.folder), print).everything(store.uri) == 0
-        return found
+        return run_read
 
     monkeypatch.setattr(reading, "runs", read_and_wait)
-    Sync(spool, told.append).dead(store, {number: address.experiment})
+    Sync(spool, messages.append).dead(store, {number: address.experiment})
     run = only(runs(store, address))
     assert (run.lifecycle, run.tags["status"], "compress.reason" in run.tags) == ("FINISHED", "ok", False)
-    assert told == []
+    assert messages == []
 
 
 def test_a_run_that_cannot_be_ended_leaves_the_others_to_end(
@@ -141,15 +141,15 @@ def test_a_run_that_cannot_be_ended_leaves_the_others_to_end(
     read = reading.runs
 
     def read_and_wait(*given: Any) -> Any:
-        found = read(*given)
+        run_read = read(*given)
         store.client.delete_run(ids[1])
-        return found
+        return run_read
 
     monkeypatch.setattr(reading, "runs", read_and_wait)
-    told: list[str] = []
-    Sync(spool, told.append).dead(store, {number: address.experiment})
+    messages: list[str] = []
+    Sync(spool, messages.append).dead(store, {number: address.experiment})
     assert reading.run(store, ids[0]).lifecycle == "KILLED"
-    assert any("not ended: run second" in text for text in told)
+    assert any("not ended: run second" in text for text in messages)
 
 
 def test_what_was_said_to_have_died_is_ok_when_its_result_comes(store: Store, spool: Spool, address: Address) -> None:

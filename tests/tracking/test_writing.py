@@ -39,8 +39,8 @@ def log(store: Store, experiment: str, result: Result = RESULT) -> str:
 
 
 def query(store: Store, names: list[str], where: str = "") -> list[Run]:
-    known = reading.experiments(store)
-    return reading.runs(store, {known[name]: name for name in names}, where)
+    ids = reading.experiments(store)
+    return reading.runs(store, {ids[name]: name for name in names}, where)
 
 
 def only(runs: list[Run]) -> Run:
