@@ -50,7 +50,7 @@ def started(uri: str, folder: Path, before: str = "", after: str = "", **variabl
     return answer
 
 
-def test_a_run_bears_team_and_machine_and_goes_to_the_experiment(tracking_uri: str, tmp_path: Path) -> None:
+def test_a_run_has_team_and_machine_and_goes_to_the_experiment(tracking_uri: str, tmp_path: Path) -> None:
     found = started(tracking_uri, tmp_path, COMPRESS_TEAM=" alpha\x1b[31m ", COMPRESS_EXPERIMENT="it's `ours` Ё")
     tags = found["tags"]
     assert isinstance(tags, dict)

@@ -208,9 +208,7 @@ def test_a_ratio_of_one_launch_is_neither_good_nor_bad_and_says_why() -> None:
 @pytest.mark.parametrize(
     ("ends", "titles"), [((-0.01, 0.02), ["95\xa0%: -0.010 to +0.020"]), ((0.0, 0.0), []), (None, ["noise unknown"])]
 )
-def test_an_interval_of_samples_that_are_all_alike_is_not_told(
-    ends: tuple[float, float] | None, titles: list[str]
-) -> None:
+def test_an_interval_of_equal_samples_is_not_shown(ends: tuple[float, float] | None, titles: list[str]) -> None:
     name = "quality/accuracy_difference"
     values = {"quality/accuracy": 1.0, name: 0.0} | (
         {} if ends is None else {f"{name}_low": ends[0], f"{name}_high": ends[1]}
@@ -393,7 +391,7 @@ def with_script(page: bytes, script: str) -> bytes:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-def test_in_a_browser_columns_sort_tips_tell_what_is_covered_and_noise_is_neither_good_nor_bad(tmp_path: Path) -> None:
+def test_in_a_browser_columns_sort_tooltips_list_covered_points_and_noise_is_neutral(tmp_path: Path) -> None:
     latency = "cpu/latency_p50_ms"
     values = {"size/weights_mib": 1.0, latency: 2.0}
 

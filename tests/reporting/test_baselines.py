@@ -180,7 +180,7 @@ def test_a_run_may_be_named_by_the_first_8_characters_and_be_an_older_one(make_r
         read(["fedcba98"], everything)
 
 
-def test_what_can_be_named_is_told(runs: list[Run], make_run: MakeRun) -> None:
+def test_errors_list_valid_baselines(runs: list[Run], make_run: MakeRun) -> None:
     with pytest.raises(StoreError, match=r"Unknown model 'smolm'. Did you mean 'smollm'\?.*smollm-gptq, yolo.*a run"):
         read(["smolm"], runs)
     with pytest.raises(StoreError, match=r"that has no rows here.*Did you mean 'yolo'\?"):
@@ -218,7 +218,7 @@ def test_what_was_logged_against_the_own_original_counts_for_nothing(runs: list[
     assert row.values["quality/accuracy_difference_low"] != 0
 
 
-def test_other_hardware_and_other_data_are_told_as_of_an_original(runs: list[Run], make_run: MakeRun) -> None:
+def test_other_hardware_and_data_have_the_same_footnotes_as_for_an_original(runs: list[Run], make_run: MakeRun) -> None:
     tags = {**SCORED, "compress.packed": "awq 4 bit", "compress.env.cpu_model": "EPYC", "compress.data_digest": "xyz"}
     runs += [make_run("smollm-awq", metrics=numbers(4, 60, 0.78), tags=tags)]
     comparison = compared(runs, "smollm")
@@ -241,7 +241,7 @@ def test_rows_by_hand_are_compared_within_their_table(runs: list[Run], make_run:
     assert row_of(compared(only_copied, "smollm"), "smollm-gptq", GPTQ).ratios == {}
 
 
-def test_a_baseline_that_changes_nothing_is_told(runs: list[Run]) -> None:
+def test_a_baseline_without_effect_is_reported(runs: list[Run]) -> None:
     baselines = read(
         ["smollm", "yolo", "vit*=yolo"], [*runs, dataclasses.replace(runs[0], tags={**runs[0].tags, "model": "vit1"})]
     )

@@ -31,7 +31,7 @@ def test_correction_never_helps_and_keeps_the_order(p_values: list[float]) -> No
 
 
 @given(st.floats(0.2, 5), st.floats(0.001, 1), st.floats(0.001, 1), st.sampled_from([2.0, 4.0, math.inf]))
-def test_a_ratio_is_told_apart_alone_where_its_interval_leaves_1_out(
+def test_a_single_ratio_is_a_claim_where_its_interval_excludes_1(
     ratio: float, below: float, above: float, degrees: float
 ) -> None:
     ends = ratio * math.exp(-below), ratio * math.exp(above)
@@ -70,7 +70,7 @@ def test_a_difference_outside_of_its_own_interval_claims_nothing(low: float, hig
     ("difference", "samples", "is_told_apart"),
     [(-0.25, 20.0, False), (-0.3, 20.0, True), (-1.0, 5.0, False), (-0.013, 1000.0, True)],
 )
-def test_a_share_is_told_apart_where_as_many_samples_changed_as_it_takes(
+def test_a_share_is_a_claim_where_enough_samples_changed(
     difference: float, samples: float, is_told_apart: bool
 ) -> None:
     """Computed by hand: 2 / 2^5 is 6 %, 2 / 2^6 is 3 %, whatever an interval of an earlier version is."""

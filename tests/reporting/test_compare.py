@@ -60,7 +60,7 @@ def test_a_cpu_run_and_a_gpu_run_make_one_row(make_run: MakeRun) -> None:
     assert row.runs == {"cpu": laptop.run_id, "gpu": server.run_id}
 
 
-def test_the_newest_good_run_counts_and_the_newer_failure_is_told(make_run: MakeRun) -> None:
+def test_the_newest_good_run_counts_and_the_newer_failure_is_listed(make_run: MakeRun) -> None:
     old, good = make_run(metrics={"cpu/latency_p50_ms": 1.0}), make_run(metrics={"cpu/latency_p50_ms": 2.0})
     bad = make_run(cpu="failed", tags={"compress.reason.cpu": "out of memory"})
     comparison = compare([good, bad, old])
@@ -116,7 +116,7 @@ def test_a_killed_run_without_a_result(make_run: MakeRun) -> None:
     assert compare([run]).failures[0].reason == "the run ended without a result"
 
 
-def test_a_good_run_without_outcomes_is_told_by_its_numbers(make_run: MakeRun) -> None:
+def test_a_good_run_without_outcomes_is_recognised_by_its_numbers(make_run: MakeRun) -> None:
     run = make_run(tags={"compress.outcome.cpu": None})
     assert compare([run]).rows[0].runs == {"cpu": run.run_id}
     empty = make_run(tags={"compress.outcome.cpu": None}, metrics={})
@@ -156,7 +156,7 @@ def test_order_is_natural_and_the_original_first(make_run: MakeRun) -> None:
         assert compare(shuffled) == compare(runs)
 
 
-def test_runs_of_the_same_moment_are_told_apart_by_id(make_run: MakeRun) -> None:
+def test_runs_of_the_same_moment_are_ordered_by_id(make_run: MakeRun) -> None:
     one, other = make_run(), make_run()
     same = Run(other.run_id, "hw1", "", "FINISHED", one.started_ms, other.tags, {}, other.metrics)
     assert compare([one, same]) == compare([same, one])
@@ -222,7 +222,7 @@ def test_different_hardware_is_never_compared(
     assert told in note
 
 
-def test_random_weights_are_told(make_run: MakeRun) -> None:
+def test_random_weights_have_a_footnote(make_run: MakeRun) -> None:
     run = make_run(tags={"compress.weights": "random", "compress.cautions": "random_weights"})
     comparison = compare([run])
     assert notes(comparison, comparison.rows[0]) == [
@@ -259,7 +259,7 @@ def test_a_caution_brings_its_words_with_its_run(make_run: MakeRun, language: st
     assert notes(comparison, comparison.rows[0]) == [f"{prefix}: {each}" for each in cautions_shown]
 
 
-def test_cautions_are_told_in_words(make_run: MakeRun) -> None:
+def test_cautions_are_footnotes(make_run: MakeRun) -> None:
     run = make_run(tags={"compress.cautions": "busy_machine, made_up_code,random_weights"})
     comparison = compare([run])
     assert notes(comparison, comparison.rows[0]) == [
@@ -519,7 +519,7 @@ def test_the_note_says_whose_launches_are_too_few(
     assert notes(comparison, row) == [note]
 
 
-def test_earlier_launches_of_a_variant_tell_its_noise(make_run: MakeRun) -> None:
+def test_earlier_launches_of_a_variant_show_its_noise(make_run: MakeRun) -> None:
     """Computed by hand: logarithms of 10, 11 and 12.1 are 9.531 % apart: the standard deviation with 2 degrees."""
     earlier = [make_run(metrics={P50: median}) for median in (11.0, 12.1, 10.0)]
     elsewhere = make_run(method="fp16", metrics={P50: 900.0}, tags={"compress.env.cpu_model": "EPYC"})

@@ -238,7 +238,7 @@ def test_every_cell_of_the_matrix(make_run: MakeRun, state: str) -> None:
         assert "1.00x, more than 1x" not in f"{result.result}, {result.reason}"
 
 
-def test_an_original_whose_scoring_failed_is_told_once_and_asked_nothing(make_run: MakeRun) -> None:
+def test_an_original_whose_scoring_failed_is_listed_once_without_demands(make_run: MakeRun) -> None:
     scene = Scene(make_run)
     lost = {"compress.reason.quality": "no idea"}
     original = scene.original(without(ORIGINAL, "quality/"), cpu="ok", quality="failed", tags=lost)
@@ -282,7 +282,7 @@ def test_what_passes_with_random_weights_says_that_its_quality_is_not_known(make
     ]
 
 
-def test_cautions_are_told_of_what_was_made_and_not_of_a_busy_machine(make_run: MakeRun) -> None:
+def test_cautions_about_the_model_are_shown_and_those_about_a_busy_machine_not(make_run: MakeRun) -> None:
     tags = LITTLE | {"compress.cautions": "busy_machine,small_coverage"}
     checks = check(compare(Scene(make_run).beside(GOOD, tags=tags)), Demands(min_speedup=1.5, max_size_ratio=0.1))
     said = "the method reached less than half of the weights"

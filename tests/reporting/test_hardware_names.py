@@ -22,6 +22,6 @@ def test_short(whole: str, wanted: str) -> None:
     assert short(whole) == wanted
 
 
-def test_the_threads_are_told_in_russian_too() -> None:
+def test_threads_are_shown_in_russian_too() -> None:
     whole = "AMD EPYC 7B12, 2 threads; Tesla T4, of 4 threads of hope"
     assert short(whole, "ru") == "EPYC 7B12, потоков: 2; Tesla T4, of 4 threads of hope"

@@ -434,7 +434,7 @@ def test_a_column_of_teams_says_whose_a_row_is() -> None:
 
 
 @pytest.mark.parametrize("count", [20, 80])
-def test_each_row_is_told_apart_from_the_others_by_one_look(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+def test_each_row_is_compared_with_the_others_once(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     hashed: list[bytes] = []
     sha256 = hashlib.sha256
 

@@ -43,7 +43,7 @@ def test_runs_of_several_launches_lend_theirs(make_run: MakeRun, once: list[Run]
 
 
 @pytest.mark.parametrize("tag", ["compress.env.cpu_model", "compress.env.torch", "compress.work", "compress.env.cores"])
-def test_runs_under_other_circumstances_tell_nothing(make_run: MakeRun, once: list[Run], tag: str) -> None:
+def test_runs_under_other_circumstances_do_not_count(make_run: MakeRun, once: list[Run], tag: str) -> None:
     others = [make_run(metrics=dict(run.metrics), tags={tag: "another"}) for run in once]
     assert launch_noise.of(once[0], "cpu", others) is None
     assert launch_noise.of(others[0], "cpu", others) is not None
@@ -70,9 +70,7 @@ def test_a_spread_that_can_not_be_is_none(make_run: MakeRun, spread: float) -> N
         ("latency_p50_ms", math.nan),
     ],
 )
-def test_what_can_not_have_been_measured_tells_nothing(
-    make_run: MakeRun, once: list[Run], name: str, value: float
-) -> None:
+def test_impossible_numbers_do_not_count(make_run: MakeRun, once: list[Run], name: str, value: float) -> None:
     known = {"cpu/latency_p50_ms": 10.0, "cpu/launches": 1.0 if name == "latency_p50_ms" else 3.0}
     run = make_run(metrics=known | {"cpu/latency_launch_sd": 0.02, f"cpu/{name}": value})
     error = launch_noise.of(once[0], "cpu", [*once, run])

@@ -106,7 +106,7 @@ def test_what_github_shows_as_no_table_is_none(text: str) -> None:
     assert not read(text).tables
 
 
-def test_a_rule_of_another_width_is_told() -> None:
+def test_a_rule_of_another_width_is_reported() -> None:
     page = read("text\n\n| a | b |\n|---|\n| 1 | 2 |\n\na | b\n--|--|--\n1 | 2")
     assert not page.tables
     assert page.lookalikes == ((3, 5), (7, 9))

@@ -147,7 +147,7 @@ def test_memory_repeats_within_one_percent() -> None:
     assert fronts(Comparison(rows), "size", RAM) == {"a": False, "b": False, "c": True}
 
 
-def test_the_best_says_what_is_not_told_apart_from_it() -> None:
+def test_the_best_row_has_a_footnote_on_equals_within_noise() -> None:
     rows = (row("original", 1, 10.0), in_turns("fast", 0.50), in_turns("equal", 0.51), in_turns("slow", 0.60))
     best = ranking.best(Comparison(rows, footnotes=("of others",)), "cpu")
     assert [row.method for row in best.rows] == ["original", "fast"]

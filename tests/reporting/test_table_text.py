@@ -279,7 +279,7 @@ def test_natural_order_takes_thousands_of_digits() -> None:
     assert table_text.natural("1" * 5000) < table_text.natural("1" * 5001)
 
 
-def test_a_size_on_disk_is_told_beside_that_in_memory_where_both_are_known() -> None:
+def test_a_size_on_disk_is_shown_with_the_size_in_memory() -> None:
     row = Row("alpha", "m", "x", {"size/weights_mib": 5.0}, {"size/weights_mib": 1.0, "size/disk_mib": 0.3})
     assert table_text.value_text(row, "size/weights_mib", "en") == "5.00 MB (1.00x; 0.30x on disk)"
     assert not table_text.is_packed_on_disk(replace(row, ratios={"size/disk_mib": 0.3}), "size/weights_mib")
@@ -312,7 +312,7 @@ def test_a_difference_within_noise_is_no_finer_than_its_score(score: float, move
     assert table_text.score_parts(row, name, "en")[1] == text
 
 
-def test_a_difference_that_is_told_apart_keeps_its_digits() -> None:
+def test_a_difference_beyond_noise_keeps_its_digits() -> None:
     name = "quality/perplexity"
     ends = {f"{name}_difference_low": 0.001, f"{name}_difference_high": 0.005}
     row = Row("a", "b", "c", {name: 45.38, f"{name}_difference": 0.0031, **ends})

@@ -433,7 +433,7 @@ def test_a_byte_order_mark_and_the_lack_of_a_last_line_ending_stay() -> None:
         (f"{FITTING}| a | b | 2 |\n", r"Lines 3 and 4 are both about a b\. Remove one"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_lines(text: str, said: str) -> None:
+def test_errors_name_the_lines(text: str, said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         update(text, comparison(row(model="a", method="b", cpu=1.0)))
 

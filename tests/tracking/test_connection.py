@@ -44,7 +44,7 @@ def closed_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def test_a_server_that_is_gone_is_told_at_once(closed_port: int) -> None:
+def test_a_server_that_is_gone_is_reported_at_once(closed_port: int) -> None:
     with pytest.raises(StoreError, match=r"can't be reached: .*refused"):
         open_store(f"http://127.0.0.1:{closed_port}")
 

@@ -16,7 +16,7 @@ def note(store: Store, experiment_id: str) -> str:
     return str(store.client.get_experiment(experiment_id).tags.get("mlflow.note.content", ""))
 
 
-def test_a_store_without_our_page_is_told_the_command(store: Store) -> None:
+def test_a_store_without_our_page_gets_the_command(store: Store) -> None:
     number = writing.experiment_id(store, "described one")
     experiment_note.describe(store, number, "described one")
     assert note(store, number) == "The comparison of these runs: `compress-report --experiment 'described one'`"
@@ -93,7 +93,7 @@ def test_a_hostile_name_in_a_summary_does_not_end_our_part() -> None:
     assert experiment_note.with_part(note, SUMMARY) == experiment_note.with_part("theirs", SUMMARY)
 
 
-def test_a_comparison_is_told_in_the_experiments_description_beside_its_users_text(store: Store) -> None:
+def test_a_comparison_is_summarised_in_the_experiments_description_next_to_its_users_text(store: Store) -> None:
     number = writing.experiment_id(store, "told beside")
     store.client.set_experiment_tag(number, "mlflow.note.content", "what its user wrote")
     for summary in (SUMMARY, NEWER):

@@ -77,7 +77,7 @@ def test_a_changed_row_is_stored_beside_the_older_one(store: Store) -> None:
     assert len(imported(store, "changed by hand")) == 4
 
 
-def test_a_run_of_0_1_is_told_its_table_and_gives_way_to_what_is_read_now(store: Store) -> None:
+def test_a_run_of_0_1_gets_its_table_and_is_replaced_by_new_rows(store: Store) -> None:
     experiment = writing.experiment_id(store, "0.1 by hand")
     text = "| Model | Method | RAM (MB) |\n|---|---|---|\n| m | x | 5 |"
     rows = read(text, team="alpha", source="README.md").rows

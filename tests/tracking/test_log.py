@@ -92,9 +92,7 @@ def test_who_logs_to_a_run_is_not_replaced_while_it_lives(store: Store, monkeypa
         assert reading.run(store, outer).tags["compress.process"] == then
 
 
-def test_a_run_that_is_not_there_is_told_before_anything_is_measured(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_run_is_reported_before_anything_is_measured(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     deleted = writing.start(store, writing.experiment_id(store, "log of a project"), "outer", {})
     store.client.delete_run(deleted)
     for run_id in (deleted, "0" * 32, "no id; at all"):

@@ -85,7 +85,7 @@ def test_where_no_links_are_mlflow_makes_the_store(tmp_path: Path, monkeypatch: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_store_that_was_left_half_made_is_told_so(
+def test_an_incomplete_store_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -64,7 +64,7 @@ def test_the_command_exports_what_a_run_logged(store: Store, saved: Path, tmp_pa
     assert again.exit_code != 0
 
 
-def test_a_run_without_a_model_is_told(store: Store, tmp_path: Path) -> None:
+def test_a_run_without_a_model_is_reported(store: Store, tmp_path: Path) -> None:
     run_id = writing.start(store, writing.experiment_id(store, "exported"), "empty", {})
     with pytest.raises(StoreError, match="has no model of mlflow-compress"):
         export(run_id, tmp_path / "to", lambda: store)

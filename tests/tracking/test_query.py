@@ -147,7 +147,7 @@ def test_an_unknown_experiment_comes_with_the_nearest_name(filled: str, directly
 
 @pytest.mark.parametrize("directly", [True, False])
 @pytest.mark.parametrize("name", [{"teams": ("alhpa",)}, {"models": ("yolo", "yollo")}, {"methods": ("fp61",)}])
-def test_a_name_that_no_run_bears_comes_with_the_nearest(
+def test_an_unknown_name_is_reported_with_the_nearest(
     filled: str, name: dict[str, tuple[str, ...]], directly: bool
 ) -> None:
     with pytest.raises(

@@ -102,7 +102,7 @@ def test_without_log_the_run_stays_as_it_was(store: Store, tmp_path: Path) -> No
     assert set(reading.run(store, run_id).metrics) == set(before)
 
 
-def test_a_number_that_differs_is_told(store: Store, tmp_path: Path) -> None:
+def test_a_different_number_is_reported(store: Store, tmp_path: Path) -> None:
     run_id, _ = logged(store, tmp_path, "wer")
     MlflowClient(store.uri).log_metric(run_id, "quality/wer", 0.5)
     assert "; logged: 0.5)" in rescore.of_run(store, run_id, (), log=False).lines()[0]

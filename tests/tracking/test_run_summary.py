@@ -68,7 +68,7 @@ PLAIN = Result(
 )
 
 
-def test_how_much_a_method_reached_is_told_with_the_numbers() -> None:
+def test_the_weights_that_a_method_reached_are_shown_with_the_numbers() -> None:
     result = dataclasses.replace(PLAIN, facts={"timed": "one call", "reached": "reached 96 of 64,322 weights"})
     assert run_summary.text(result).splitlines()[-2:] == [
         "  the method                  reached 96 of 64,322 weights",
@@ -97,7 +97,7 @@ def test_a_result_in_words_for_a_terminal() -> None:
     ]
 
 
-def test_an_interval_of_samples_that_are_all_alike_is_not_told() -> None:
+def test_an_interval_of_equal_samples_is_not_shown() -> None:
     difference = {f"quality/accuracy_difference{end}": 0.0 for end in ("", "_low", "_high")}
     text = run_summary.text(dataclasses.replace(PLAIN, measurements=difference))
     assert text.splitlines()[1].split() == ["accuracy,", "difference", "from", "the", "original", "0"]
@@ -113,7 +113,7 @@ def test_the_score_that_decides_comes_first_with_its_difference() -> None:
     ]  # fmt: skip
 
 
-def test_an_interval_of_calls_is_not_told_as_one_of_the_machine() -> None:
+def test_an_interval_of_calls_is_marked_as_such() -> None:
     p90 = {"cpu/latency_p90_low_ms": 49.0, "cpu/latency_p90_high_ms": 52.0}
     rows = dict(run_summary.facts(dataclasses.replace(PLAIN, measurements={**PLAIN.measurements, **p90})))
     assert rows["CPU inference time, p90"] == "50.00 ms (95 %, of these calls: 49.00 to 52.00)"

@@ -132,7 +132,7 @@ def test_on_a_full_disk_the_model_makes_room(spool: Spool, monkeypatch: pytest.M
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_a_disk_that_stays_full_is_told(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_stays_full_is_reported(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = spool.begin()
     write = Path.write_text
     monkeypatch.setattr(Path, "write_text", lambda path, text, **how: write(Path("/dev/full"), text, **how))

@@ -77,7 +77,7 @@ def test_a_writer_says_who_keeps_a_file_locked(file: Path, monkeypatch: pytest.M
                 call()
 
 
-def test_a_file_that_is_locked_in_the_middle_of_writing_is_told_so(file: Path) -> None:
+def test_a_file_that_gets_locked_while_writing_is_reported(file: Path) -> None:
     """MLflow itself waits for 20 s: this tests only its message."""
     said = (
         "(raised as a result of Query-invoked autoflush)\n(sqlite3.OperationalError) database is locked\n[SQL: INSERT"

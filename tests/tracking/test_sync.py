@@ -56,7 +56,7 @@ def test_a_server_that_is_gone_keeps_all_waiting(spool: Spool, address: Address,
     assert len(runs(store, address)) == 1
 
 
-def test_what_cannot_be_read_is_told_and_left(spool: Spool, address: Address, store: Store) -> None:
+def test_an_unreadable_entry_is_reported_and_left(spool: Spool, address: Address, store: Store) -> None:
     result_id = keep(spool, address)
     (spool.folder / result_id / "result.json").write_text('{"variant": 1}')
     messages: list[str] = []
