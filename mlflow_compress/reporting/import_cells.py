@@ -17,7 +17,7 @@ from mlflow_compress.words import DEVICES
 _NAMES = ("team", "model", "method")
 _NOTHING = {
     "size": "no model has that size",
-    "time": "nothing takes that time",
+    "time": "no call takes that time",
     "ram": "it was not measured, or the device was not used",
 }
 _RATIO = re.compile(r"≈?[\d.]+x(;.*)?")  # written by this tool after a number

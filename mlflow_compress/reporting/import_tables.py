@@ -112,7 +112,7 @@ def read(
                 ignored.append((outcome.line.number, "row", outcome.reason))
             readings += outcome.readings
     for first, last in page.lookalikes:
-        ignored.append((first, "lines", f"to {last}: not a table on GitHub: rule and header have different columns"))
+        ignored.append((first, "lines", f"to {last}: not a table on GitHub: rule and header differ in columns"))
     ignored += [(line, "table", _AS_HTML) for line in page.html_tables if line not in own]
     return Import(source, tuple(rows), tuple(readings), tuple(sorted(ignored)))
 

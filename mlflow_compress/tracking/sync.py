@@ -54,7 +54,7 @@ class Sync:
             try:
                 store = open_store(own if lasting(own) == uri else uri, create=False)
             except StoreError as error:
-                self.tell(f"{waiting.get(uri, 0)} results are waiting. {error}")
+                self.tell(f"results waiting: {waiting.get(uri, 0)}. {error}")
                 count += waiting.get(uri, 0)
                 continue
             count += self.waiting(store)

@@ -52,7 +52,7 @@ def test_a_server_that_is_gone_keeps_all_waiting(spool: Spool, address: Address,
     messages: list[str] = []
     assert Sync(spool, messages.append).everything(store.uri) == 1
     assert len(list(spool.entries())) == 1
-    assert any("1 results are waiting" in text and uri in text for text in messages)
+    assert any("results waiting: 1" in text and uri in text for text in messages)
     assert len(runs(store, address)) == 1
 
 
