@@ -12,6 +12,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 _ID = re.compile(r"""<[^>]*\b(?:id|name)=["']([^"']+)["']""")
+_SOURCE = re.compile(r"""<(?:img|a)\b[^>]*\b(?:src|href)=["']([^"']+)["']""")
 _OBJECT = re.compile(r"^::: ([\w.]+)", re.MULTILINE)  # a directive of mkdocstrings
 _NOT_IN_SLUGS = re.compile(r"[^\w\- ]")
 _COMMENT = re.compile(r"<!--\s*(.*?)\s*-->", re.DOTALL)
@@ -54,11 +55,14 @@ class MarkdownPage:
     def links(self) -> list[Snippet]:
         """The targets of all links and images."""
         names = {"link_open": "href", "image": "src"}
-        return [
+        targets = [
             Snippet(str(child.attrs[names[child.type]]), line)
             for child, line in self._children()
             if child.type in names
         ]
+        html = [(token, _line(token)) for token in self._tokens if token.type == "html_block"]
+        html += [(child, line) for child, line in self._children() if child.type == "html_inline"]
+        return [*targets, *(Snippet(target, line) for token, line in html for target in _SOURCE.findall(token.content))]
 
     @functools.cached_property
     def code_spans(self) -> list[Snippet]:

@@ -109,6 +109,7 @@ def test_a_wrong_name_in_a_block_is_found_with_its_line(
         ("[a](../../../secret)", "../../../secret leads to no file of the repository"),
         ("[a](/docs/index.md)", "/docs/index.md is an absolute path: write it relative to this page"),
         ("[a](#there)", "#there: docs/some.md has no anchor #there"),
+        ('<img src="nothing.png" alt="">', "nothing.png leads to no file of the repository"),
         ("![a](comparisons.png)", "comparisons.png leads to no file of the repository"),
         ("[a](reference/methods.md#int9)", "reference/methods.md#int9: docs/reference/methods.md has no anchor #int9"),
     ],
