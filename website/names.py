@@ -126,7 +126,7 @@ def _of_recipe(text: str) -> Iterator[str]:
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        yield f"this is no YAML: {error}"
+        yield f"this is not valid YAML: {error}"
         return
     if not isinstance(data, dict) or not ({"family", "source"} <= set(data) or "models" in data):
         return
@@ -145,7 +145,7 @@ def _of_python(text: str) -> Iterator[tuple[int, str]]:
     try:
         tree = ast.parse(text)
     except SyntaxError as error:
-        yield (error.lineno or 1) - 1, f"this is no Python: {error.msg}"
+        yield (error.lineno or 1) - 1, f"this is not valid Python: {error.msg}"
         return
     names = {
         alias.asname or alias.name
