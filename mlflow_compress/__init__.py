@@ -1,6 +1,6 @@
 """Measure models before and after compression, all the same way, on an MLflow tracking server.
 
-In a notebook, on a model that is in memory:
+In a notebook, for a model in memory:
 
     import mlflow_compress as mc
 
@@ -22,7 +22,7 @@ __all__ = ["__version__", "benchmark", "compare", "compress"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what a notebook calls when it is first named: MLflow's plugins import this package with MLflow itself."""
+    """Import the notebook functions on first use: MLflow's plugins import this package whenever MLflow is imported."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from mlflow_compress import notebook

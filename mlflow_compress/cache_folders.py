@@ -1,4 +1,4 @@
-"""Where files are kept between commands: one folder for each purpose, in the user's cache folder of the platform."""
+"""The folders for files kept between commands: one for each purpose, in the platform's user cache folder."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _NAME = "mlflow-compress"
 def cache_folder(purpose: str) -> Path:
     """Return the folder for a purpose: `spool`, `parcels` or `weights`.
 
-    The first release kept everything in `~/.cache`, or XDG_CACHE_HOME, on every platform. What is still there is found:
-    that folder is used as long as it holds something.
+    The first release used `~/.cache`, or XDG_CACHE_HOME, on every platform. That folder is still used as long as it is
+    not empty.
     """
     import platformdirs
 

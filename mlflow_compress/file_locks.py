@@ -1,4 +1,4 @@
-"""Who has a file locked, as far as the kernel tells: Linux names the process, other systems none."""
+"""Find the process that has locked a file. Only Linux reports it."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ _LOCKS = Path("/proc/locks")  # 1: FLOCK ADVISORY WRITE <pid> <major>:<minor>:<i
 
 
 def holder(path: Path) -> str:
-    """Return `process 123 (python)`, or `another process` where it is not known.
+    """Return `process 123 (python)`, or `another process` if it is unknown.
 
-    Its arguments are not told: they may hold a password.
+    Its arguments are not included: they may contain a password.
     """
     try:
         inode = str(path.stat().st_ino)
-        held = [line.split() for line in _LOCKS.read_text(encoding="utf-8").splitlines()]
+        locks = [line.split() for line in _LOCKS.read_text(encoding="utf-8").splitlines()]
     except OSError:
         return "another process"
-    # One who writes keeps more people waiting than one who reads. Process 0 is one of another container.
-    pids = {kind: pid for _, _, _, kind, pid, file, *_ in _whole(held) if file.endswith(f":{inode}") and pid != "0"}
+    # A writer blocks more processes than a reader. Process 0 is in another container.
+    pids = {kind: pid for _, _, _, kind, pid, file, *_ in _held(locks) if file.endswith(f":{inode}") and pid != "0"}
     pid = pids.get("WRITE") or pids.get("READ")
     return f"process {pid}{_name(pid)}" if pid else "another process"
 
 
-def _whole(held: list[list[str]]) -> list[list[str]]:
-    """Return the lines of locks that are held, less those that are waited for, which have an arrow in them."""
-    return [fields for fields in held if len(fields) >= 8 and fields[1] != "->"]
+def _held(locks: list[list[str]]) -> list[list[str]]:
+    """Return the lines of held locks. Lines of waiting processes contain an arrow."""
+    return [fields for fields in locks if len(fields) >= 8 and fields[1] != "->"]
 
 
 def _name(pid: str) -> str:

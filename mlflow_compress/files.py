@@ -1,4 +1,4 @@
-"""Files: written so that a reader never sees half of one, and told apart by their content."""
+"""Write files atomically, and identify them by their content."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-LARGE_BYTES = 64 * 2**20  # larger files are told apart by size and date
+LARGE_BYTES = 64 * 2**20  # larger files are identified by size and date
 
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a path beside a file to write to. It takes the file's place at the end: a full disk leaves no half of it.
+    """Yield a path next to a file to write to. It replaces the file at the end, so that no partial file remains.
 
     Raises:
-        OSError: it can't be written. What was there before stays, and nothing else is left.
+        OSError: It can't be written. The old file stays, and nothing else is left.
     """
     aside = path.with_name(f"{path.name}.partial")
-    aside.unlink(missing_ok=True)  # a link or a pipe, which somebody else left there, would be written into
+    aside.unlink(missing_ok=True)  # do not write into a link or pipe that somebody created there
     try:
         yield aside
         aside.replace(path)
@@ -33,10 +33,10 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill. It gets its name at the end, unless another process was faster with the same.
+    """Yield an empty folder to fill. It is renamed at the end, unless another process was faster.
 
     Raises:
-        OSError: it can't be written.
+        OSError: It can't be written.
     """
     aside = folder.with_name(f"{folder.name}.{os.getpid()}")
     shutil.rmtree(aside, ignore_errors=True)
@@ -57,9 +57,9 @@ def sha256(path: Path) -> str:
 
 
 def sha256_unless_large(path: Path) -> str:
-    """Return the SHA-256 of a file's content; empty for one of more than `LARGE_BYTES`.
+    """Return the SHA-256 of a file's content; empty for a file larger than `LARGE_BYTES`.
 
-    A file that has not changed its size or date is read once in a process.
+    In each process, a file is read only once unless its size or date changes.
     """
     status = path.stat()
     return "" if status.st_size > LARGE_BYTES else _remembered(str(path), status.st_size, status.st_mtime_ns)

@@ -1,4 +1,4 @@
-"""Folders within folders, however deep: `files_below` one, and `remove` one. Python's own ways recurse, and give up."""
+"""List (`files_below`) and `remove` deeply nested folders. Python's own functions recurse, and fail on them."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-MOST_DEPTH = 100  # folders within each other: a path of 4096 characters, which is the longest, hardly holds more
-_STEP = 8  # folders, whose names of 255 characters make a path that can still be used
+MOST_DEPTH = 100  # nested folders: the longest path, 4096 characters, hardly allows more
+_STEP = 8  # nested folders whose names of 255 characters still make a usable path
 
 
 def _refuse(folder: Path) -> None:
-    raise OSError(errno.ENAMETOOLONG, f"there are more than {MOST_DEPTH} folders within each other", str(folder))
+    raise OSError(errno.ENAMETOOLONG, f"there are more than {MOST_DEPTH} nested folders", str(folder))
 
 
 def files_below(folder: Path, too_deep: Callable[[Path], None] = _refuse) -> Iterator[Path]:
     """Yield the files in a folder and below it, in order; links to folders are not followed.
 
     Args:
-        folder: the folder.
-        too_deep: told of a folder that lies below `MOST_DEPTH` others, and is left out.
+        folder: The folder.
+        too_deep: Called with a folder that is below `MOST_DEPTH` others, and is left out.
 
     Raises:
-        OSError: a folder lies too deep, unless `too_deep` allows it, or can't be read.
+        OSError: A folder is nested too deeply, unless `too_deep` allows it, or can't be read.
     """
     waiting = [(folder, 0)]
     while waiting:
         top, depth = waiting.pop()
         try:
             with os.scandir(top) as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
+                ordered = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
                 raise
             too_deep(top)
             continue
-        yield from (Path(entry.path) for entry in found if entry.is_file())
-        below = [Path(entry.path) for entry in found if entry.is_dir(follow_symlinks=False)]
+        yield from (Path(entry.path) for entry in ordered if entry.is_file())
+        below = [Path(entry.path) for entry in ordered if entry.is_dir(follow_symlinks=False)]
         if below and depth == MOST_DEPTH:
             too_deep(below[0])
         else:
@@ -47,7 +47,7 @@ def files_below(folder: Path, too_deep: Callable[[Path], None] = _refuse) -> Ite
 
 
 def remove(folder: Path) -> None:
-    """Delete a folder with all in it, as far as the system allows."""
+    """Delete a folder with its content, as far as the system allows."""
     with contextlib.suppress(RecursionError):
         shutil.rmtree(folder, ignore_errors=True)
     if folder.is_dir() and not folder.is_symlink():
@@ -57,7 +57,7 @@ def remove(folder: Path) -> None:
 
 
 def _flatten(folder: Path) -> None:
-    """Move each folder that lies deep up to the top."""
+    """Move deeply nested folders up to the top."""
     waiting, moved = [(folder, 0)], 0
     while waiting:
         top, depth = waiting.pop()

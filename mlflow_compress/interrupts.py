@@ -1,4 +1,4 @@
-"""`interrupts_wait`: Ctrl-C waits for the end of what must not be left half done."""
+"""`interrupts_wait`: delay Ctrl-C until an operation that must not be interrupted is done."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def interrupts_wait() -> Iterator[None]:
-    """Have the first Ctrl-C take effect when the block is over; the second one does so at once.
+    """Delay the first Ctrl-C until the end of the block; the second one takes effect at once.
 
-    Only the main thread is interrupted, so in others this does nothing; nor does it where Ctrl-C is ignored.
+    Only the main thread is interrupted: in other threads, and if Ctrl-C is ignored, this does nothing.
     """
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, None):

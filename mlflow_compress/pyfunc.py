@@ -1,4 +1,4 @@
-"""Makes a saved model folder an MLflow model: `mlflow.pyfunc.load_model(uri).predict(...)`."""
+"""Load a saved model folder as an MLflow model: `mlflow.pyfunc.load_model(uri).predict(...)`."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from mlflow_compress.networks.model_folder import Restored, restore_others
 
 
 class Predictor:
-    """A restored model that predicts for what users and servers send."""
+    """A restored model that predicts for the inputs of users and servers."""
 
     def __init__(self, restored: Restored) -> None:
         """Wrap a restored model."""
         self._restored = restored
 
     def predict(self, data: Any, params: dict[str, Any] | None = None) -> list[Any]:
-        """Predict, one answer for each input.
+        """Return one answer for each input.
 
         Args:
-            data: a list of inputs, an array whose first axis counts them, or a data frame, or columns by name: of a
-                family that takes rows, each is an input; of others, the first column holds them.
-            params: not used.
+            data: A list of inputs, an array whose first axis counts the inputs, a data frame, or columns by name. For a
+                family that takes rows, each row is an input; for others, the first column contains the inputs.
+            params: Not used.
         """
         family = self._restored.family
         return family.predict(self._restored.model, _inputs(data, family.takes_rows))

@@ -1,6 +1,6 @@
-"""Finds plugins: one per file in the package's own folders, and those that other distributions declare.
+"""Find plugins: one per file in the package's own folders, and those that other distributions declare.
 
-A distribution adds a method with an entry point of the group `mlflow_compress.methods`: `my_method = "module:Class"`.
+A distribution adds a method with an entry point in the group `mlflow_compress.methods`: `my_method = "module:Class"`.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ def find(kind: str, name: str) -> type[Any]:
     """Import a plugin's class.
 
     Raises:
-        UnknownName: there is none of that name.
-        RecipeError: another distribution's plugin can't be imported.
+        UnknownName: There is no such plugin.
+        RecipeError: The plugin of another distribution can't be imported.
     """
     singular, socket = KINDS[kind]
     if name in own(kind):
         module = importlib.import_module(f"mlflow_compress.{kind}.{name}")
-        classes = [  # of this module only: to Python 3.10 an imported `Mapping[str, int]` is a class too
+        classes = [  # of this module only: in Python 3.10 an imported `Mapping[str, int]` is a class, too
             cls
             for _, cls in inspect.getmembers(module, inspect.isclass)
             if cls.__module__ == module.__name__ and issubclass(cls, socket)
@@ -56,20 +56,20 @@ def find(kind: str, name: str) -> type[Any]:
             origin = foreign[name].value
             raise RecipeError(f"The {singular} {name!r} ({origin}) can't be imported: {error}") from error
         if not (inspect.isclass(plugin) and issubclass(plugin, socket)):
-            raise RecipeError(f"The {singular} {name!r} ({foreign[name].value}) is no {socket.__name__}.")
+            raise RecipeError(f"The {singular} {name!r} ({foreign[name].value}) is not a {socket.__name__}.")
         return plugin
     raise UnknownName(singular, name, names(kind))
 
 
 def check(kind: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Check options against the plugin's typed fields, and convert those given as text.
+    """Check options against the plugin's typed fields, and convert text values.
 
     Returns:
-        The given options, converted; defaults are not added.
+        The converted options, without defaults.
 
     Raises:
-        UnknownName: no such plugin, or no such option.
-        RecipeError: a value of the wrong type or out of range.
+        UnknownName: There is no such plugin or option.
+        RecipeError: A value has the wrong type or is out of range.
     """
     plugin = find(kind, name)
     known = {field.name for field in dataclasses.fields(plugin)}
@@ -81,11 +81,11 @@ def check(kind: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def build(kind: str, name: str, options: Mapping[str, Any] | None = None) -> Any:
-    """Make a plugin with its options.
+    """Return a plugin with its options.
 
     Raises:
-        UnknownName: no such plugin, or no such option.
-        RecipeError: a value of the wrong type or out of range.
+        UnknownName: There is no such plugin or option.
+        RecipeError: A value has the wrong type or is out of range.
     """
     return find(kind, name)(**check(kind, name, options or {}))
 
@@ -96,7 +96,7 @@ def about(kind: str, name: str) -> str:
 
 
 def options_of(kind: str, name: str) -> dict[str, tuple[str, Any]]:
-    """Return a plugin's options: what they take and their default, by name."""
+    """Return a plugin's options by name: the type of their values, and their default."""
     plugin = find(kind, name)
     hints = typing.get_type_hints(plugin)
     return {field.name: (_takes(hints[field.name]), _default(field)) for field in dataclasses.fields(plugin)}
@@ -120,7 +120,7 @@ def _validated(plugin: type[Any], name: str, options: Mapping[str, Any]) -> Any:
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise RecipeError(f"{name}: option {where}={first['input']!r} is refused: {first['msg'].lower()}.") from None
+        raise RecipeError(f"{name}: option {where}={first['input']!r} is invalid: {first['msg'].lower()}.") from None
 
 
 @functools.cache

@@ -1,8 +1,8 @@
-"""The door to standard output and standard error: all that the commands say goes through it, as plain text.
+"""All output of the commands to standard output and standard error, as plain text.
 
-Names, reasons and messages of libraries are other people's, and a terminal acts upon escape codes, bells and marks that
-turn the direction of writing. Here these are replaced, and so are line ends within a line: a reason can't look like a
-line that a command says of itself. What else is written, colours or a cursor's moves, is written on purpose, here.
+Names, reasons and library messages come from other people, and a terminal acts on escape codes, bells and text
+direction marks. They are replaced here, and so are line breaks within a line: a reason can't imitate a line of the
+command itself. Other control codes, for colours or cursor moves, are only written here, on purpose.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from mlflow_compress.plain_text import HIDDEN, unbroken, visible
 
-_CLEARED = "\r\x1b[2K"  # back to the line's beginning, and the line empty
+_CLEARED = "\r\x1b[2K"  # move to the beginning of the line and clear it
 _HIDDEN_IN_JSON = re.compile(f"(?![\t\n])(?:{HIDDEN})")
 
 
@@ -27,7 +27,7 @@ def say(line: str) -> None:
 
 
 def say_lines(lines: Iterable[str]) -> None:
-    """Write lines of text to standard output, each as `say` does."""
+    """Write lines of text to standard output (see `say`)."""
     for line in lines:
         say(line)
 
@@ -38,7 +38,7 @@ def warn(line: str) -> None:
 
 
 def tell_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Write an error that nobody foresaw to standard error, as Python does: for `sys.excepthook`."""
+    """Write the traceback of an unexpected error to standard error, like Python: for `sys.excepthook`."""
     import traceback
 
     for part in traceback.format_exception(kind, error, trace):
@@ -52,12 +52,12 @@ def give_json(data: Any) -> None:
 
 
 def give_json_text(text: str) -> None:
-    """Write a text in JSON to standard output: the same data, with what is hidden in its texts as escapes."""
+    """Write JSON text to standard output, with hidden characters in its strings as escapes."""
     _give(_HIDDEN_IN_JSON.sub(lambda match: json.dumps(match.group())[1:-1], text))
 
 
 def give_table(text: str) -> None:
-    """Write a renderer's text to standard output, as it is but for what is hidden: its renderer escaped the rest."""
+    """Write a renderer's text to standard output, with hidden characters replaced: the renderer escaped the rest."""
     _give(visible(text).replace("\r", ""))
 
 
@@ -67,18 +67,18 @@ def write_line(stream: TextIO, line: str) -> None:
 
 
 def write_over(stream: TextIO, line: str) -> None:
-    """Write a text in place of the line that the cursor is on, as much of it as fits."""
+    """Replace the line of the cursor by a text, cut to the width of the terminal."""
     width = shutil.get_terminal_size().columns - 1
     _write(stream, _CLEARED + unbroken(line)[:width])
 
 
 def clear_line(stream: TextIO) -> None:
-    """Empty the line that the cursor is on."""
+    """Clear the line of the cursor."""
     _write(stream, _CLEARED)
 
 
 def _give(text: str) -> None:
-    """Write what may go into a file to standard output: in UTF-8, whatever the terminal's encoding."""
+    """Write text that may be redirected to a file: in UTF-8, whatever the terminal's encoding."""
     sys.stdout.flush()
     sys.stdout.buffer.write(text.encode())
     sys.stdout.buffer.flush()
@@ -86,5 +86,5 @@ def _give(text: str) -> None:
 
 def _write(stream: TextIO, text: str) -> None:
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    stream.write(text.encode(encoding, "backslashreplace").decode(encoding))  # a terminal may know few characters
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding))  # a terminal may support few characters
     stream.flush()

@@ -1,7 +1,7 @@
-"""Reads what others wrote: JSON with limits on size and depth, and made into the record that it claims to be.
+"""Read untrusted JSON, with limits on size and depth, and convert it to a record.
 
-Others are another team's runs and their files, a worker, an entry of the spool that another version left. Whatever
-these hold, a reader gets data of the right types, or `Malformed`.
+Untrusted data are runs and files of other teams, the output of a worker, or spool entries of another version. A reader
+gets data of the right types, or `Malformed`.
 """
 
 from __future__ import annotations
@@ -18,51 +18,51 @@ from mlflow_compress.plain_text import plain
 if TYPE_CHECKING:
     import pydantic
 
-MOST_BYTES = 64 * 2**20  # of JSON, unless a reader allows more: the samples of a long sweep take one of them
-_LONGEST_NAME = 80  # characters of what is named in a sentence
+MOST_BYTES = 64 * 2**20  # of JSON, unless a reader allows more: the samples of a long sweep take 1 MiB
+_LONGEST_NAME = 80  # characters of a name in a message
 
 _Record = TypeVar("_Record")
 
 
 class Malformed(ValueError):  # noqa: N818  (says what is wrong without a suffix)
-    """What another wrote is not what it is said to be. The message is one sentence, on one line, of plain text."""
+    """Untrusted data is invalid. The message is one line of plain text."""
 
 
 def read_json(path: Path, most_bytes: int = MOST_BYTES, name: str = "", *, finite: bool = True) -> Any:
-    """Read JSON data from a file, as `parse_json` does.
+    """Read JSON data from a file (see `parse_json`).
 
     Args:
-        path: the file.
-        most_bytes: a larger file is not opened.
-        name: what the sentence calls it; empty: by its own name.
-        finite: as `parse_json` takes it.
+        path: The file.
+        most_bytes: Maximum size; a larger file is not opened.
+        name: Name in error messages; empty: the name of the file.
+        finite: See `parse_json`.
 
     Raises:
-        OSError: the file can't be read.
-        Malformed: it is no file, it is too large, or not such JSON.
+        OSError: The file can't be read.
+        Malformed: It is not a file, is too large, or is not valid JSON.
     """
     name = name or path.name
     status = path.stat()
-    if not stat.S_ISREG(status.st_mode):  # a pipe would keep the reader waiting
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe would block
         raise Malformed(f"{_named(name)} is not a file.")
     check_size(name, status.st_size, most_bytes)
     with path.open("rb") as file:
-        return parse_json(file.read(most_bytes + 1), name, most_bytes, finite=finite)  # it may grow meanwhile
+        return parse_json(file.read(most_bytes + 1), name, most_bytes, finite=finite)  # it may have grown
 
 
 def parse_json(text: str | bytes, name: str, most_bytes: int = MOST_BYTES, *, finite: bool = True) -> Any:
-    """Return the data that a text in JSON holds.
+    """Parse JSON text.
 
-    It is JSON as its standard has it: UTF-8, no NaN, no infinity, and at most some 200 brackets within brackets.
+    It must be standard JSON: UTF-8, without NaN and infinity, and with at most about 200 nested brackets.
 
     Args:
-        text: the text, or its bytes.
-        name: what the sentence calls it.
-        most_bytes: it may have.
-        finite: whether NaN and infinity are refused, as the standard has it; Python writes them.
+        text: The text, or its bytes.
+        name: Name in error messages.
+        most_bytes: Maximum size.
+        finite: Whether NaN and infinity are rejected, as in the standard; Python writes them.
 
     Raises:
-        Malformed: it is too large, too deep, or not such JSON.
+        Malformed: It is too large, nested too deeply, or not valid JSON.
     """
     import pydantic_core
 
@@ -70,52 +70,52 @@ def parse_json(text: str | bytes, name: str, most_bytes: int = MOST_BYTES, *, fi
     try:
         encoded = text.encode() if isinstance(text, str) else text
         check_size(name, len(encoded), most_bytes)
-        pydantic_core.from_json(encoded)  # has limits, where Python's own parser exhausts the stack
+        pydantic_core.from_json(encoded)  # has limits; Python's own parser could exhaust the stack
         if not finite:
             return json.loads(encoded)
         return json.loads(encoded, parse_constant=_no_number, parse_float=_finite)
     except Malformed as error:
         raise Malformed(f"{_named(name)} {error}") from None
-    except UnicodeError:  # half a character, as Python's texts may hold
+    except UnicodeError:  # a surrogate, which Python strings may contain
         raise Malformed(f"{_named(name)} is not in UTF-8.") from None
     except ValueError as error:
         raise Malformed(f"{_named(name)} is not JSON: {plain(str(error))}.") from None
 
 
 def record(kind: type[_Record], data: object, name: str) -> _Record:
-    """Make a record of data, as its annotations say.
+    """Convert data to a record, checked against its annotations.
 
-    What is missing gets the field's default. A key that the record has no field for is refused: it was written by a
-    newer version, and may change what the others mean.
+    Missing keys get the field's default. Unknown keys are rejected: a newer version wrote them, and they may change the
+    meaning of others.
 
     Args:
-        kind: a dataclass, whose fields are text, numbers, records, and lists and mappings of these.
-        data: what its JSON held.
-        name: what the sentence calls it.
+        kind: A dataclass whose fields are text, numbers, records, and lists and mappings of these.
+        data: Parsed JSON data.
+        name: Name in error messages.
 
     Raises:
-        Malformed: a key is missing or unknown, or a value of another type; or a number that is not finite.
+        Malformed: A key is missing or unknown, a value has the wrong type, or a number is not finite.
     """
     import pydantic
     import pydantic_core
 
     try:
-        # As JSON, where a list may stand for a tuple though the types are strict.
-        (made,) = _schema(cast(Any, kind)).validate_json(pydantic_core.to_json([data], inf_nan_mode="constants"))
+        # From JSON, a list is valid for a tuple even with strict types.
+        (result,) = _schema(cast(Any, kind)).validate_json(pydantic_core.to_json([data], inf_nan_mode="constants"))
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         place = _named(".".join(map(str, (name, *first["loc"][1:]))))
         if first["type"] == "unexpected_keyword_argument":
-            raise Malformed(f"{place} is not known to this version of mlflow-compress: is it of a newer one?") from None
+            raise Malformed(f"{place} is unknown to this version of mlflow-compress. Is it from a newer one?") from None
         raise Malformed(f"{place}: {plain(first['msg'])}.") from None
-    except (ValueError, RecursionError) as error:  # half a character; data that no JSON of ours held
+    except (ValueError, RecursionError) as error:  # a surrogate; data that did not come from our JSON
         raise Malformed(f"{_named(name)}: {plain(str(error))}.") from None
-    return cast(_Record, made)
+    return cast(_Record, result)
 
 
 @functools.cache
 def _schema(kind: Any) -> pydantic.TypeAdapter[tuple[Any]]:
-    """Return what checks a list of one record. A dataclass of Python's has no settings of its own to be strict by."""
+    """Return the type adapter for a list of one record: a plain dataclass has no strict mode of its own."""
     import pydantic
 
     settings = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
@@ -123,18 +123,18 @@ def _schema(kind: Any) -> pydantic.TypeAdapter[tuple[Any]]:
 
 
 def check_size(name: str, size: int, most: int) -> None:
-    """Refuse what takes more bytes than it may.
+    """Check the size of untrusted data.
 
     Args:
-        name: what the sentence calls it.
-        size: how many bytes it takes.
-        most: how many it may take.
+        name: Name in error messages.
+        size: Size in bytes.
+        most: Maximum size in bytes.
 
     Raises:
-        Malformed: it takes more.
+        Malformed: It is too large.
     """
     if size > most:
-        raise Malformed(f"{_named(name)} takes {size / 2**20:,.1f} MiB, more than the {most / 2**20:,.1f} it may.")
+        raise Malformed(f"{_named(name)} has {size / 2**20:,.1f} MiB; at most {most / 2**20:,.1f} MiB are allowed.")
 
 
 def _named(name: str) -> str:
@@ -142,11 +142,11 @@ def _named(name: str) -> str:
 
 
 def _no_number(text: str) -> NoReturn:
-    raise Malformed(f"holds {text}, which is not a number.")
+    raise Malformed(f"contains {text}, which is not a number.")
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if math.isinf(number):
-        raise Malformed("holds a number that is too large.")
+        raise Malformed("contains a number that is too large.")
     return number

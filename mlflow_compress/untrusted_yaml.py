@@ -1,4 +1,4 @@
-"""Reads YAML that others wrote, as plain data, with limits on its size, its depth and what anchors repeat."""
+"""Read untrusted YAML as plain data, with limits on its size, its depth and repetition by anchors."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mlflow_compress.untrusted import Malformed
 if TYPE_CHECKING:
     import yaml
 
-MOST_BYTES = 256 * 2**10  # of a recipe; one of a thousand models takes 50 KiB
-MOST_DEPTH = 20  # lists and mappings within each other
-MOST_VALUES = 50_000  # what an anchor names counts as often as it is repeated
+MOST_BYTES = 256 * 2**10  # of a recipe; a recipe of a thousand models has 50 KiB
+MOST_DEPTH = 20  # nested lists and mappings
+MOST_VALUES = 50_000  # values repeated by anchors count each time
 MOST_CHARACTERS = 10_000  # of one value
-_MOST_BITS = 1024  # of a whole number: no floating-point number is larger
+_MOST_BITS = 1024  # of an integer: no floating-point number is larger
 _SHOWN_CHARACTERS = 100
 
 
@@ -26,18 +26,19 @@ def read_yaml(path: Path, most_bytes: int = MOST_BYTES) -> Any:
     """Return the data in a file.
 
     Raises:
-        OSError: it can't be read.
-        Malformed: it is no file, too large, or no YAML of plain data within the limits.
+        OSError: It can't be read.
+        Malformed: It is not a file, is too large, or is not YAML of plain data within the limits.
     """
     import yaml
 
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(f"{path} is a folder")
-    if not stat.S_ISREG(status.st_mode):  # a pipe would keep the reader waiting
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe would block
         raise Malformed("it is not a file")
     if status.st_size > most_bytes:
-        raise Malformed(f"it takes {status.st_size / 2**10:,.0f} KiB, more than the {most_bytes / 2**10:,.0f} it may")
+        size, most = status.st_size / 2**10, most_bytes / 2**10
+        raise Malformed(f"it has {size:,.0f} KiB; at most {most:,.0f} KiB are allowed")
     try:
         return yaml.load(path.read_text(encoding="utf-8-sig"), _loader())  # noqa: S506  (a safe one)
     except (ValueError, yaml.YAMLError, RecursionError) as error:  # ValueError: not UTF-8, or a date with 13 months
@@ -45,7 +46,7 @@ def read_yaml(path: Path, most_bytes: int = MOST_BYTES) -> Any:
 
 
 def shown(data: object) -> str:
-    """Return a value as a sentence shows it: however large, deep or circular it is."""
+    """Return a value as short text for a message, however large, deep or circular it is."""
     try:
         return plain(reprlib.repr(data), _SHOWN_CHARACTERS)
     except ValueError:  # Python's limit on the digits of a whole number
@@ -53,7 +54,7 @@ def shown(data: object) -> str:
 
 
 def _loader() -> type[yaml.SafeLoader]:
-    """Return a safe loader that counts. It is made here, since the import of yaml waits until it is needed."""
+    """Return a safe loader with limits. It is defined here because yaml is imported on demand."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -66,23 +67,23 @@ def _loader() -> type[yaml.SafeLoader]:
             before, is_alias = self._values, self.check_event(yaml.AliasEvent)
             self._depth += 1
             if self._depth > MOST_DEPTH:
-                raise yaml.YAMLError(f"it holds more than {MOST_DEPTH} lists and mappings within each other")
+                raise yaml.YAMLError(f"it has more than {MOST_DEPTH} nested lists and mappings")
             node = super().compose_node(parent, index)
             self._depth -= 1
             if is_alias and id(node) not in self._sizes:
-                raise yaml.YAMLError("it holds an anchor that is repeated within itself")
+                raise yaml.YAMLError("it has an anchor that contains itself")
             self._values += self._sizes[id(node)] if is_alias else 1
             self._sizes[id(node)] = self._values - before
             if self._values > MOST_VALUES:
-                raise yaml.YAMLError(f"it holds more than {MOST_VALUES:,} values, those counted that anchors repeat")
+                raise yaml.YAMLError(f"it has more than {MOST_VALUES:,} values, including those repeated by anchors")
             if isinstance(node, yaml.ScalarNode) and len(node.value) > MOST_CHARACTERS:
-                raise yaml.YAMLError(f"it holds a text of more than {MOST_CHARACTERS:,} characters")
+                raise yaml.YAMLError(f"it has a text of more than {MOST_CHARACTERS:,} characters")
             return node
 
     def whole_number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
         number: int = loader.construct_yaml_int(node)
         if number.bit_length() > _MOST_BITS:
-            raise yaml.YAMLError("it holds a number of hundreds of digits")
+            raise yaml.YAMLError("it has a number with hundreds of digits")
         return number
 
     Loader.add_constructor("tag:yaml.org,2002:int", whole_number)

@@ -1,8 +1,8 @@
-"""Gives libraries a user's name, and folders to write to, where the system has none for this process.
+"""Provide a user name and writable folders for libraries if the system has none for this process.
 
-A container may run as a user id that no password database knows, without HOME, or with a home that can't be written to.
-MLflow, torch and others then raise where they ask for the user's name or home, or keep a cache. They ask the
-environment: what has no right value there gets one, in this process and so in all that it starts.
+A container may run with a user id that is not in the password database, without HOME, or with a read-only home. MLflow,
+torch and others then fail when they need the user's name, home or cache. They read environment variables: missing or
+unusable ones are set here, for this process and all processes that it starts.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 _NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME")  # where Python looks for the user's name
-_HUB_NAMES = ("HF_HOME", "HUGGINGFACE_HUB_CACHE")  # who sets one of these has said where the hub's cache is
-_FILLED: Mapping[str, str] = {  # what may be in a cache that can only be read, and is worth it
+_HUB_NAMES = ("HF_HOME", "HUGGINGFACE_HUB_CACHE")  # if the user sets one of these, it defines the hub's cache
+_FILLED: Mapping[str, str] = {  # useful content that a read-only cache may have
     "HF_HUB_CACHE": "huggingface/hub",
     "HF_TOKEN_PATH": "huggingface/token",
     "HF_DATASETS_CACHE": "huggingface/datasets",
     "TORCH_HOME": "torch",
 }
-_SETTINGS: Mapping[str, str] = {  # what libraries keep outside of the cache folder
+_SETTINGS: Mapping[str, str] = {  # folders of libraries outside the cache folder
     "MPLCONFIGDIR": ".config/matplotlib",
     "YOLO_CONFIG_DIR": ".config",
     "TRITON_HOME": "",
@@ -30,12 +30,12 @@ _SETTINGS: Mapping[str, str] = {  # what libraries keep outside of the cache fol
 
 @functools.cache
 def settle() -> str:
-    """Set what the environment lacks: the user's name, a home, a cache folder that can be written to.
+    """Set what the environment lacks: the user's name, a home, a writable cache folder.
 
-    What stands in for the home is a folder of this user's among the temporary ones, the same for every command.
+    The replacement for the home is a temporary folder of this user, the same for every command.
 
     Returns:
-        What was lacking, and what is used instead, in a sentence; empty where nothing was.
+        A sentence about what is missing and what is used instead; empty if nothing is missing.
     """
     if os.name != "posix":
         return ""
@@ -47,7 +47,7 @@ def settle() -> str:
         return ""
     try:
         folder = _stand_in()
-    except OSError:  # no temporary folder can be written to either: who needs one will say so
+    except OSError:  # temporary folders are not writable either: code that needs one will report it
         return ""
     if not has_home:
         os.environ["HOME"] = str(folder)
@@ -58,13 +58,13 @@ def settle() -> str:
 
 
 def name_user() -> None:
-    """Give the user a name in the environment, where neither that nor the password database knows one."""
+    """Set the user's name in the environment if neither it nor the password database has one."""
     if os.name == "posix" and not any(os.environ.get(name) for name in _NAMES) and not _entry():
         os.environ["USER"] = f"uid-{os.getuid()}"
 
 
 def user_name() -> str:
-    """Return the user's name, or what stands in for it."""
+    """Return the user's name, or a substitute."""
     import getpass
 
     name_user()
@@ -75,7 +75,7 @@ def user_name() -> str:
 
 
 def _entry() -> tuple[str, str] | None:
-    """Return the user's name and home as the password database has them."""
+    """Return the user's name and home from the password database."""
     import pwd
 
     try:
@@ -86,7 +86,7 @@ def _entry() -> tuple[str, str] | None:
 
 
 def _home() -> str:
-    """Return the user's home; empty for none."""
+    """Return the user's home; empty if there is none."""
     if home := os.environ.get("HOME"):
         return home
     entry = _entry() if "HOME" not in os.environ else None
@@ -94,12 +94,12 @@ def _home() -> str:
 
 
 def _may_be_there(folder: Path) -> bool:
-    """Return whether a folder exists, or can be made."""
+    """Return whether a folder exists or can be created."""
     return folder.is_dir() or _can_hold(folder)
 
 
 def _can_hold(folder: Path) -> bool:
-    """Return whether files can be written to a folder, which is made when it is needed."""
+    """Return whether files can be written to a folder, which is created on demand."""
     try:
         nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     except (OSError, StopIteration):
@@ -109,9 +109,10 @@ def _can_hold(folder: Path) -> bool:
 
 
 def _move_caches(caches: Path, folder: Path) -> None:
-    """Have libraries keep their caches elsewhere, but read what is in the old ones already."""
+    """Move the caches of libraries to a new folder, but keep reading existing content of the old ones."""
     for name, below in _FILLED.items():
-        has_place = name in os.environ or (name.startswith("HF_") and any(each in os.environ for each in _HUB_NAMES))
+        has_hub = name.startswith("HF_") and any(variable in os.environ for variable in _HUB_NAMES)
+        has_place = name in os.environ or has_hub
         if not has_place and (caches / below).exists():
             os.environ[name] = str(caches / below)
     for name, below in _SETTINGS.items():
@@ -120,10 +121,10 @@ def _move_caches(caches: Path, folder: Path) -> None:
 
 
 def _stand_in() -> Path:
-    """Return a folder that is this user's alone.
+    """Return a folder that belongs to this user only.
 
     Raises:
-        OSError: there can be none.
+        OSError: It can't be created.
     """
     import tempfile
 

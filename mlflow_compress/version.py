@@ -1,4 +1,4 @@
-"""Versions: this package's, for whoever needs it without importing the package, and those of what is installed."""
+"""The version of this package, available without importing the whole package, and versions of installed ones."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ __version__ = "0.2.0"
 
 
 def installed(distribution: str) -> str | None:
-    """Return the version of an installed distribution; None where it is not installed.
+    """Return the version of an installed distribution; None if it is not installed.
 
     Returns:
-        Empty where an installation is damaged: its METADATA is gone, or says no version.
+        The version; empty if the installation is damaged: its METADATA is missing, or has no version.
     """
-    from importlib import metadata  # with its imports a third of what `--help` takes
+    from importlib import metadata  # its imports would take a third of the time of `--help`
 
     from packaging.version import InvalidVersion, Version
 

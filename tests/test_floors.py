@@ -271,7 +271,7 @@ print("TORCH" if "torch" in sys.modules else "NONE")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("on one machine (as the budget allows, without compressing and scoring)\nNONE\n")
+    assert done.stdout.endswith("on one machine (from the budget, without compressing and scoring)\nNONE\n")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -151,7 +151,7 @@ def test_another_distribution_adds_a_method_and_a_metric() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("broken_import", "compress_test_plugin_that_is_not_there"), ("no_method", "is no Method")]
+    ("name", "said"), [("broken_import", "compress_test_plugin_that_is_not_there"), ("no_method", "is not a Method")]
 )
 def test_a_broken_plugin_of_another_distribution_is_named(name: str, said: str) -> None:
     with pytest.raises(RecipeError, match=said) as told:

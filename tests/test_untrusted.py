@@ -45,15 +45,15 @@ class Outer:
             '{"a":' * 200_000 + "1" + "}" * 200_000,
             "x.json is not JSON: recursion limit exceeded at line 1 column 1006.",
         ),
-        ("[NaN]", "x.json holds NaN, which is not a number."),
-        ("[-Infinity]", "x.json holds -Infinity, which is not a number."),
-        ("[1e999]", "x.json holds a number that is too large."),
+        ("[NaN]", "x.json contains NaN, which is not a number."),
+        ("[-Infinity]", "x.json contains -Infinity, which is not a number."),
+        ("[1e999]", "x.json contains a number that is too large."),
         ("[" + "9" * 5000 + "]", "x.json is not JSON: number out of range at line 1 column 4303."),
         (b'["\xff"]', "x.json is not JSON: invalid unicode code point at line 1 column 3."),
         ('["x"]'.encode("utf-16"), "x.json is not JSON: expected value at line 1 column 1."),
         ('["\ud800"]', "x.json is not in UTF-8."),
         ('["\\ud800"]', "x.json is not JSON: unexpected end of hex escape at line 1 column 9."),
-        ("1" * 1025, "x.json takes 0.0 MiB, more than the 0.0 it may."),
+        ("1" * 1025, "x.json has 0.0 MiB; at most 0.0 MiB are allowed."),
     ],
 )
 def test_what_is_no_such_json_is_named_in_one_sentence(text: str | bytes, sentence: str) -> None:
@@ -88,7 +88,7 @@ def test_a_large_file_is_refused_before_it_is_opened(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(100 * 2**20)
     path.chmod(0)
-    with pytest.raises(Malformed, match=r"result\.json takes 100\.0 MiB, more than the 64\.0 it may\."):
+    with pytest.raises(Malformed, match=r"result\.json has 100\.0 MiB; at most 64\.0 MiB are allowed\."):
         read_json(path)
 
 
@@ -125,7 +125,7 @@ def test_a_record_is_made_with_its_own_types() -> None:
         ({"name": "a", "numbers": {"x": ["1"]}}, "it.numbers.x.0: Input should be a valid number."),
         (
             {"name": "a", "new\x1b": 1},
-            "it.new\ufffd is not known to this version of mlflow-compress: is it of a newer one?",
+            "it.new\ufffd is unknown to this version of mlflow-compress. Is it from a newer one?",
         ),
     ],
 )

@@ -37,15 +37,15 @@ def test_what_people_write_is_read(tmp_path: Path, text: str, data: Any) -> None
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("[" * 5000 + "]" * 5000, f"it holds more than {MOST_DEPTH} lists and mappings within each other"),
-        ("{a: " * 5000 + "}" * 5000, f"it holds more than {MOST_DEPTH} lists and mappings within each other"),
-        (_LAUGHS, f"it holds more than {MOST_VALUES:,} values, those counted that anchors repeat"),
-        (_MERGES, f"it holds more than {MOST_VALUES:,} values, those counted that anchors repeat"),
-        ("a: &x [1, *x]", "it holds an anchor that is repeated within itself"),
-        ("&x {a: *x}", "it holds an anchor that is repeated within itself"),
-        (f"a: {'x' * (MOST_CHARACTERS + 1)}", f"it holds a text of more than {MOST_CHARACTERS:,} characters"),
-        (f"a: 0x{'f' * 6000}", "it holds a number of hundreds of digits"),
-        ("x" * 300_000, "it takes 293 KiB, more than the 256 it may"),
+        ("[" * 5000 + "]" * 5000, f"it has more than {MOST_DEPTH} nested lists and mappings"),
+        ("{a: " * 5000 + "}" * 5000, f"it has more than {MOST_DEPTH} nested lists and mappings"),
+        (_LAUGHS, f"it has more than {MOST_VALUES:,} values, including those repeated by anchors"),
+        (_MERGES, f"it has more than {MOST_VALUES:,} values, including those repeated by anchors"),
+        ("a: &x [1, *x]", "it has an anchor that contains itself"),
+        ("&x {a: *x}", "it has an anchor that contains itself"),
+        (f"a: {'x' * (MOST_CHARACTERS + 1)}", f"it has a text of more than {MOST_CHARACTERS:,} characters"),
+        (f"a: 0x{'f' * 6000}", "it has a number with hundreds of digits"),
+        ("x" * 300_000, "it has 293 KiB; at most 256 KiB are allowed"),
     ],
 )
 def test_what_nobody_means_is_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:

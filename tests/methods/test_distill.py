@@ -144,9 +144,9 @@ def test_what_has_no_smaller_student_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ("keep=1", "keep='1' is refused: input should be less than 1"),
+        ("keep=1", "keep='1' is invalid: input should be less than 1"),
         ("keep=0", "greater than 0"),
-        ("steps=-1", "steps='-1' is refused: input should be greater than or equal to 0"),
+        ("steps=-1", "steps='-1' is invalid: input should be greater than or equal to 0"),
         ("temperature=0", "greater than 0"),
         ("hidden=-1", "greater than or equal to 0"),
         ("loss=hinge", "'auto', 'kl' or 'mse'"),

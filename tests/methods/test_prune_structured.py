@@ -331,12 +331,12 @@ def test_a_transformer_has_no_channels_and_never_loses_its_last_layer() -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ("amount=1", "amount='1' is refused: input should be less than 1"),
+        ("amount=1", "amount='1' is invalid: input should be less than 1"),
         ("amount=0", "greater than 0"),
         ("what=filters", "'channels', 'heads', 'neurons' or 'layers'"),
         ("norm=l3", "'l1' or 'l2'"),
-        ("steps=-1", "steps='-1' is refused: input should be greater than or equal to 0"),
-        ("learning_rate=0", "learning_rate='0' is refused: input should be greater than 0"),
+        ("steps=-1", "steps='-1' is invalid: input should be greater than or equal to 0"),
+        ("learning_rate=0", "learning_rate='0' is invalid: input should be greater than 0"),
         ("batch_size=0", "greater than or equal to 1"),
     ],
 )

@@ -286,7 +286,7 @@ def test_a_recipe_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
     [
         (
             "source: " + "[" * 5000,
-            "can't be read as YAML: it holds more than 20 lists and mappings within each other",
+            "can't be read as YAML: it has more than 20 nested lists and mappings",
         ),
         (
             "variants: [{name: " + "x" * 251 + ", method: fp16}]",
