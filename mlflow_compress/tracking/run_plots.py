@@ -55,9 +55,7 @@ def memory_png(result: Result) -> bytes | None:
     for axes, (group, series) in zip(
         figure.subplots(len(timelines), 1, squeeze=False)[:, 0], timelines.items(), strict=True
     ):
-        axes.plot(
-            result.samples[f"{group}/ram_timeline_s"], series, color="C0", label="resident memory, sampled from outside"
-        )
+        axes.plot(result.samples[f"{group}/ram_timeline_s"], series, color="C0", label="resident memory, sampled")
         for index, phase in enumerate(_PHASES):
             if (peak := result.measurements.get(f"{group}/ram_peak_{phase}_mib")) is not None:
                 label = f"peak of {phase}: {peak:,.0f} MB"

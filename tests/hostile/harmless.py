@@ -84,20 +84,20 @@ def play(reader: Reader, make: Make, may_raise: tuple[type[Exception], ...] = (C
         child = context.Process(target=_read, args=(reader, path, may_raise, there))
         child.start()
         there.close()
-        how, said = _told(here)
+        how, text = _told(here)
         child.kill()
         child.join()
-        return Outcome(how, said, marker.exists())
+        return Outcome(how, text, marker.exists())
 
 
 def _told(here: Connection) -> tuple[Any, str]:
     if not here.poll(_SECONDS):
         return "died", f"no end after {_SECONDS} s"
     try:
-        how, said = here.recv()
+        how, text = here.recv()
     except EOFError:
         return "died", "its process is gone"
-    return how, said
+    return how, text
 
 
 def _read(reader: Reader, path: Path, may_raise: tuple[type[Exception], ...], there: Connection) -> None:

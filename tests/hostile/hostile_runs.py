@@ -150,8 +150,8 @@ def _log(store: Store, number: str, tags: Mapping[str, str], metrics: Mapping[st
     }
     client = store.client
     run_id = writing.start(store, number, name, {}, start_ms=at)
-    said = [RunTag(key, value) for key, value in {**usual, **tags}.items()]
-    client.log_batch(run_id, [Metric(key, value, 1, 0) for key, value in metrics.items()], tags=said)
+    run_tags = [RunTag(key, value) for key, value in {**usual, **tags}.items()]
+    client.log_batch(run_id, [Metric(key, value, 1, 0) for key, value in metrics.items()], tags=run_tags)
     client.set_terminated(run_id, "FINISHED", end_time=at)
     return run_id
 

@@ -24,7 +24,7 @@ WRITE = "import json, sys; json.dump(sys.argv[1:], open('words.json', 'w')); sys
 
 
 @pytest.mark.parametrize("model", ["good", "bad"])
-def test_a_sweep_is_told_to_go_to_the_cluster_and_its_end_is_the_runs(store: Store, tmp_path: Path, model: str) -> None:
+def test_a_sweep_goes_to_the_cluster_and_its_end_is_the_runs(store: Store, tmp_path: Path, model: str) -> None:
     (tmp_path / "MLproject").write_text(PROJECT)
     (tmp_path / "write.py").write_text(WRITE)
     mlflow.set_tracking_uri(store.uri)

@@ -51,13 +51,13 @@ def started(uri: str, folder: Path, before: str = "", after: str = "", **variabl
 
 
 def test_a_run_has_team_and_machine_and_goes_to_the_experiment(tracking_uri: str, tmp_path: Path) -> None:
-    found = started(tracking_uri, tmp_path, COMPRESS_TEAM=" alpha\x1b[31m ", COMPRESS_EXPERIMENT="it's `ours` Ё")
-    tags = found["tags"]
+    started_run = started(tracking_uri, tmp_path, COMPRESS_TEAM=" alpha\x1b[31m ", COMPRESS_EXPERIMENT="it's `ours` Ё")
+    tags = started_run["tags"]
     assert isinstance(tags, dict)
     assert tags["team"] == "alpha[31m"
     assert {f"mlflow.compress.{name}" for name in ("version", "env.cpu_model", "env.cores_physical")} <= tags.keys()
-    assert found["experiment"] == "it's `ours` Ё"
-    assert found["told"] == []
+    assert started_run["experiment"] == "it's `ours` Ё"
+    assert started_run["told"] == []
 
 
 @pytest.mark.parametrize(
@@ -70,12 +70,12 @@ def test_a_run_has_team_and_machine_and_goes_to_the_experiment(tracking_uri: str
 )
 def test_what_is_broken_costs_its_own_tags_only(before: str, after: str, tracking_uri: str, tmp_path: Path) -> None:
     broken = {"COMPRESS_TEAM": os.fsdecode(b"al\xffpha"), "COMPRESS_EXPERIMENT": os.fsdecode(b"hw\xff")}
-    found = started(tracking_uri, tmp_path, before, after, **broken)
-    tags = found["tags"]
+    started_run = started(tracking_uri, tmp_path, before, after, **broken)
+    tags = started_run["tags"]
     assert isinstance(tags, dict)
     assert tags["team"] == "al?pha"
     assert "mlflow.compress.version" in tags
-    assert found["experiment"] == "hw?"
+    assert started_run["experiment"] == "hw?"
 
 
 def test_an_experiment_that_is_refused_leaves_mlflows_own(tracking_uri: str, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_the_machine_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     _machine.cache_clear()
 
 
-def test_a_gpu_is_told_by_the_drivers_files(tmp_path: Path) -> None:
+def test_a_gpu_is_read_from_the_drivers_files(tmp_path: Path) -> None:
     for name, model in (("0000:01:00.0", "NVIDIA H200"), ("0000:02:00.0", "NVIDIA T4")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "information").write_text(f"Model: \t {model}\nIRQ: 5\n")

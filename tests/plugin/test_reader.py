@@ -28,8 +28,8 @@ def app(asked: Asked) -> Flask:
     def experiments() -> dict[str, Any]:
         asked.append({"path": request.path, "headers": dict(request.headers)})
         start = int(request.get_json().get("page_token", 0))
-        found = [{"experiment_id": number, "name": f"hw{number}"} for number in range(start, start + 2)]
-        return {"experiments": found, **({"next_page_token": "2"} if start == 0 else {})}
+        listed = [{"experiment_id": number, "name": f"hw{number}"} for number in range(start, start + 2)]
+        return {"experiments": listed, **({"next_page_token": "2"} if start == 0 else {})}
 
     @app.post("/api/2.0/mlflow/runs/search")
     def runs() -> dict[str, Any]:

@@ -82,13 +82,13 @@ class Page(HTMLParser):
     def rows(self) -> list[list[str]]:
         """Return the cells of the table's body."""
         body = self.elements.index(("tbody", {}))
-        found: list[list[str]] = []
+        cells: list[list[str]] = []
         for tag, text in self.texts[body:]:
             if tag == "tr":
-                found.append([])
+                cells.append([])
             elif tag in ("td", "th"):
-                found[-1].append(text)
-        return found
+                cells[-1].append(text)
+        return cells
 
     def data(self) -> Any:
         return json.loads(self.of("script")[0])
@@ -160,8 +160,10 @@ def test_nothing_is_loaded_and_only_its_own_script_may_run(comparison: Compariso
 def test_a_link_leads_to_the_run_and_to_no_script(comparison: Comparison) -> None:
     row = Row("a", "b", "c", links={"cpu": "javascript:alert(1)", "gpu": 'HTTPS://x/"onclick="y'})
     for it, links in ((comparison, [comparison.rows[0].links["cpu"]]), (Comparison((row,)), [row.links["gpu"]])):
-        found = [attributes["href"] for tag, attributes in render(it).elements if tag == "a" and "target" in attributes]
-        assert found == links
+        addresses = [
+            attributes["href"] for tag, attributes in render(it).elements if tag == "a" and "target" in attributes
+        ]
+        assert addresses == links
 
 
 def test_cells_are_sorted_by_raw_values(comparison: Comparison) -> None:
@@ -184,13 +186,13 @@ def test_only_a_difference_that_shows_is_good_or_bad(ratio: float, interval: tup
     name = "cpu/latency_p50_ms"
     row = Row("a", "b", "c", values={name: 1.0}, ratios={name: ratio}, ratio_intervals={name: interval})
     page = render(Comparison((row,), greater_is_better={name: False}))
-    (found,) = [
+    (part,) = [
         attributes
         for tag, attributes in page.elements
         if tag == "span" and (attributes.get("class") or "").startswith("against")
     ]
-    assert (found["class"] or "").split() == ["against", *filter(None, [marked])]
-    assert found["title"] == f"95\N{NO-BREAK SPACE}%: {interval[0]:.2f}x to {interval[1]:.2f}x"
+    assert (part["class"] or "").split() == ["against", *filter(None, [marked])]
+    assert part["title"] == f"95\N{NO-BREAK SPACE}%: {interval[0]:.2f}x to {interval[1]:.2f}x"
 
 
 def test_a_ratio_of_one_launch_is_neither_good_nor_bad_and_says_why() -> None:

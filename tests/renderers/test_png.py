@@ -74,8 +74,8 @@ def test_models_are_not_compared_with_one_another() -> None:
 
 def test_only_what_the_column_calls_beaten_is_hollow() -> None:
     third = "cpu/energy_per_item_j"
-    told = zip(rows(3), (True, False, None), strict=True)  # the last row has no energy: it was not ranked
-    ranked = tuple(dataclasses.replace(row, dominated=verdict) for row, verdict in told)
+    verdicts = zip(rows(3), (True, False, None), strict=True)  # the last row has no energy: it was not ranked
+    ranked = tuple(dataclasses.replace(row, dominated=verdict) for row, verdict in verdicts)
     it = Comparison(ranked, greater_is_better={**LESS, third: False}, objectives=(SIZE, CPU, third))
     scatter, _ = figure(it).axes
     faces = [line.get_markerfacecolor() for line in scatter.lines if line.get_linestyle() == "None"]

@@ -76,8 +76,8 @@ def test_ratios_show_the_digits_of_the_table() -> None:
 
 def test_the_score_that_decides_comes_first() -> None:
     values = {"quality/a_metric": 1.0, "quality/b_metric": 2.0}
-    known = {name: MetricFacts({"en": name[-8:]}, None, True, rank) for name, rank in zip(values, (2, 1), strict=True)}
-    header = [cell.value for cell in read(Comparison((Row("a", "m", "x", values),), metrics=known))["Comparison"][1]]
+    facts = {name: MetricFacts({"en": name[-8:]}, None, True, rank) for name, rank in zip(values, (2, 1), strict=True)}
+    header = [cell.value for cell in read(Comparison((Row("a", "m", "x", values),), metrics=facts))["Comparison"][1]]
     assert header.index("b_metric") < header.index("a_metric")
 
 

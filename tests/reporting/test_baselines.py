@@ -25,11 +25,11 @@ SCORED = {**LM, "compress.data_digest": "abc", "compress.protocol.accuracy": "gr
 
 
 def numbers(p50: float, weights: float, accuracy: float = 0.0) -> dict[str, float]:
-    found = {P50: p50, WEIGHTS: weights, "cpu/launches": 5.0, "cpu/latency_launch_sd": 0.01}
+    values = {P50: p50, WEIGHTS: weights, "cpu/launches": 5.0, "cpu/latency_launch_sd": 0.01}
     if accuracy:
         spread = {"quality/accuracy_low": accuracy - 0.005, "quality/accuracy_high": accuracy + 0.005}
-        found |= {"quality/accuracy": accuracy, "quality/samples": 4000.0, **spread}
-    return found
+        values |= {"quality/accuracy": accuracy, "quality/samples": 4000.0, **spread}
+    return values
 
 
 def compared(runs: Sequence[Run], *baselines: str, **how: object) -> Comparison:
@@ -297,9 +297,9 @@ def test_the_gate_says_where_the_baseline_is_missing(runs: list[Run], make_run: 
     tags = {**LM, "compress.packed": "awq 4 bit", "compress.batch_size": "8"}
     runs += [make_run("smollm-awq", metrics=numbers(4, 60), tags=tags)]
     checked = gate.check(compared(runs, "smollm"), gate.Demands(max_size_ratio=0.25))
-    (found,) = [result for result in checked if result.model == "smollm-awq"]
-    assert found.verdict == "undecided"
-    assert found.reason == "its baseline smollm was not measured at its batch size"
+    (result_of_awq,) = [result for result in checked if result.model == "smollm-awq"]
+    assert result_of_awq.verdict == "undecided"
+    assert result_of_awq.reason == "its baseline smollm was not measured at its batch size"
 
 
 def test_summaries_are_of_methods_against_their_own_originals(runs: list[Run]) -> None:

@@ -165,5 +165,5 @@ def test_a_front_holds_just_what_nothing_dominates(points: list[tuple[int, int]]
     def dominated(size: int, score: int) -> bool:
         return any(a <= size and b >= score and (a, b) != (size, score) for a, b in points)
 
-    found = sorted((row.values[SIZE], row.values[ACCURACY]) for row in front)
-    assert found == sorted(point for point in points if not dominated(*point))
+    on_front = sorted((row.values[SIZE], row.values[ACCURACY]) for row in front)
+    assert on_front == sorted(point for point in points if not dominated(*point))

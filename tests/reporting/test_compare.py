@@ -139,7 +139,7 @@ def test_a_variant_that_failed_although_its_devices_are_good(make_run: MakeRun) 
 
 
 def test_order_is_natural_and_the_original_first(make_run: MakeRun) -> None:
-    asked = [
+    expected = [
         ("alpha", "model2", "original"),
         ("alpha", "model2", "cluster"),
         ("alpha", "model2", "int4"),
@@ -149,8 +149,8 @@ def test_order_is_natural_and_the_original_first(make_run: MakeRun) -> None:
         ("team 2", "m", "original"),
         ("team 10", "m", "original"),
     ]
-    runs = [make_run(model, method, team) for team, model, method in reversed(asked)]
-    assert names(compare(runs)) == asked
+    runs = [make_run(model, method, team) for team, model, method in reversed(expected)]
+    assert names(compare(runs)) == expected
     for seed in range(5):
         shuffled = random.Random(seed).sample(runs, len(runs))
         assert compare(shuffled) == compare(runs)
@@ -310,8 +310,8 @@ def test_what_is_not_shown_is_still_compared_with(make_run: MakeRun) -> None:
 
 def test_one_device_alone(make_run: MakeRun) -> None:
     metrics = {"size/params": 7.0, "cpu/latency_p50_ms": 1.0, "gpu/latency_p50_ms": 2.0}
-    both = make_run(cpu="ok", gpu="ok", metrics=metrics)
-    comparison = compare([both, make_run("vit", cpu="ok"), make_run("bert", gpu="failed")], devices=["gpu"])
+    run = make_run(cpu="ok", gpu="ok", metrics=metrics)
+    comparison = compare([run, make_run("vit", cpu="ok"), make_run("bert", gpu="failed")], devices=["gpu"])
     assert names(comparison) == [("alpha", "yolo", "original")]
     assert comparison.rows[0].values == {"size/params": 7.0, "gpu/latency_p50_ms": 2.0}
     assert [failure.model for failure in comparison.failures] == ["bert"]
@@ -388,8 +388,8 @@ def test_title_names_the_experiments(make_run: MakeRun) -> None:
 
 def test_names_come_from_params_where_tags_are_missing(make_run: MakeRun) -> None:
     run = make_run(tags={"model": None})
-    given = Run(run.run_id, "hw1", "", "FINISHED", 1, run.tags, {"model": "vit"}, run.metrics)
-    assert names(compare([given])) == [("alpha", "vit", "original")]
+    untagged = Run(run.run_id, "hw1", "", "FINISHED", 1, run.tags, {"model": "vit"}, run.metrics)
+    assert names(compare([untagged])) == [("alpha", "vit", "original")]
 
 
 def test_a_setting_is_a_row_of_its_own_against_its_own_original(make_run: MakeRun) -> None:
@@ -656,13 +656,13 @@ def test_memory_of_the_gpu_is_compared_where_one_allocator_counts_it(make_run: M
         comparison = compare(runs)
         return dict(comparison.rows[1].ratios), notes(comparison, comparison.rows[1])
 
-    both = {"gpu/vram_peak_mib": 1.0, "gpu/vram_process_mib": 1.0}
-    assert ratios("fp16") == (both, [])
+    memory = {"gpu/vram_peak_mib": 1.0, "gpu/vram_process_mib": 1.0}
+    assert ratios("fp16") == (memory, [])
     for apart in (("tensorrt",), ("fp16+onnx_int8",), ("fp16", "driver", "allocator")):
-        found, told = ratios(*apart)
+        found, reasons = ratios(*apart)
         assert found == {"gpu/vram_process_mib": 1.0}
-        assert told == ["VRAM: not compared with the original, because torch's allocator sees only its own memory"]
-    assert ratios("tensorrt", "driver", "driver") == (both, [])
+        assert reasons == ["VRAM: not compared with the original, because torch's allocator sees only its own memory"]
+    assert ratios("tensorrt", "driver", "driver") == (memory, [])
 
 
 def test_a_logged_ratio_that_contradicts_the_times_is_not_believed(make_run: MakeRun) -> None:
@@ -681,10 +681,10 @@ def test_a_ratio_in_turns_may_differ_from_the_times_by_their_noise_and_the_load(
     make_run: MakeRun, in_turns: float, launches: int, is_believed: bool
 ) -> None:
     """Both took 10 ms, with 2 % between launches: a ratio of 2.5 is impossible; with one launch it may be possible."""
-    known = {P50: 10.0, "cpu/launches": float(launches), "cpu/latency_launch_sd": 0.02}
+    metrics = {P50: 10.0, "cpu/launches": float(launches), "cpu/latency_launch_sd": 0.02}
     turns = {"latency_ratio": in_turns, "latency_ratio_low": 0.95 * in_turns, "latency_ratio_high": 1.05 * in_turns}
     logged = {f"cpu/{name}": value for name, value in turns.items()} | {"cpu/pairs": 5.0}
-    row = compare([make_run(metrics=known), make_run(method="fp16", metrics=known | logged)]).rows[1]
+    row = compare([make_run(metrics=metrics), make_run(method="fp16", metrics=metrics | logged)]).rows[1]
     assert row.ratios.get(P50) == (in_turns if is_believed else None)
     assert row.ratio_degrees == ({P50: 4.0} if is_believed else {})
     assert (P50 in row.not_believed) != is_believed
@@ -821,8 +821,8 @@ def differences(make_run: MakeRun, own: dict[str, float], **tags: str | None) ->
     row = compare([original, make_run(method="fp16", tags={**SAMPLES, **tags}, metrics=own)]).rows[1]
     assert row.values["quality/wer"] == own["quality/wer"]
     assert row.values.get("quality/map50_difference") in (None, pytest.approx(own["quality/map50"] - 0.20))
-    found = {name: value for name, value in row.values.items() if name.startswith("quality/wer_difference")}
-    return found, cells(row, COLUMNS, "en")[-1]
+    moved = {name: value for name, value in row.values.items() if name.startswith("quality/wer_difference")}
+    return moved, cells(row, COLUMNS, "en")[-1]
 
 
 def test_a_difference_is_that_of_the_pairs(make_run: MakeRun) -> None:

@@ -285,8 +285,8 @@ def test_what_passes_with_random_weights_says_that_its_quality_is_not_known(make
 def test_cautions_about_the_model_are_shown_and_those_about_a_busy_machine_not(make_run: MakeRun) -> None:
     tags = LITTLE | {"compress.cautions": "busy_machine,small_coverage"}
     checks = check(compare(Scene(make_run).beside(GOOD, tags=tags)), Demands(min_speedup=1.5, max_size_ratio=0.1))
-    said = "the method reached less than half of the weights"
-    assert [result.reason for result in checks] == [said, f"above the limit; {said}"]
+    caution = "the method reached less than half of the weights"
+    assert [result.reason for result in checks] == [caution, f"above the limit; {caution}"]
 
 
 def checked(demands: Demands, row: Row) -> Check:

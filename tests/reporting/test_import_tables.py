@@ -329,15 +329,15 @@ def test_rows_know_their_table_whatever_else_stands_in_it() -> None:
         rows = read(text, team=team, source=source).rows
         return [(row.tags["compress.table.name"], row.tags["compress.table"]) for row in rows]
 
-    found = names(text)
-    assert [name for name, _ in found] == [
+    tables = names(text)
+    assert [name for name, _ in tables] == [
         "README.md", "README.md: Pruning", "README.md: Pruning, table 2", "README.md: Pruning, table 2"
     ]  # fmt: skip
-    assert len({digest for _, digest in found}) == 3
-    assert found[2] == found[3]
-    assert names(f"Before.\n\n{text.replace('| 4 |', '| 3 |')}") == found  # independent of its place and rows
-    assert not {digest for _, digest in found} & {digest for _, digest in names(text, team="b")}
-    assert not {digest for _, digest in found} & {digest for _, digest in names(text.replace("RAM (MB)", "RAM (GB)"))}
+    assert len({digest for _, digest in tables}) == 3
+    assert tables[2] == tables[3]
+    assert names(f"Before.\n\n{text.replace('| 4 |', '| 3 |')}") == tables  # independent of its place and rows
+    assert not {digest for _, digest in tables} & {digest for _, digest in names(text, team="b")}
+    assert not {digest for _, digest in tables} & {digest for _, digest in names(text.replace("RAM (MB)", "RAM (GB)"))}
 
 
 @pytest.mark.parametrize(

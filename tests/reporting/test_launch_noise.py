@@ -71,8 +71,8 @@ def test_a_spread_that_can_not_be_is_none(make_run: MakeRun, spread: float) -> N
     ],
 )
 def test_impossible_numbers_do_not_count(make_run: MakeRun, once: list[Run], name: str, value: float) -> None:
-    known = {"cpu/latency_p50_ms": 10.0, "cpu/launches": 1.0 if name == "latency_p50_ms" else 3.0}
-    run = make_run(metrics=known | {"cpu/latency_launch_sd": 0.02, f"cpu/{name}": value})
+    metrics = {"cpu/latency_p50_ms": 10.0, "cpu/launches": 1.0 if name == "latency_p50_ms" else 3.0}
+    run = make_run(metrics=metrics | {"cpu/latency_launch_sd": 0.02, f"cpu/{name}": value})
     error = launch_noise.of(once[0], "cpu", [*once, run])
     assert error is not None
     assert error.error == pytest.approx(math.log(1.1), rel=0.1)

@@ -45,15 +45,15 @@ def texts(table: Table) -> list[list[str]]:
 
 def as_github_sees_it(text: str) -> list[list[list[str]]]:
     """Return the cells of all tables as the parser reports them: rows are cut or filled to the header's width."""
-    found: list[list[list[str]]] = []
+    tables: list[list[list[str]]] = []
     for token in PARSER.parse(text):
         if token.type == "table_open":
-            found.append([])
+            tables.append([])
         elif token.type == "tr_open":
-            found[-1].append([])
-        elif token.type == "inline" and found and token.level >= 4:
-            found[-1][-1].append(token.content)
-    return found
+            tables[-1].append([])
+        elif token.type == "inline" and tables and token.level >= 4:
+            tables[-1][-1].append(token.content)
+    return tables
 
 
 def to_width(row: Sequence[str], width: int) -> list[str]:

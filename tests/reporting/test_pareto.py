@@ -142,8 +142,8 @@ def test_copied_rows_are_compared_in_their_own_table_alone(objectives: tuple[str
             chosen = (Axis(SIZE, relative=relative), Axis(CPU, relative=relative))
             judged = verdicts(dataclasses.replace(it, objectives=()), chosen)
             assert [verdict and verdict[0] for verdict in judged] == [False, is_compared]
-        said = page_data(dataclasses.replace(it, objectives=()))["verdicts"]["0|1"]
-        assert (said[0], said[1] < 0) == (0, is_compared)
+        on_page = page_data(dataclasses.replace(it, objectives=()))["verdicts"]["0|1"]
+        assert (on_page[0], on_page[1] < 0) == (0, is_compared)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)), max_size=12))

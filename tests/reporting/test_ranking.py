@@ -135,9 +135,9 @@ def test_a_number_of_unknown_noise_makes_no_row_dominated_nor_the_sole_best(name
     sizes = {"fast": 1.0, "slow": 1.0, "larger": 2.0}
     costs = {"fast": 1.0, "slow": 100.0, "larger": 100.0}
     rows = tuple(row(method, 1, values={SIZE: size, name: costs[method]}) for method, size in sizes.items())
-    known = dataclasses.replace(Comparison(rows), greater_is_better={name: False})
-    assert fronts(known, "size", name) == {"fast": False, "slow": False, "larger": True}
-    best = ranking.best(known, name)
+    directed = dataclasses.replace(Comparison(rows), greater_is_better={name: False})
+    assert fronts(directed, "size", name) == {"fast": False, "slow": False, "larger": True}
+    best = ranking.best(directed, name)
     assert [row.method for row in best.rows] == ["fast"]
     assert best.footnotes == ("not distinguishable from this row: slow; larger",)
 
@@ -166,8 +166,8 @@ def test_means_over_models_leave_out_what_failed_and_say_what_is_noise() -> None
     assert summary.ratios == {CPU: pytest.approx(1.02)}
     assert summary.within_noise == (CPU,)
     assert table_text.summary(summary, "en") == "fp16: ≈1.02x slower (CPU), over 2 models (3 rows)"
-    (told,) = ranking.summed_up(Comparison((of("m", 1.5), of("n", 1.5)))).summaries
-    assert (told.within_noise, told.noise_unknown) == ((), ())
+    (of_both,) = ranking.summed_up(Comparison((of("m", 1.5), of("n", 1.5)))).summaries
+    assert (of_both.within_noise, of_both.noise_unknown) == ((), ())
     once = Row("a", "o", "fp16", ratios={CPU: 1.5})
     (unknown,) = ranking.summed_up(Comparison((of("m", 1.5), once))).summaries
     assert table_text.summary(unknown, "en") == "fp16: 1.50x slower (CPU, noise unknown), over 2 models"

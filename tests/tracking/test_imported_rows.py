@@ -65,8 +65,8 @@ def test_a_changed_row_is_stored_beside_the_older_one(store: Store) -> None:
         return read(row, team="alpha", source="README.md")
 
     def ram() -> float:
-        found = [row for row in compare(imported(store, "changed by hand"), language="en").rows if row.method == "x"]
-        return found[0].values["cpu/ram_peak_mib"]
+        with_ram = [row for row in compare(imported(store, "changed by hand"), language="en").rows if row.method == "x"]
+        return with_ram[0].values["cpu/ram_peak_mib"]
 
     assert imported_rows.write_rows(store, experiment, text(5).rows) == 2
     assert imported_rows.write_rows(store, experiment, text(5, before="moved\n\n").rows) == 0

@@ -124,14 +124,14 @@ def ours(model: Path, given: Mapping[str, Any]) -> torch.Tensor:
 
 def test_transformers_loads_what_it_built(store: Store, tmp_path: Path) -> None:
     chains_of = dict.fromkeys(GIVEN, "original") | {"causal_lm ": "bf16", "text_classification ": "distill"}
-    wanted, given = {}, {}
+    wanted, inputs = {}, {}
     for name, chain in chains_of.items():
         model = saved(name.strip(), chain, tmp_path / f"{name.strip()} {chain}")
         model_id = logged(store, model)
-        wanted[model_id], given[model_id] = model, GIVEN[name.strip()]
+        wanted[model_id], inputs[model_id] = model, GIVEN[name.strip()]
         assert told(store, model_id) == "transformers"
-    for model_id, found in alone(store, "transformers", wanted, given).items():
-        assert torch.equal(found, ours(wanted[model_id], given[model_id])), wanted[model_id]
+    for model_id, found in alone(store, "transformers", wanted, inputs).items():
+        assert torch.equal(found, ours(wanted[model_id], inputs[model_id])), wanted[model_id]
         beside = [path for path in files(store, model_id).rglob("*") if "data" not in path.parts]
         assert not [
             path for path in beside if path.suffix in (".safetensors", ".bin", ".pt")

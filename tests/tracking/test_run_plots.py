@@ -29,8 +29,8 @@ def test_without_samples_there_is_no_picture() -> None:
 
 def test_each_device_has_a_row() -> None:
     cpu = result(cpu_latency_ms=[20.0, 21, 19, 25], cpu_warmup_ms=[50.0, 20])
-    both = result(cpu_latency_ms=[20.0, 21, 19, 25], gpu_latency_ms=[2.0, 2.1, 1.9])
-    assert height(latency_png(both)) == pytest.approx(2 * height(latency_png(cpu)), abs=2)
+    measured = result(cpu_latency_ms=[20.0, 21, 19, 25], gpu_latency_ms=[2.0, 2.1, 1.9])
+    assert height(latency_png(measured)) == pytest.approx(2 * height(latency_png(cpu)), abs=2)
 
 
 def test_one_call_is_enough() -> None:

@@ -50,10 +50,10 @@ def kept(spool: Spool) -> Entry:
 def test_what_is_kept_is_read_back(spool: Spool) -> None:
     entry = kept(spool)
     entry.release()
-    (found,) = spool.entries()
-    assert found.id == entry.id
-    assert found.read(print) == Shipment(found, RESULT, ADDRESS, print)
-    assert (found.folder / "model" / "weights").stat().st_size == 1000
+    (entry_read,) = spool.entries()
+    assert entry_read.id == entry.id
+    assert entry_read.read(print) == Shipment(entry_read, RESULT, ADDRESS, print)
+    assert (entry_read.folder / "model" / "weights").stat().st_size == 1000
 
 
 def test_what_the_first_release_kept_is_read(spool: Spool) -> None:
@@ -85,11 +85,11 @@ def test_a_measurement_without_a_result_is_no_entry(spool: Spool) -> None:
 
 
 def test_clearing_leaves_results_and_running_measurements_alone(spool: Spool) -> None:
-    running, done = spool.begin(), kept(spool)
-    done.release()
+    running, finished = spool.begin(), kept(spool)
+    finished.release()
     spool.clear()
     assert running.folder.is_dir()
-    assert (done.folder / "result.json").is_file()
+    assert (finished.folder / "result.json").is_file()
 
 
 def test_the_death_of_its_owner_frees_an_entry(spool: Spool) -> None:

@@ -79,12 +79,12 @@ def test_a_writer_says_who_keeps_a_file_locked(file: Path, monkeypatch: pytest.M
 
 def test_a_file_that_gets_locked_while_writing_is_reported(file: Path) -> None:
     """MLflow itself waits for 20 s: this tests only its message."""
-    said = (
+    error = (
         "(raised as a result of Query-invoked autoflush)\n(sqlite3.OperationalError) database is locked\n[SQL: INSERT"
     )
     expected = rf"refused: {file} is locked by process \d+ \(python\)"
     with locked(file, "IMMEDIATE"), pytest.raises(StoreError, match=expected), refusals(f"sqlite:///{file}"):
-        raise RuntimeError(said)
+        raise RuntimeError(error)
 
 
 def test_who_only_reads_is_not_kept_by_one_who_is_about_to_write(file: Path) -> None:
