@@ -1,7 +1,7 @@
 """The four sockets that take plugins: `Family`, `Method`, `Metric`, `Renderer`.
 
-A plugin is one class in one file. The file's name is the plugin's name, and the class, a dataclass, declares its
-options as typed fields. Heavy libraries are imported inside the verbs, so that listing plugins costs nothing.
+A plugin is one class in one file. The file's name is the plugin's name. The class is a dataclass whose typed fields are
+the plugin's options. Heavy libraries are imported inside the methods, so that listing plugins is fast.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ RANDOM_CALIBRATION = CautionKind(
         "ru": "метод калиброван на случайных входах, а не на данных",
     },
     advice={
-        "en": "Size and latency are right, its answers are not: give data with a training part, or "
-        "data=SOURCE:calibration=OTHER, or fewer samples to score (limit=N), so that some are left over.",
+        "en": "Size and latency are correct, its answers are not: use data with a training part, or "
+        "data=SOURCE:calibration=OTHER, or score fewer samples (limit=N), so that some are left for calibration.",
         "ru": "Размер и время верны, ответы нет: дайте данные с обучающей частью, или data=SOURCE:calibration=OTHER, "
-        "или меньше примеров для оценки (limit=N), чтобы часть осталась.",
+        "или меньше примеров для оценки (limit=N), чтобы часть осталась для калибровки.",
     },
 )
 
@@ -47,10 +47,10 @@ class Graph:
     """A part of a model as a pure function of tensors, for methods that export it to another runtime.
 
     Attributes:
-        module: a `torch.nn.Module` that takes the inputs by position and gives a tuple of tensors.
-        inputs: example tensors by name, in order.
-        outputs: the names of what it gives, in order.
-        dynamic: axes whose length may change, by input's or output's name: `{"input_ids": {0: "batch", 1: "tokens"}}`.
+        module: A `torch.nn.Module` that takes the inputs by position and returns a tuple of tensors.
+        inputs: Example tensors by name, in order.
+        outputs: Names of the outputs, in order.
+        dynamic: Axes of variable length, by name of the input or output: `{"input_ids": {0: "batch", 1: "tokens"}}`.
     """
 
     module: Any
@@ -61,12 +61,12 @@ class Graph:
 
 @dataclass(frozen=True)
 class Continuation:
-    """Tokens that a model generated, and how they score twice: as they were generated, and all in one pass.
+    """Tokens that a model generated, with their logits from generation and from a single pass.
 
     Attributes:
-        tokens: the new tokens [batch, tokens].
-        logits: the raw logits that each was chosen by, through the cache [batch, tokens, vocabulary], float32.
-        at_once: the logits of the same tokens from one pass without a cache, of the same shape.
+        tokens: The new tokens [batch, tokens].
+        logits: The raw logits that each token was chosen from, with the cache [batch, tokens, vocabulary], float32.
+        at_once: The logits of the same tokens from one pass without a cache, of the same shape.
     """
 
     tokens: Any
@@ -76,7 +76,7 @@ class Continuation:
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled sample: `inputs` as `Family.predict` takes it, `reference` as its metrics take it."""
+    """One labelled sample: `inputs` for `Family.predict`, `reference` for its metrics."""
 
     inputs: Any
     reference: Any
@@ -84,12 +84,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class Published:
-    """How a folder that was written for other programs is loaded.
+    """How to load a folder that was exported for other programs.
 
     Attributes:
-        code: Python that loads it, in one line, with `FOLDER` for the folder itself.
-        needs: the distributions that the line imports.
-        note: what else who loads it must know, a sentence; empty: nothing.
+        code: One line of Python that loads it, with `FOLDER` for the folder.
+        needs: Distributions that the line imports.
+        note: A sentence with further instructions; empty if there are none.
     """
 
     code: str
@@ -99,13 +99,13 @@ class Published:
 
 @dataclass(frozen=True)
 class NativeFlavor:
-    """How a flavor of MLflow itself (`mlflow.onnx.load_model`) loads a saved model, from its files where they lie.
+    """How a flavor of MLflow itself (`mlflow.onnx.load_model`) loads a saved model from its files in place.
 
     Attributes:
         name: MLflow's name of the flavor (`onnx`).
-        settings: what the file MLmodel says of it, with `FOLDER` in a text for the model folder.
-        copies: the names in the model folder of small files that the flavor reads from another folder, by that folder:
-            a path from where MLmodel is.
+        settings: Its entry in the file MLmodel, with `FOLDER` in a text for the model folder.
+        copies: Names of small files in the model folder that the flavor reads from another folder, by that folder,
+            relative to MLmodel.
     """
 
     name: str
@@ -115,27 +115,26 @@ class NativeFlavor:
 
 @dataclass
 class Family(ABC):
-    """A kind of model: how to load it, what one call of it is, what it predicts.
+    """A kind of model: how to load it, what one call is, and what it predicts.
 
     The fields of the subclass are the family's options.
 
     Attributes:
-        dtype: the precision of the original's weights: `native` as its checkpoint is, or the one that is named. `auto`
-            is what `auto_dtype` says.
+        dtype: Precision of the original's weights: `native` is that of its checkpoint; `auto` is that of `auto_dtype`.
         auto_dtype: `native` or `float32`.
-        revision: raised when the same options load another model than before, so that a sweep measures it anew.
-        timed: one sentence: what is inside the timed region of `run`.
-        metrics: names of the metrics that score this family.
-        gives: what its answers are, as `Metric.takes` names it; empty where the model decides.
-        needs: the distributions it imports, for the requirements of a logged model.
-        imports: the modules that it imports sooner or later, so that their memory is not taken for the model's.
-        takes_rows: whether an input is a row of a table: a mapping of columns to values.
-        flexible_axes: the axes of the array that `example` gives whose length may be another.
-        call_options: the options that change what one timed call does, though its input is the same. Latencies under
-            different ones are not divided. None: any of them may.
-        calibrates_on: what to give so that there are inputs to calibrate and train on, for a sentence.
-        has_random_weights: whether `load` gives a model with `weights=random`.
-        runs_users_code: whether its models are Python code of the user's: it is tried before anything is measured.
+        revision: Increased when the same options load a different model than before, so that sweeps measure it again.
+        timed: One sentence that says what is inside the timed region of `run`.
+        metrics: Names of the metrics that score this family.
+        gives: Kind of its answers, as in `Metric.takes`; empty if it depends on the model.
+        needs: Distributions it imports, for the requirements of a logged model.
+        imports: Modules that it imports at some time, so that their memory is not counted as the model's.
+        takes_rows: Whether an input is a row of a table: a mapping of columns to values.
+        flexible_axes: Axes of variable length in the array that `example` returns.
+        call_options: Options that change the timed call for the same input. Latencies with different values are not
+            divided. None: any option may change it.
+        calibrates_on: The data that calibration and training need, as part of a message.
+        has_random_weights: Whether `load` supports `weights=random`.
+        runs_users_code: Whether its models are Python code of the user, which is tried before anything is measured.
     """
 
     timed: ClassVar[str]
@@ -147,8 +146,8 @@ class Family(ABC):
     flexible_axes: ClassVar[tuple[int, ...]] = ()
     call_options: ClassVar[tuple[str, ...] | None] = None
     calibrates_on: ClassVar[str] = (
-        "data with a training part (a folder train/, a split train), or data=SOURCE:calibration=OTHER, or limit=N with "
-        "fewer samples to score than there are: what is left over is never scored"
+        "data with a training part (a folder train/, a split train), or data=SOURCE:calibration=OTHER, or limit=N, "
+        "which leaves samples that are not scored"
     )
     has_random_weights: ClassVar[bool] = True
     runs_users_code: ClassVar[bool] = False
@@ -159,54 +158,54 @@ class Family(ABC):
 
     @property
     def precision(self) -> str:
-        """Return in which precision the original is wanted: `native`, or the name of a floating-point type."""
+        """Return the precision of the original: `native`, or the name of a floating-point type."""
         return self.auto_dtype if self.dtype == "auto" else self.dtype
 
     @abstractmethod
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
         """Load the original model, on the CPU, ready for inference.
 
-        Its precision is `precision`, where the family can load it so; else it is cast afterwards.
+        Load it in `precision` if the family can; otherwise it is cast afterwards.
 
         Args:
-            source: a hub id, a file's name, a file of Python code: as the recipe says.
+            source: Source in the recipe: a hub id, a file name, or a file of Python code.
             weights: `auto`, `pretrained`, `random`, or a local path.
-            folder: what relative paths start from.
-            seed: of random weights.
+            folder: Base folder of relative paths.
+            seed: Seed for random weights.
 
         Raises:
-            WeightsError: the weights can't be had, or are not this model's.
+            WeightsError: The weights are not available, or do not fit this model.
         """
 
     def weights_bytes(self, source: str, weights: str, folder: Path) -> int | None:
-        """Return how many bytes of memory the original's weights will take, without reading them; None: not known.
+        """Return the memory in bytes that the original's weights will need, without reading them; None if unknown.
 
         Args:
-            source: as `load` takes it.
-            weights: as `load` takes it.
-            folder: as `load` takes it.
+            source: See `load`.
+            weights: See `load`.
+            folder: See `load`.
         """
         return None
 
     def code(self, source: str, weights: str, folder: Path) -> str:
-        """Say what code of somebody's own `load` would run, which only a user who trusts it may ask for; empty: none.
+        """Return a description of custom code that `load` would run, which the user must trust; empty if there is none.
 
         Args:
-            source: as `load` takes it.
-            weights: as `load` takes it.
-            folder: as `load` takes it.
+            source: See `load`.
+            weights: See `load`.
+            folder: See `load`.
         """
         return ""
 
     @abstractmethod
     def batch(self, model: Model, size: int, seed: int) -> Any:
-        """Make the input of one timed call: `size` samples, on the model's device and in its dtype."""
+        """Return the input of one timed call: `size` samples, on the model's device and in its dtype."""
 
     @abstractmethod
     def run(self, model: Model, batch: Any, mark: Mark) -> Any:
         """Make the timed call.
 
-        Call `mark(stage)` where a stage inside it ends; the time since the last mark is that stage's.
+        Call `mark(stage)` at the end of each stage; the stage's time starts at the previous mark.
 
         Returns:
             The raw output: a tensor, or a (nested) sequence or mapping of tensors.
@@ -215,176 +214,175 @@ class Family(ABC):
     def forward(self, model: Model, batch: Any) -> Any:
         """Make one plain forward pass on a batch, with gradients if torch records them: no decoding, no caches.
 
-        Methods calibrate and train through it, and outputs of variants are compared in it.
+        Methods use it to calibrate and train, and the outputs of variants are compared with it.
 
         Returns:
-            Raw output as of `run`; of models that decode, the logits [batch, tokens, vocabulary] at given tokens.
+            Raw output, see `run`; for models that decode, the logits [batch, tokens, vocabulary] for given tokens.
         """
         return self.run(model, batch, lambda stage: None)
 
     def parts(self, model: Model, output: Any) -> list[tuple[Any, float]]:
-        """Return the parts of what `forward` gave, which are compared with another model's each by itself.
+        """Return the parts of a `forward` output, which are compared with another model's separately.
 
         Returns:
-            Tensors, or what holds some, each with the least norm that a difference is divided by: smaller ones are
-            taken for nothing.
+            Tensors, or containers of tensors, each with the smallest norm that a difference is divided by.
         """
         if isinstance(output, Mapping):
             output = list(output.values())
         return [(part, 0.0) for part in output] if isinstance(output, (list, tuple)) else [(output, 0.0)]
 
     def classes(self, model: Model) -> int:
-        """Return the length of `forward`'s last axis where that holds logits of classes, else 0."""
+        """Return the length of `forward`'s last axis if it contains class logits, otherwise 0."""
         return 0
 
     def outputs_are_scores(self, model: Model) -> bool:
-        """Return whether `forward` gives scores of classes (logits) on the last axis, for methods that train on them.
+        """Return whether `forward` returns class scores (logits) on the last axis, for methods that train on them.
 
-        All outputs of transformers are taken for such, and those whose number of classes is known.
+        This is assumed for all transformers models, and for models with a known number of classes.
         """
         return model.is_transformer or self.classes(model) > 0
 
     def scores(self, model: Model, output: Any) -> Any:
-        """Return the tensors of what `forward` gave that hold scores, where `outputs_are_scores` says so."""
+        """Return the tensors with scores in a `forward` output, if `outputs_are_scores` is true."""
         return output
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
-        """Return `count` batches of `size` samples, as `batch` gives them, for methods that calibrate or train.
+        """Return `count` batches of `size` samples (see `batch`) for methods that calibrate or train.
 
-        They are never what quality is scored on. A family without data gives random inputs, and says so in the model's
-        cautions.
+        They are never samples that quality is scored on. A family without data returns random inputs, and adds a
+        caution to the model.
         """
         model.cautions.append(RANDOM_CALIBRATION.of())
         return [self.batch(model, size, seed + 1 + index) for index in range(count)]
 
     def refuses(self, model: Model) -> str:
-        """Return why no method can change this model; empty where some may."""
+        """Return why no method can change this model; empty if methods can."""
         return ""
 
     def student(self, model: Model, keep: float) -> Model:
-        """Make a smaller model of the same kind, with what can be taken over from this one, to be trained.
+        """Return a smaller model of the same kind to train, initialised from this one where possible.
 
         Args:
-            model: the teacher, in float32 on the CPU.
-            keep: share of the teacher's layers, or of its width, that the student has, 0 to 1.
+            model: The teacher, in float32 on the CPU.
+            keep: Share of the teacher's layers, or of its width, that the student has, 0 to 1.
 
         Raises:
-            Unsupported: this family knows no smaller model.
+            Unsupported: This family has no smaller models.
         """
-        raise Unsupported("this family does not say what a smaller model of its kind is")
+        raise Unsupported("this family does not define a smaller model")
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
         """Return the model as graphs, by name, for methods that export it.
 
         Raises:
-            Unsupported: this family can't be exported.
+            Unsupported: This family can't be exported.
         """
-        raise Unsupported("this family does not say how it is exported")
+        raise Unsupported("this family does not support export")
 
     def attach(self, model: Model, calls: Mapping[str, Callable[..., tuple[Any, ...]]]) -> Model:
-        """Put exported graphs in the module's place, so that `run`, `forward` and `predict` go through them.
+        """Replace the module by exported graphs, so that `run`, `forward` and `predict` use them.
 
         Args:
-            model: the model, whose module is None.
-            calls: what runs each graph: takes tensors by position, gives a tuple of tensors.
+            model: The model, whose module is None.
+            calls: Functions that run the graphs: they take tensors by position and return a tuple of tensors.
         """
-        raise Unsupported("this family does not say how exported graphs are run")
+        raise Unsupported("this family can't run exported graphs")
 
     def around(self, model: Model, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
-        """Return the stages outside the timed region, by name, to be timed apart (`preprocess`, `postprocess`)."""
+        """Return the stages outside the timed region by name, to be timed separately (`preprocess`, `postprocess`)."""
         return {}
 
     def rates(self, latency_ms: float, stages_ms: Mapping[str, float], size: int) -> Mapping[str, float]:
-        """Derive the field's own rates (tokens per second, real-time factor) from medians.
+        """Return further rates of the family (tokens per second, real-time factor), computed from medians.
 
         Args:
-            latency_ms: median of the timed call.
-            stages_ms: median of each stage of it.
-            size: samples in the batch.
+            latency_ms: Median of the timed call.
+            stages_ms: Median of each of its stages.
+            size: Samples in the batch.
 
         Returns:
-            Numbers by the metric's name without its device: `tokens_per_s`.
+            Numbers by metric name without the device: `tokens_per_s`.
         """
         return {}
 
     def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
-        """Read the labelled samples that quality is scored on, held out from all training and calibration.
+        """Return the labelled samples that quality is scored on, held out from all training and calibration.
 
         Raises:
-            RecipeError: this family reads no such data.
+            RecipeError: This family can't read the data.
         """
         from mlflow_compress.errors import RecipeError
 
-        raise RecipeError(f"This family cannot score {data!r} yet. Say data=none to measure without quality.")
+        raise RecipeError(f"This family can't score {data!r} yet. Set data=none to measure without quality.")
 
     @abstractmethod
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[Any]:
-        """Predict for plain Python inputs, one prediction each, as a user of the model wants them."""
+        """Return one prediction for each plain Python input, in the form that a user of the model expects."""
 
     def generate(self, model: Model, batch: Any, new_tokens: int) -> Continuation | None:
-        """Generate from a batch on the path that `run` and `predict` take; None: this family generates nothing.
+        """Generate from a batch in the same way as `run` and `predict`; None if this family does not generate.
 
-        What a decoder generates is checked with it: before and after it is saved, and against one pass without a cache.
+        It is used to check a decoder: before and after saving, and against one pass without a cache.
 
         Args:
-            model: the model.
-            batch: as `batch` and `calibration` return it.
-            new_tokens: how many tokens, whatever the text says; no more than a timed call makes.
+            model: The model.
+            batch: A batch from `batch` or `calibration`.
+            new_tokens: Number of tokens, regardless of end tokens; at most as many as in a timed call.
         """
         return None
 
     def answers(self, model: Model, inputs: Sequence[Any]) -> list[Any]:
-        """Return the predictions as the family's metrics take them: those of `predict`, unless quality differs.
+        """Return the predictions for the family's metrics: those of `predict`, unless quality needs others.
 
-        Of a language model, for one, it is how likely a text is to it, and not what it makes of it.
+        For example, a language model is scored by the likelihood of a text, not by its continuation.
         """
         return self.predict(model, inputs)
 
     def example(self, model: Model) -> list[Any]:
-        """Return one small input as `predict` takes it, a text or an array, for users of the logged model; or none."""
+        """Return one small input for `predict`, a text or an array, for users of the logged model; or an empty list."""
         return []
 
     def metrics_for(self, model: Model) -> tuple[str, ...]:
-        """Return the names of the metrics that score this model, where nobody names any."""
+        """Return the names of the default metrics of this model."""
         return self.metrics
 
     def kinds(self, model: Model) -> tuple[str, ...]:
-        """Say what the answers are, as `Metric.takes` names it, where that depends on the model; empty: anything."""
+        """Return the kind of the answers, as in `Metric.takes`, if it depends on the model; empty: anything."""
         return self.gives
 
     @abstractmethod
     def save(self, model: Model, folder: Path) -> None:
-        """Write all that `restore` needs beside the weights (config, tokenizer, code) into an empty folder."""
+        """Write everything that `restore` needs besides the weights (config, tokenizer, code) into an empty folder."""
 
     @abstractmethod
     def restore(self, folder: Path) -> Model:
-        """Build the model that `save` described. Its weights are filled in afterwards."""
+        """Build the model that `save` described, without its weights, which are loaded afterwards."""
 
     def publish(self, saved: Path, folder: Path) -> Published:
-        """Write a saved model whose weights alone were changed as others load it. No code of the model's is run.
+        """Export a saved model of which only the weights were changed, for other programs. Do not run the model's code.
 
         Args:
-            saved: the model folder, as `save` and the weights' writer left it.
-            folder: an empty one.
+            saved: The model folder with the output of `save` and the weights.
+            folder: An empty folder.
 
         Raises:
-            Unsupported: no other program loads such a model.
+            Unsupported: No other program can load such a model.
         """
-        raise Unsupported("this family does not say how others load its models")
+        raise Unsupported("this family can't export its models for other programs")
 
     def native_flavor(self, saved: Path) -> NativeFlavor:
-        """Say which flavor of MLflow loads a saved model whose weights alone were changed. Nothing is loaded here.
+        """Return the MLflow flavor that can load a saved model of which only the weights were changed. Load nothing.
 
         Args:
-            saved: the model folder, as `save` and the weights' writer left it.
+            saved: The model folder with the output of `save` and the weights.
 
         Raises:
-            Unsupported: none does from the files that are there, or only by running code.
+            Unsupported: No flavor can load these files without running code.
         """
         raise Unsupported("MLflow has no flavor that loads models of this family from such files")
 
     def restore_assets(self, folder: Path) -> Model:
-        """Return the same without the module (None), for a method that brings a module of its own."""
+        """Return the restored model without its module (None), for a method that provides its own module."""
         model = self.restore(folder)
         model.module = None
         return model
@@ -395,18 +393,18 @@ class Method(ABC):
     """A way to compress a model. The fields of the subclass are its options.
 
     Attributes:
-        changes: `weights` (values or dtype: the architecture still holds them), `architecture` (`rebuild` redoes the
-            change on an unfilled model), `storage` (the same, but the method writes and reads the weights itself), or
-            `runtime` (the method saves and restores the module itself, and no torch module is built).
-        takes: in which states it takes a model: weights in `float` (32 bits) or `half` precision, `packed` into
-            integers, or turned into the module of another `runtime`.
-        gives: in which state it leaves the model; None: as it was.
-        needs: the distributions it imports beyond those of the package itself.
-        extra: the package's extra that installs them.
-        devices: where the compressed model runs: `cpu`, `cuda`.
-        excludes: the families it can't serve, each with the reason.
-        revision: raised when the same options make another model than before, or it runs on other kernels, so that a
-            sweep measures it anew.
+        changes: `weights` (values or dtype, which still fit the architecture), `architecture` (`rebuild` repeats the
+            change on a model without weights), `storage` (the same, but the method writes and reads the weights
+            itself), or `runtime` (the method saves and restores the module itself, and no torch module is built).
+        takes: States of a model that it accepts: weights in `float` (32 bits) or `half` precision, `packed` into
+            integers, or converted to the module of another `runtime`.
+        gives: State of the compressed model; None: unchanged.
+        needs: Distributions it imports beyond those of the package itself.
+        extra: Extra of the package that installs them.
+        devices: Devices of the compressed model: `cpu`, `cuda`.
+        excludes: Families that it does not support, each with the reason.
+        revision: Increased when the same options make a different model than before, or it runs on other kernels, so
+            that sweeps measure it again.
     """
 
     changes: ClassVar[Literal["nothing", "weights", "architecture", "storage", "runtime"]]
@@ -423,82 +421,80 @@ class Method(ABC):
         """Compress the model, in place or not.
 
         Raises:
-            Unsupported: it does not apply, or would change nothing.
+            Unsupported: The method does not apply, or would change nothing.
         """
 
     def rebuild(self, model: Model, family: Family) -> Model:
-        """Redo on an unfilled model what `compress` did to its structure, so that the saved weights fit."""
+        """Repeat the structural changes of `compress` on a model without weights, so that the saved weights fit."""
         return model
 
     def save(self, model: Model, family: Family, folder: Path) -> None:
-        """Write the weights, or the module of another runtime (`changes` is `storage` or `runtime` only)."""
+        """Write the weights, or the module of another runtime (only if `changes` is `storage` or `runtime`)."""
         raise NotImplementedError
 
     def load(self, model: Model, family: Family, folder: Path) -> Model:
-        """Read back what `save` wrote (`changes` is `storage` or `runtime` only).
+        """Read the files of `save` (only if `changes` is `storage` or `runtime`).
 
-        `storage`: fill `model.module`, rebuilt and unfilled, and leave it on the CPU. `runtime`: put a module into the
-        model, which has none, on `model.device`.
+        `storage`: fill `model.module`, rebuilt without weights, and leave it on the CPU. `runtime`: set the missing
+        module of the model, on `model.device`.
         """
         raise NotImplementedError
 
     def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
-        """Write a saved model as others load it: its float folder.
+        """Export a saved model for other programs: its float folder.
 
-        A method of another runtime writes the files of that one. A method whose layers only this package knows writes a
-        format that others know instead, or keeps this, which refuses.
+        A method for another runtime writes that runtime's files. A method with layers of this package overrides this to
+        write a format that other programs know; otherwise it raises.
 
         Args:
-            saved: the model folder.
-            family: the model's.
-            portable: builds the model with its weights as they were saved, repacked for no machine.
-            folder: an empty one.
+            saved: The model folder.
+            family: The model's family.
+            portable: Builds the model with its weights as saved, not repacked for a machine.
+            folder: An empty folder.
 
         Raises:
-            Unsupported: no other program loads it.
+            Unsupported: No other program can load the model.
         """
         if self.changes in ("nothing", "weights"):
             return family.publish(saved, folder)
-        raise Unsupported("its layers are this package's own, and no other program knows them")
+        raise Unsupported("its layers belong to this package, and no other program knows them")
 
     def native_flavor(self, saved: Path, family: Family) -> NativeFlavor:
-        """Say which flavor of MLflow loads a saved model, beside this package's. Nothing is loaded here.
+        """Return the MLflow flavor that can load a saved model, besides this package's own. Load nothing.
 
         Args:
-            saved: the model folder.
-            family: the model's.
+            saved: The model folder.
+            family: The model's family.
 
         Raises:
-            Unsupported: none does from the files that are there, or only by running code.
+            Unsupported: No flavor can load these files without running code.
         """
         if self.changes in ("nothing", "weights"):
             return family.native_flavor(saved)
         if self.changes == "runtime":
             raise Unsupported("MLflow has no flavor for this runtime")
-        raise Unsupported("its layers are saved in a form of this package, which no flavor of MLflow knows")
+        raise Unsupported("its layers are saved in a format of this package that no MLflow flavor knows")
 
 
 @dataclass
 class Metric(ABC):
     """A number for quality.
 
-    The class carries all that others must know of the number: it is logged with each run, so no other file lists names
-    of metrics.
+    The class has all facts about the number. They are logged with each run, so no other file lists names of metrics.
 
     Attributes:
-        unit: `ratio`, `percent`, ...; empty where it has none.
-        greater_is_better: its direction, as in MLflow.
-        label: its name for people, by language (`en`, `ru`); without one its name in recipes stands.
-        scale: `share` (0 to 1), `hundred` (0 to 100), `error_rate` (errors per unit, 0 is perfect, above 1 is
-            possible) or `unbounded`: how much a loss in it is, as a part, follows from that. None: it does not say.
-        rank: which metric stands for a model's quality when several were measured: the smallest. The package's own are
-            below 1000.
-        spelling: how people write it in tables that are imported, a regular expression, whatever the case; without one
-            its name and its labels are known.
-        takes: what references and predictions are: `labels` (a prediction is a label, or labels ranked best first),
-            `texts`, `tags` (a list of them for each sample), `likelihoods` (a prediction maps `nll`, in nats, `tokens`,
-            `words` and `bytes` to their sums over the text), `boxes` (maps `boxes` [[x1, y1, x2, y2], ...], `labels`
-            and, of predictions, `scores`), or `anything`.
+        unit: `ratio`, `percent`, ...; empty if it has none.
+        greater_is_better: Its direction, as in MLflow.
+        label: Its name for people, by language (`en`, `ru`); the default is its name in recipes.
+        scale: `share` (0 to 1), `hundred` (0 to 100), `error_rate` (errors per unit, 0 is perfect, values above 1 are
+            possible) or `unbounded`. It defines the size of a relative loss. None: unknown.
+        rank: If several metrics were measured, the one with the smallest rank represents the model's quality. Those of
+            this package are below 1000.
+        spelling: Regular expression, ignoring case, for its name in imported tables. Default: its name and labels.
+        takes: Kind of references and predictions: `labels` (a prediction is a label, or labels ranked best first),
+            `texts`, `tags` (a list for each sample), `likelihoods` (a prediction maps `nll`, in nats, `tokens`, `words`
+            and `bytes` to their sums over the text), `boxes` (maps `boxes` [[x1, y1, x2, y2], ...], `labels` and, for
+            predictions, `scores`), or `anything`.
     """
 
     unit: ClassVar[str]
@@ -511,9 +507,9 @@ class Metric(ABC):
 
     @classmethod
     def class_facts(cls) -> MetricFacts:
-        """Return what the class says of its number. An option of the same name (`label`) is not a fact."""
-        options = {each.name for each in fields(cls)}
-        is_labelled = "label" not in options and isinstance(cls.label, Mapping)  # 0.1 left the name to the class
+        """Return the facts that the class declares. An option of the same name (`label`) is not a fact."""
+        options = {option.name for option in fields(cls)}
+        is_labelled = "label" not in options and isinstance(cls.label, Mapping)  # a class for 0.1 may use the name
         return MetricFacts(
             label=cls.label if is_labelled else {},
             scale=None if "scale" in options else cls.scale,
@@ -523,21 +519,21 @@ class Metric(ABC):
 
     @property
     def facts(self) -> MetricFacts:
-        """What is logged beside the number. Options that differ from their defaults stand in the label: `F1 micro`."""
-        own = type(self).class_facts()
-        given = [(each, getattr(self, each.name)) for each in fields(self) if each.init]
+        """The facts logged with the number. Options that differ from their defaults are in the label: `F1 micro`."""
+        facts = type(self).class_facts()
+        values = [(option, getattr(self, option.name)) for option in fields(self) if option.init]
         words = [
-            str(value) if isinstance(value, str) else f"{each.name}={value}"
-            for each, value in given
-            if each.default is not MISSING and value != each.default
+            str(value) if isinstance(value, str) else f"{option.name}={value}"
+            for option, value in values
+            if option.default is not MISSING and value != option.default
         ]
-        return replace(own, label={language: " ".join([text, *words]) for language, text in own.label.items()})
+        return replace(facts, label={language: " ".join([text, *words]) for language, text in facts.label.items()})
 
     @property
     def protocol(self) -> str:
-        """What the number is, in a line that is kept beside it: what it counts, and its options."""
+        """One line that is logged with the number: what it measures, and its options."""
         about = (inspect.getdoc(type(self)) or "").partition("\n")[0].rstrip(".")
-        options = ", ".join(f"{each.name}={getattr(self, each.name)}" for each in fields(self))
+        options = ", ".join(f"{option.name}={getattr(self, option.name)}" for option in fields(self))
         return f"{about} ({options})" if options else about
 
     @abstractmethod
@@ -545,35 +541,35 @@ class Metric(ABC):
         """Score all predictions at once.
 
         Raises:
-            ValueError: there are none, not as many predictions as references, or they make no number.
+            ValueError: There are none, their number differs from the references, or the score is undefined.
         """
 
 
 @dataclass
 class AdditiveMetric(Metric):
-    """A metric that is a function of sums over samples, and so has a bootstrap interval and can be paired.
+    """A metric that is a function of sums over samples, so that it has a bootstrap interval and can be paired.
 
-    Word error rate is one: edits over words, both summed over the utterances. Most are.
+    Most metrics are of this kind, for example word error rate: edits over words, both summed over the utterances.
 
     Attributes:
-        undefined: of which samples it is no number, and why, for a sentence.
+        undefined: For which samples it is undefined, and why, as part of a message.
     """
 
     undefined: ClassVar[str] = ""
 
     @abstractmethod
     def statistics(self, references: Sequence[Any], predictions: Sequence[Any]) -> Any:
-        """Return the numbers of each sample that are to be summed: an array [samples, statistics] of float64."""
+        """Return the numbers of each sample that are summed: an array [samples, statistics] of float64."""
 
     @abstractmethod
     def reduce(self, sums: Any) -> float:
-        """Make the metric from the sums over samples, an array [statistics]; NaN where they make no number."""
+        """Return the metric for the sums over samples, an array [statistics]; NaN if it is undefined."""
 
     def columns(self, references: Sequence[Any], predictions: Sequence[Any]) -> tuple[str, ...]:
-        """Name the statistics where samples decide which there are (some of each class), so that runs can be paired.
+        """Return names of the statistics if they depend on the samples (some for each class), to pair runs.
 
-        A run has 0 for what only the other has, and `reduce` takes the groups of columns in any order. Without names
-        they are the same for all samples.
+        A run has 0 for statistics that only the other run has, and `reduce` accepts the groups of columns in any order.
+        Without names, the statistics are the same for all samples.
         """
         return ()
 
@@ -588,37 +584,37 @@ class AdditiveMetric(Metric):
 
 
 def no_number(name: str, metric: Metric) -> str:
-    """Say that a metric makes no finite number of samples, and why where it says so itself."""
+    """Return a message that a metric is undefined for some samples, with the reason if the metric has one."""
     why = metric.undefined if isinstance(metric, AdditiveMetric) else ""
-    return f"{name} of these samples is no finite number" + (f": {why}" if why else "")
+    return f"{name} of these samples is not a finite number" + (f": {why}" if why else "")
 
 
 @dataclass
 class PooledMetric(Metric):
-    """A metric of things of which each sample has any number: it is made anew of drawn samples, for its interval.
+    """A metric of items, of which each sample has any number: its interval recomputes it for resampled samples.
 
-    Mean average precision is one: the boxes of all images are sorted together, and no sum over images gives it.
+    Mean average precision is an example: the boxes of all images are sorted together, so it is not a sum over images.
 
     Attributes:
-        pool: the name of the table of things; metrics of one pool share it, and the summary of drawn samples.
+        pool: Name of the table of items; metrics of one pool share it, and the summary of resampled samples.
     """
 
     pool: ClassVar[str]
 
     @abstractmethod
     def items(self, references: Sequence[Any], predictions: Sequence[Any]) -> Any:
-        """Return all things: an array [items, numbers] of float64 that begins with the index of the item's sample.
+        """Return all items: an array [items, numbers] of float64 whose first column is the index of the item's sample.
 
-        Each sample has one item at least.
+        Each sample has at least one item.
         """
 
     @abstractmethod
     def summarizer(self, items: Any) -> Callable[[Any], Any]:
-        """Return what summarises drawn samples, given how often each is drawn: integers [samples]."""
+        """Return a function that summarises resampled samples. Its argument is how often each is drawn: [samples]."""
 
     @abstractmethod
     def pick(self, summary: Any) -> float:
-        """Make the metric from a summary; NaN where it makes no number."""
+        """Return the metric for a summary; NaN if it is undefined."""
 
     def compute(self, references: Sequence[Any], predictions: Sequence[Any]) -> float:
         """Score all predictions at once (see `Metric.compute`)."""
@@ -629,27 +625,27 @@ class PooledMetric(Metric):
         summarize = self.summarizer(self.items(references, predictions))
         score = self.pick(summarize(np.ones(len(references), dtype=np.int64)))
         if not math.isfinite(score):
-            raise ValueError(f"{type(self).__name__} of these samples is no finite number")
+            raise ValueError(f"{type(self).__name__} of these samples is not a finite number")
         return score
 
 
 @dataclass
 class Renderer(ABC):
-    """A form that a comparison is written in.
+    """A file format for comparisons.
 
     Attributes:
-        suffix: the file suffix that chooses it, with its dot.
+        suffix: File suffix of the format, with its dot.
     """
 
     suffix: ClassVar[str]
 
     def check(self) -> None:
-        """Complain about what writing would lack, before a server is asked for anything.
+        """Check that everything for writing is available, before a server is contacted.
 
         Raises:
-            CompressError: a library is not installed; the message says how to install it.
+            CompressError: A library is not installed; the message says how to install it.
         """
 
     @abstractmethod
     def render(self, comparison: Comparison) -> bytes:
-        """Write the comparison out."""
+        """Return the content of the file."""

@@ -234,7 +234,7 @@ def test_what_is_no_number_is_told_with_its_sample() -> None:
     predictions = [{"nll": 1.0, "tokens": 1}, {"nll": float("nan"), "tokens": 1}]
     with pytest.raises(ValueError, match="perplexity: sample 1"):
         bootstrap.score(metrics("perplexity"), ["", ""], predictions, seed=0)
-    with pytest.raises(ValueError, match="no finite number"):
+    with pytest.raises(ValueError, match="not a finite number"):
         bootstrap.score(metrics("perplexity"), [""], [{"nll": 1.0, "tokens": 0}], seed=0)
     with pytest.raises(ValueError, match="2 references and 1 predictions"):
         bootstrap.score(metrics("accuracy"), [1, 2], [1], seed=0)

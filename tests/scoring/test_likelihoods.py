@@ -65,7 +65,7 @@ def test_what_makes_no_number_is_told(prediction: Any, told: str) -> None:
 @pytest.mark.parametrize("name", ["perplexity", "word_perplexity", "bits_per_byte"])
 def test_where_no_token_is_predicted_that_is_told(name: str) -> None:
     nothing = {"nll": 0.0, "tokens": 0, "words": 0, "bytes": 0}
-    with pytest.raises(ValueError, match="no finite number: no token is predicted"):
+    with pytest.raises(ValueError, match="not a finite number: no token is predicted"):
         registry.build("metrics", name).compute(["a"], [nothing])
     some = {"nll": 2.0, "tokens": 2, "words": 1, "bytes": 4}
     alone, both = (["ab"], [some]), (["a", "ab"], [nothing, some])
