@@ -1,4 +1,4 @@
-"""Layers of bitsandbytes that are filled from plain tensors, and say what they hold."""
+"""Layers of bitsandbytes that are filled from plain tensors and report their weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_eight_bits_are_filled_from_what_was_saved(bias: bool) -> None:
     inputs = torch.randn(5, 64)
     assert torch.equal(empty(inputs), made(inputs))
     assert made(inputs).shape == (5, 32)
-    assert sum(each.parameters for each in made.held_weights()) == 64 * 32 + (32 if bias else 0)
+    assert sum(part.parameters for part in made.held_weights()) == 64 * 32 + (32 if bias else 0)
     assert next(iter(made.held_weights())).tensor.dtype == torch.int8
 
 
@@ -38,7 +38,7 @@ def test_four_bits_are_filled_from_what_was_saved(bias: bool, double: bool) -> N
     empty.load_state_dict(made.state_dict())
     inputs = torch.randn(5, 64)
     assert torch.equal(empty.eval()(inputs), made(inputs))
-    assert sum(each.parameters for each in made.held_weights()) == 64 * 32 + (32 if bias else 0)
+    assert sum(part.parameters for part in made.held_weights()) == 64 * 32 + (32 if bias else 0)
     codes = next(iter(made.held_weights())).tensor
     assert codes.numel() * codes.element_size() == 64 * 32 / 2
 
@@ -46,7 +46,7 @@ def test_four_bits_are_filled_from_what_was_saved(bias: bool, double: bool) -> N
 def test_weights_of_another_shape_are_refused() -> None:
     made = Linear4bit.of(layer(), 64, False)
     other = Linear4bit(nn.Linear(64, 16), 64, False)
-    with pytest.raises(RuntimeError, match="is of another shape"):
+    with pytest.raises(RuntimeError, match="has another shape"):
         other.load_state_dict(made.state_dict())
     with pytest.raises(RuntimeError, match="Missing key"):
         other.load_state_dict({})

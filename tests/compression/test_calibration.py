@@ -12,15 +12,15 @@ from mlflow_compress.sockets import Model
 
 
 class Family:
-    """Calls the module on one batch of random vectors, or of those it is given."""
+    """A family that calls the module on one batch: the given one, or random vectors."""
 
     def __init__(self, batch: torch.Tensor | None = None) -> None:
-        self.given = batch
-        self.asked: tuple[int, int, int] | None = None
+        self.batch = batch
+        self.request: tuple[int, int, int] | None = None
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
-        self.asked = (count, seed, size)
-        return [torch.randn(size, 4) if self.given is None else self.given]
+        self.request = (count, seed, size)
+        return [torch.randn(size, 4) if self.batch is None else self.batch]
 
     def forward(self, model: Model, batch: Any) -> Any:
         return model.module(batch)
@@ -65,16 +65,16 @@ def test_layers_are_fitted_in_the_order_of_execution_to_what_they_will_be_fed() 
         assert torch.allclose(inputs.gram, rows.T @ rows / 3, atol=1e-5)
         assert torch.allclose(inputs.magnitude, rows.abs().mean(0), atol=1e-6)
         assert inputs.rows == 3
-    assert seen[1][1] is seen[2][1]  # the same inputs are summed up once
+    assert seen[1][1] is seen[2][1]  # equal inputs are summarised once
     assert torch.equal(new.first.weight, before * 2)
-    assert all(layer.weight is None for layer in (first, left, right, last))  # old weights are let go
-    assert torch.equal(first(batch), hidden)  # who still holds an old layer calls the new one
+    assert all(layer.weight is None for layer in (first, left, right, last))  # old weights are freed
+    assert torch.equal(first(batch), hidden)  # an old layer calls the new one
 
 
 def test_all_samples_are_one_batch() -> None:
     family, net = Family(), Net()
     fit(net, [net.first], family)
-    assert family.asked == (1, 5, 3)
+    assert family.request == (1, 5, 3)
 
 
 def test_the_pass_ends_with_the_last_layer() -> None:
@@ -114,16 +114,16 @@ def test_a_layer_that_is_never_called_is_told() -> None:
     net = Net()
     model, seen = fit(net, [net.first, net.unused], Family())
     assert seen[-1][1] is None
-    assert [each.code for each in model.cautions] == ["uncalibrated_layers"]
+    assert [caution.code for caution in model.cautions] == ["uncalibrated_layers"]
     assert "1 of 2 layers" in str(model.cautions[0])
 
 
 def test_torchs_own_transformer_layers_are_called_layer_by_layer() -> None:
     encoder = nn.TransformerEncoderLayer(4, 2, 4, batch_first=True).eval()
-    was = torch.backends.mha.get_fastpath_enabled()
+    before = torch.backends.mha.get_fastpath_enabled()
     _, seen = fit(encoder, [encoder.linear1, encoder.linear2], Family(torch.randn(3, 2, 4)))
     assert [inputs is None for _, inputs in seen] == [False, False]
-    assert torch.backends.mha.get_fastpath_enabled() is was
+    assert torch.backends.mha.get_fastpath_enabled() is before
 
 
 def test_a_pass_that_fails_leaves_the_layers_as_they_were() -> None:

@@ -1,4 +1,4 @@
-"""The shortest form on disk: lossless, as small as promised, and never read wrongly."""
+"""The smallest form on disk: lossless, of the promised size, and safe to read."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ def drawn(distinct: int, shape: tuple[int, ...], dtype: torch.dtype = torch.floa
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
 def test_few_values_take_the_bits_that_tell_them_apart(distinct: int, dtype: torch.dtype, tmp_path: Path) -> None:
     weight = drawn(distinct, (101, 103), dtype)
-    found = int(weight.unique().numel())  # bfloat16 has not 257 values there
+    values = int(weight.unique().numel())  # bfloat16 has fewer than 257 values there
     restored = round_trip(module_of(weight=weight), tmp_path)["weight"]
     assert restored.dtype == dtype
     assert torch.equal(restored, weight)
     with safe_open(tmp_path / compact.COMPACT, framework="pt") as file:
         names = set(file.keys())
-        if found <= 256:
-            bits = max(1, (found - 1).bit_length())
+        if values <= 256:
+            bits = max(1, (values - 1).bit_length())
             assert names == {"weight.codes", "weight.values"}
             assert file.get_tensor("weight.codes").nbytes == -(-weight.numel() * bits // 8)
-            assert file.get_tensor("weight.values").numel() == found
+            assert file.get_tensor("weight.values").numel() == values
         else:
             assert names == {"weight"}
 

@@ -1,4 +1,4 @@
-"""How much of a model a method reached: the count, its caution, and what each method's result runs on."""
+"""The share of a model that a method reached: the count, its caution, and each method's cautions about kernels."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ def test_each_step_of_a_chain_is_told() -> None:
 )
 def test_what_gains_no_time_says_so(name: str, code: str | None) -> None:
     family, model = tiny_model("causal_lm")
-    made = registry.build("methods", name).compress(model, family)
-    told = {"no_kernel", "stored_only", "dense_zeros"} & {caution.code for caution in made.cautions}
-    assert told == ({code} if code else set())
-    assert made.facts["reached"].startswith("reached ")
-    for caution in made.cautions:
+    compressed = registry.build("methods", name).compress(model, family)
+    codes = {"no_kernel", "stored_only", "dense_zeros"} & {caution.code for caution in compressed.cautions}
+    assert codes == ({code} if code else set())
+    assert compressed.facts["reached"].startswith("reached ")
+    for caution in compressed.cautions:
         assert set(caution.texts["short"]) >= {"en", "ru"}
 
 
@@ -76,14 +76,14 @@ def test_what_gains_no_time_says_so(name: str, code: str | None) -> None:
 def test_pruning_reaches_recurrent_layers_and_attention(scope: str) -> None:
     lstm, gru, attention, head = nn.LSTM(6, 8), nn.GRU(8, 8), nn.MultiheadAttention(8, 2), nn.Linear(8, 3)
     module = nn.ModuleList([lstm, gru, attention, head]).requires_grad_(False)
-    weights = [each for name, each in module.named_parameters() if "weight" in name]
-    total = sum(each.numel() for each in weights)
+    weights = [parameter for name, parameter in module.named_parameters() if "weight" in name]
+    total = sum(weight.numel() for weight in weights)
     model = Model(module)
     method = registry.build("methods", "prune_magnitude", {"amount": 0.5, "scope": scope})
     module = method.compress(model, registry.build("families", "python")).module
-    assert sum(int((each == 0).sum()) for each in weights) == total // 2
-    every = sum(each.numel() for each in module.parameters())
-    assert model.facts["reached"] == f"reached {total:,} of {every:,} weights"
-    with torch.no_grad():  # what the kernels read is what was pruned
+    assert sum(int((weight == 0).sum()) for weight in weights) == total // 2
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    assert model.facts["reached"] == f"reached {total:,} of {parameters:,} weights"
+    with torch.no_grad():  # the kernels read the pruned weights
         assert not lstm(torch.zeros(2, 1, 6))[0].isnan().any()
-    assert all(any(flat is each for each in weights) for flat in lstm._flat_weights[:2])
+    assert all(any(flat is weight for weight in weights) for flat in lstm._flat_weights[:2])

@@ -1,4 +1,4 @@
-"""Detectors of ultralytics, taken apart so that channels can be followed, and put together again."""
+"""Detectors of ultralytics: split so that channels can be followed, and joined again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from mlflow_compress.compression import detectors
 
 
 def detector() -> Any:
-
     family = registry.build("families", "yolo", {"image_size": 64})
     return family.load("yolo11n.pt", "random", Path(), 0).module
 
@@ -26,7 +25,7 @@ def test_a_detector_computes_the_same_after_it_was_taken_apart() -> None:
         before = module(images)[0]
         shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
         with detectors.separated(module) as apart:
-            halves = [each for each in module.modules() if isinstance(getattr(each, "cv1", None), nn.ModuleList)]
+            halves = [layer for layer in module.modules() if isinstance(getattr(layer, "cv1", None), nn.ModuleList)]
             assert len(halves) > 5
             assert all(isinstance(layer, nn.Conv2d) for layer in apart.fixed)
             outputs = apart.forward(module, [images])

@@ -1,4 +1,4 @@
-"""An exported graph is tried on other values, and on a batch of another size."""
+"""The check of an exported graph on other values and on a batch of another size."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlflow_compress.sockets import Graph
 
 
 class Net(nn.Module):
-    """Computes what a function of its layer and the inputs says."""
+    """A module that computes a function of its layer and the inputs."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ def test_positions_stay_each_once() -> None:
 
 
 def test_numbers_that_stand_for_infinity_are_infinite() -> None:
-    """Runtimes write masks of float32's least number as infinity, or the other way round."""
+    """Runtimes write masks of float32's smallest number as infinity, or infinity as that number."""
     graph = graph_of(lambda net, x: net.layer(x).masked_fill(x > 0.5, torch.finfo(torch.float32).min))
     call = graph_of(lambda net, x: net.layer(x).masked_fill(x > 0.5, float("-inf"))).module
     require_alike(graph, call, 1e-3)
@@ -148,11 +148,11 @@ def test_a_mask_hides_no_whole_row_unless_one_of_the_example_is_hidden(dtype: to
 
 def test_a_small_difference_may_be_rounding() -> None:
     graph = graph_of(lambda net, x: net.layer(x))
-    for factor, told in (
+    for factor, message in (
         (1.1, "by 10%: .* for the example, or its runtime rounds more here$"),
         (3, "for the example$"),
     ):
-        with pytest.raises(Unsupported, match=told):
+        with pytest.raises(Unsupported, match=message):
             require_alike(graph, lambda x, factor=factor: (graph.module(x)[0] * factor,), 1e-3)
 
 
@@ -173,7 +173,7 @@ def test_a_length_that_was_written_down_is_found() -> None:
         (lambda net, x: net.layer(x).masked_fill(x > 0.5, float("-inf")), {}),
         (lambda net, x: net.layer(x).argmax(-1), {}),
         (lambda net, x: net.layer(x).to(torch.complex64) * 1j, {}),
-        (lambda net, x: torch.log(x), {}),  # NaN where x is turned round
+        (lambda net, x: torch.log(x), {}),  # NaN for negated x
         (
             lambda net, ids: nn.functional.embedding(ids, net.layer.weight),
             {"ids": torch.tensor([[0, 1, 3], [2, 2, 0]])},

@@ -1,4 +1,4 @@
-"""What all exports share: any number of graphs, each calibrated on what it gets; what tracing freezes is found out."""
+"""Common part of the exports: any number of graphs, each calibrated on its real inputs; frozen paths are detected."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mlflow_compress.sockets import Family, Graph, Method, Model
 
 
 class Calls(dict[str, Callable[..., tuple[Any, ...]]]):
-    """Stands for a module of two graphs."""
+    """A stand-in for a module of two graphs."""
 
     def held_weights(self) -> Iterator[Any]:
         for call in self.values():
@@ -32,7 +32,7 @@ class Calls(dict[str, Callable[..., tuple[Any, ...]]]):
 
 @dataclass
 class Summing(Family):
-    """A family of two graphs; one is called many times in a timed call, and gets its own output."""
+    """A family of two graphs; one runs several times in a timed call on its own output."""
 
     timed = "two graphs"
 
@@ -81,7 +81,7 @@ class Unexportable(Summing):
 @pytest.mark.parametrize("chain", ["onnx", "openvino"])
 def test_all_parameters_are_counted_and_nothing_else(chain: str, tmp_path: Path) -> None:
     for (family, model), parameters in (((own(tmp_path)), PARAMETERS), (text(), None)):
-        parameters = parameters or sum(each.numel() for each in model.module.parameters())
+        parameters = parameters or sum(parameter.numel() for parameter in model.module.parameters())
         model = compress(chain, family, model)
         assert model.runtime == {"onnx": "onnxruntime", "openvino": "openvino"}[chain]
         numbers = size.in_memory(model.module)
@@ -131,7 +131,7 @@ def test_trained_weights_are_calibrated_on_as_many_samples_as_there_are(weights:
 
 
 def test_large_inputs_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exporting, "_MOST_BYTES", 3 * 8 * 4 * 20)  # of the three inputs of a call, 20 times
+    monkeypatch.setattr(exporting, "_MOST_BYTES", 3 * 8 * 4 * 20)  # 20 calls of three inputs
     family = Summing()
     model = family.load("", "random", Path(), 0)
     model.weights = "local"
@@ -195,7 +195,7 @@ def batch(size):
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_a_path_that_another_batch_of_the_users_takes_is_found(tmp_path: Path) -> None:
-    """All ids of a batch are equal, so that no other order of them shows it."""
+    """All ids of a batch are equal, so that another order does not show the path."""
     code = """
 import random
 import torch
@@ -240,7 +240,7 @@ def samples():
 
 @pytest.mark.parametrize("chain", ["onnx", "onnx_int8", "torchscript"])
 def test_inputs_by_name_reach_the_graph_in_its_own_order(chain: str, tmp_path: Path) -> None:
-    """What `batch()` gives is in another order than the parameters of `forward`, of the same shape and type."""
+    """`batch()` has another order than the parameters of `forward`, with the same shape and type."""
     family, model = own(tmp_path, TWO_TOWERS)
     batch = family.batch(model, 3, 5)
     assert list(batch) == ["ids", "mask"]
@@ -251,11 +251,11 @@ def test_inputs_by_name_reach_the_graph_in_its_own_order(chain: str, tmp_path: P
     labels = family.predict(model, inputs)
     model = compress(chain, family, model)
     allowed = 0.05 if "int8" in chain else 1e-5
-    given = {name: batch[name] for name in ("mask", "ids")}
-    for each in (batch, given, family.batch(model, 3, 5)):
-        got = family.run(model, each, lambda stage: None)
+    reordered = {name: batch[name] for name in ("mask", "ids")}
+    for inputs_by_name in (batch, reordered, family.batch(model, 3, 5)):
+        got = family.run(model, inputs_by_name, lambda stage: None)
         assert stored_weights.distance(got, want) < allowed
-    if "int8" not in chain:  # which may round two close scores to another order
+    if "int8" not in chain:  # int8 may swap two close scores
         assert family.predict(model, inputs) == labels
 
 
@@ -315,7 +315,7 @@ def batch(size):
     return torch.rand(size, 16)
 """
     model = compress("onnx", *own(tmp_path, code))
-    assert [each.message for each in model.cautions] == [
+    assert [caution.message for caution in model.cautions] == [
         "the exported graph holds 68 of the module's 6,868 weights: the exported call does not need the others"
     ]
 
@@ -323,7 +323,7 @@ def batch(size):
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("method", ["onnx", "openvino", "torchscript"])
 def test_what_an_image_is_divided_by_is_no_weight(method: str, tmp_path: Path) -> None:
-    """The same for all colours: only a parameter that is all of one value, too, can't be told from it."""
+    """The buffer is constant: only a constant parameter of the same value could be confused with it."""
     code = """
 import torch
 

@@ -1,4 +1,4 @@
-"""Packed layers give the same on a kernel as unpacked, and say on what they run."""
+"""Packed layers give the same on a kernel as unpacked, and report their kernel."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_kernel_multiplies_with_the_weight(
     rows: int, columns: int, group: int, bits: int, name: str, dtype: torch.dtype
 ) -> None:
     torch.manual_seed(0)
-    weight = torch.randn(rows, columns) + 0.3  # so that zero points are far from the middle
+    weight = torch.randn(rows, columns) + 0.3  # moves zero points away from the middle
     module = nn.Sequential(PackedLinear(Packed.of(weight, bits, group), torch.randn(rows).to(dtype)))
     few, many = torch.randn(2, columns).to(dtype), torch.randn(3, 40, columns).to(dtype)
     dense: Any = module[0].weight
@@ -44,17 +44,17 @@ def test_a_kernel_multiplies_with_the_weight(
     assert name in kernels_of(module)
     assert not bits_without_kernel(module)
     assert rounding(module, "cpu") == 0.04
-    for given, wanted in zip((few, many), expected, strict=True):
-        made = module(given)
-        assert made.dtype == dtype
-        assert made.shape == wanted.shape
-        assert distance(made.float().flatten(), wanted.float().flatten()) < 0.01
+    for inputs, target in zip((few, many), expected, strict=True):
+        outputs = module(inputs)
+        assert outputs.dtype == dtype
+        assert outputs.shape == target.shape
+        assert distance(outputs.float().flatten(), target.float().flatten()) < 0.01
     layer: Any = module[0]
     kernel = layer.packed.kernel
     for way in (kernel._packed, lambda flat: kernel._densely(flat, torch.float32)):
         assert distance(way(many.view(-1, columns)).float(), many.view(-1, columns).float() @ dense.T) < 0.01
     assert distance(layer.weight.float(), dense) < 0.01
-    assert sum(each.parameters for each in held(module)) == rows * columns + rows
+    assert sum(part.parameters for part in held(module)) == rows * columns + rows
 
 
 def test_groups_of_eight_bits_have_no_kernel() -> None:

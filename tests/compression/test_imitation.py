@@ -1,4 +1,4 @@
-"""Training a model to give another's outputs: the loss, the learning rate, and what is told."""
+"""Training a model to reproduce another's outputs: the loss, the learning rate, facts and cautions."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def test_random_inputs_are_told_and_few(tmp_path: Path) -> None:
 def test_the_loss_is_hintons(tmp_path: Path) -> None:
     family, model = own(tmp_path)
     student, teacher = torch.randn(2, 5, 4), torch.randn(2, 5, 4)
-    soft, wanted = (each.view(-1, 4).div(3).softmax(1) for each in (student, teacher))
-    expected = 9 * (wanted * (wanted / soft).log()).sum(1).mean()
+    soft, target = (scores.view(-1, 4).div(3).softmax(1) for scores in (student, teacher))
+    expected = 9 * (target * (target / soft).log()).sum(1).mean()
     torch.testing.assert_close(loss_of(family, model, student, teacher, Lesson(1, temperature=3)), expected)
     mean = ((student - teacher) ** 2).mean() / (teacher**2).mean()
     trees = {"a": student, "b": [teacher]}, {"a": teacher, "b": [teacher]}
     torch.testing.assert_close(loss_of(family, model, *trees, Lesson(1, loss="mse")), mean)
     scored = {"logits": student, "hidden": student.clone()}, {"logits": teacher, "hidden": teacher}
-    both = loss_of(family, model, *scored, Lesson(1, temperature=3))
-    torch.testing.assert_close(both, expected + mean)  # only the scores are probabilities
+    total = loss_of(family, model, *scored, Lesson(1, temperature=3))
+    torch.testing.assert_close(total, expected + mean)  # only the scores are probabilities
 
 
 def test_scores_are_learnt_from_scores_wherever_they_stand(tmp_path: Path) -> None:
@@ -50,12 +50,12 @@ def test_scores_are_learnt_from_scores_wherever_they_stand(tmp_path: Path) -> No
     pairs = imitation._paired(family, model, (student, teacher))
     assert [(one is scores, two is scores) for one, two in pairs.scores] == [(True, True)]
     assert [(one is states[1], two is states[1]) for one, two in pairs.others] == [(True, True)]
-    assert pairs.left_out == 4, "one of another shape, three that the student lacks"
+    assert pairs.left_out == 4, "one of another shape, three missing in the student"
     assert float(loss_of(family, model, student, teacher, Lesson(1))) == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("student", "told"),
+    ("student", "message"),
     [
         ({"hidden": torch.zeros(2, 8), "logits": torch.zeros(2, 9)}, "gives the scores in another shape"),
         (
@@ -65,10 +65,10 @@ def test_scores_are_learnt_from_scores_wherever_they_stand(tmp_path: Path) -> No
         ({"logits": torch.zeros(2, 9)}, "no output of the student has the shape of the original's"),
     ],
 )
-def test_scores_that_would_not_be_learnt_are_an_error(student: Any, told: str, tmp_path: Path) -> None:
+def test_scores_that_would_not_be_learnt_are_an_error(student: Any, message: str, tmp_path: Path) -> None:
     family, model = own(tmp_path)
     teacher = {"hidden": torch.ones(2, 8), "logits": torch.ones(2, 10)}
-    with pytest.raises(Unsupported, match=told):
+    with pytest.raises(Unsupported, match=message):
         imitation._paired(family, model, (student, teacher))
 
 
@@ -77,7 +77,7 @@ def test_outputs_of_which_nobody_knows_what_they_are_must_all_be_learnt(tmp_path
     student, teacher = ((torch.ones(2, 64), torch.ones(2, classes)) for classes in (9, 10))
     with pytest.raises(Unsupported, match=r"they may be the scores: .* output: NAME"):
         imitation._paired(family, model, (student, teacher))
-    boxes = [(torch.ones(found, 4), torch.ones(1)) for found in (3, 5)]  # as many as were found
+    boxes = [(torch.ones(count, 4), torch.ones(1)) for count in (3, 5)]  # a detector's number of boxes varies
     assert imitation._paired(family, model, (boxes[0], boxes[1])).left_out == 1
     family.output = 0  # type: ignore[attr-defined]
     assert imitation._paired(family, model, (student, teacher)).left_out == 1

@@ -21,7 +21,7 @@ class Model(nn.Module):
         self.reader = nn.Linear(4, 4)
         self.reader.weight = self.table
         self.head = nn.Linear(4, 10)
-        self.attention = nn.MultiheadAttention(4, 2)  # its linear layer is of another class: it is reached into
+        self.attention = nn.MultiheadAttention(4, 2)  # its linear layer has another class and is not called
 
     def get_output_embeddings(self) -> Any:
         return self.head
@@ -29,7 +29,7 @@ class Model(nn.Module):
 
 def test_layers_are_grouped_by_the_weight_they_share() -> None:
     model = Model()
-    groups = [set(each) for each in sharing(model)]
+    groups = [set(group) for group in sharing(model)]
     assert {model.first, model.twin} in groups
     assert {model.alone} in groups
     assert not any(model.reader in group for group in groups)  # the model itself holds that weight too

@@ -1,4 +1,4 @@
-"""Graphs in OpenVINO: written with their names and free axes, and told apart by what they are made of."""
+"""Graphs in OpenVINO: their names and free axes, and the detection of convolutional networks."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from mlflow_compress.networks.export_graphs import graph
 
 
 def written(module: nn.Module, example: torch.Tensor, folder: Path) -> Any:
-    made = graph(
+    exported = graph(
         lambda parts, x: (parts.module(x),),
         {"x": example},
         ["y"],
         {"x": {0: "batch"}, "y": {0: "batch"}},
         module=module,
     )
-    openvino_graphs.write(made, folder / "model.xml")
+    openvino_graphs.write(exported, folder / "model.xml")
     import openvino
 
     return openvino.Core().read_model(folder / "model.xml")
@@ -73,10 +73,10 @@ class GivingBack(nn.Module):
 
 
 def test_an_output_that_is_an_input_outlives_it(tmp_path: Path) -> None:
-    made = graph(lambda parts, x: parts.module(x), {"x": torch.ones(2, 4)}, ["y", "z"], {}, module=GivingBack())
-    openvino_graphs.write(made, tmp_path / "model.xml")
+    exported = graph(lambda parts, x: parts.module(x), {"x": torch.ones(2, 4)}, ["y", "z"], {}, module=GivingBack())
+    openvino_graphs.write(exported, tmp_path / "model.xml")
     call = openvino_graphs.Compiled(tmp_path / "model.xml", (), "f32")
-    given = torch.full((2, 4), 3.0)
-    back, doubled = call(given)
-    given.fill_(7.0)  # as memory that something else takes
-    assert (back.unique().tolist(), doubled.unique().tolist()) == ([3.0], [6.0])
+    inputs = torch.full((2, 4), 3.0)
+    returned, doubled = call(inputs)
+    inputs.fill_(7.0)  # as if the memory were reused
+    assert (returned.unique().tolist(), doubled.unique().tolist()) == ([3.0], [6.0])

@@ -38,8 +38,8 @@ def test_what_is_packed_is_unpacked(data: st.DataObject, bits: int) -> None:
 def test_packed_bytes_are_one_long_number(data: st.DataObject, bits: int) -> None:
     values = data.draw(st.lists(st.integers(0, 2**bits - 1), min_size=1, max_size=40))
     number = sum(value << bits * index for index, value in enumerate(values))
-    wanted = number.to_bytes(-(-len(values) * bits // 8), "little")
-    assert bytes(pack(torch.tensor(values, dtype=torch.uint8), bits).tolist()) == wanted
+    expected = number.to_bytes(-(-len(values) * bits // 8), "little")
+    assert bytes(pack(torch.tensor(values, dtype=torch.uint8), bits).tolist()) == expected
 
 
 @pytest.mark.parametrize("values", [[16], [-1], [3, 255]])
@@ -100,11 +100,11 @@ def test_packed_weights_are_counted_as_parameters_and_not_as_bytes() -> None:
     weight = torch.randn(8, 96)
     weight[:, :10] = 0
     module: Any = nn.Sequential(PackedLinear(Packed.of(weight, 3, 32), torch.ones(8)))
-    found = size.in_memory(module)
-    assert found["size/params"] == 8 * 96 + 8
-    assert found["size/params_nonzero"] == int(module[0].packed().count_nonzero()) + 8
-    assert found["size/params_nonzero"] < 8 * 86 + 8
-    assert found["size/weights_mib"] == (8 * 96 * 3 / 8 + 8 * 3 * (2 + 1) + 8 * 4) / MIB
+    sizes = size.in_memory(module)
+    assert sizes["size/params"] == 8 * 96 + 8
+    assert sizes["size/params_nonzero"] == int(module[0].packed().count_nonzero()) + 8
+    assert sizes["size/params_nonzero"] < 8 * 86 + 8
+    assert sizes["size/weights_mib"] == (8 * 96 * 3 / 8 + 8 * 3 * (2 + 1) + 8 * 4) / MIB
 
 
 def test_a_packed_linear_layer_is_a_linear_layer_of_the_rounded_weight() -> None:
@@ -168,8 +168,7 @@ def test_tied_layers_are_left_alone_or_packed_as_one() -> None:
     assert module.embedding.packed is module.head.packed
     assert torch.equal(module.embedding(ids), nearest(weight, 4, 32)[ids])
     assert torch.equal(module.embedding.weight, module.head.weight)
-    found = size.in_memory(module)
-    assert found["size/params"] == 50 * 64 + 64 * 64 + 64
+    assert size.in_memory(module)["size/params"] == 50 * 64 + 64 * 64 + 64
 
 
 def test_empty_layers_have_no_memory_and_take_what_was_saved() -> None:
@@ -198,7 +197,7 @@ def test_what_packing_would_not_make_smaller_is_left() -> None:
     module, count = pack_layers(
         nn.Sequential(nn.Embedding(8, 7), nn.Embedding(8, 8, max_norm=1.0)), 4, 128, (), embeddings=True, filled=True
     )
-    assert count == 0  # rows of half bytes; rows that change when they are looked up
+    assert count == 0  # rows of half bytes; rows that a lookup changes
 
 
 def test_the_same_layers_are_found_on_an_unfilled_model() -> None:

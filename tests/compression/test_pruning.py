@@ -1,4 +1,4 @@
-"""What pruning methods share: which layers are learned, what flows through them, which scores are largest."""
+"""Common part of the pruning methods: learned layers, their inputs and outputs, and masks of the largest scores."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_observers_see_each_call_and_are_taken_away_again(tmp_path: Path) -> Non
 
     with pytest.raises(RuntimeError, match="seen"):
         pruning.observe(model, family, [layer], 1, fail)
-    model.module(torch.rand(1, 8))  # the one that failed is gone too
+    model.module(torch.rand(1, 8))  # the hook that failed is removed too
 
 
 def test_inputs_lie_last() -> None:

@@ -1,4 +1,4 @@
-"""Scales of inputs are put where the model computes the same with them, and nowhere else."""
+"""Scales of inputs are folded only where the model computes the same with them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def shaken(model: Model) -> Model:
 
 
 def found(family: Any, model: Model) -> dict[str, tuple[str, ...]]:
-    """Return what the folds' consumers are, by their producers, by the last word of their names."""
+    """Return the consumers of each fold by its producer, as the last parts of their names."""
     names = {module: name.rpartition(".")[2] for name, module in model.module.named_modules()}
     before = {name: parameter.clone() for name, parameter in model.module.named_parameters()}
     folds = scale_folding.find(model, family, packable(model.module, 4, 32))
@@ -58,8 +58,8 @@ def test_a_norm_that_adds_one_to_its_weight_takes_no_scale() -> None:
 
 def test_a_norm_whose_outputs_are_used_elsewhere_takes_no_scale() -> None:
     family, model = tiny_model("text_classification", {"dim": 64, "hidden_dim": 128})  # norms after the sums
-    made = found(family, shaken(model))
-    assert made == {"v_lin": ("out_lin",), "pre_classifier": ("classifier",)}
+    folds = found(family, shaken(model))
+    assert folds == {"v_lin": ("out_lin",), "pre_classifier": ("classifier",)}
 
 
 class Net(nn.Module):
@@ -68,24 +68,24 @@ class Net(nn.Module):
         self.norm, self.first, self.between, self.last = nn.LayerNorm(64), nn.Linear(64, 64), between, nn.Linear(64, 8)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        made: torch.Tensor = self.last(self.between(self.first(self.norm(inputs))))
-        return made
+        outputs: torch.Tensor = self.last(self.between(self.first(self.norm(inputs))))
+        return outputs
 
 
 @pytest.mark.parametrize(("between", "is_folded"), [(nn.ReLU(), True), (nn.Identity(), True), (nn.GELU(), False)])
 def test_a_scale_passes_what_it_commutes_with(between: nn.Module, is_folded: bool) -> None:
     torch.manual_seed(0)
-    made = found(Vectors(), Model(Net(between).eval().requires_grad_(False)))
-    assert made == {"norm": ("first",), **({"first": ("last",)} if is_folded else {})}
+    folds = found(Vectors(), Model(Net(between).eval().requires_grad_(False)))
+    assert folds == {"norm": ("first",), **({"first": ("last",)} if is_folded else {})}
 
 
 def fitted(fields: dict[str, Any]) -> tuple[Family, Model, Model]:
-    made = []
+    models = []
     for _ in range(2):
         family, model = tiny_model("causal_lm", fields)
         shaken(model).module.model.layers[0].input_layernorm.weight.data[::16] *= 20
-        made.append(model)
-    return family, made[0], Awq(group_size=32, samples=4).compress(made[1], family)
+        models.append(model)
+    return family, models[0], Awq(group_size=32, samples=4).compress(models[1], family)
 
 
 def test_awq_computes_the_same_as_with_scales_at_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,14 +95,14 @@ def test_awq_computes_the_same_as_with_scales_at_each_call(monkeypatch: pytest.M
     assert len(packed) == 7
     assert not any(layer.scales_inputs for layer in packed)
     norm = plain.module.model.layers[0].input_layernorm.weight / model.module.model.layers[0].input_layernorm.weight
-    assert norm.max() > 1.2 * norm.min()  # it took a scale
+    assert norm.max() > 1.2 * norm.min()  # a scale was folded into it
     monkeypatch.setattr(scale_folding, "find", lambda *given: [])
     _, _, scaled = fitted(fields)
-    assert all(each.scales_inputs for each in scaled.module.modules() if isinstance(each, PackedLinear))
+    assert all(layer.scales_inputs for layer in scaled.module.modules() if isinstance(layer, PackedLinear))
     batch = family.batch(plain, 2, 3)
     with torch.inference_mode():
-        want, made, other = (stored_weights.flat(family.forward(each, batch)) for each in (plain, model, scaled))
-    assert stored_weights.distance(made, want) < 1.3 * stored_weights.distance(other, want) < 0.5
+        want, folded, unfolded = (stored_weights.flat(family.forward(one, batch)) for one in (plain, model, scaled))
+    assert stored_weights.distance(folded, want) < 1.3 * stored_weights.distance(unfolded, want) < 0.5
 
 
 def test_a_scale_goes_through_grouped_heads() -> None:

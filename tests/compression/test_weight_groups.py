@@ -20,28 +20,28 @@ from mlflow_compress.networks.stored_weights import distance, load_weights, save
 
 
 @given(st.integers(8, 300), st.integers(1, 2000))
-def test_groups_are_equally_long(asked: int, columns: int) -> None:
-    size = fitting(asked, columns)
+def test_groups_are_equally_long(requested: int, columns: int) -> None:
+    size = fitting(requested, columns)
     assert columns % size == 0
-    assert size <= asked or size == columns
-    if columns % asked == 0 or columns <= asked:
-        assert size == min(asked, columns)
+    assert size <= requested or size == columns
+    if columns % requested == 0 or columns <= requested:
+        assert size == min(requested, columns)
 
 
 @pytest.mark.parametrize(
-    ("asked", "columns", "size"),
+    ("requested", "columns", "size"),
     [
-        (128, 576, 64),  # SmolLM2: what kernels take comes before 96
+        (128, 576, 64),  # SmolLM2: a size of the kernels comes before 96
         (128, 1536, 128),
         (128, 200, 50),
-        (64, 100, 25),  # two groups of 50 would be taken for 64 and 36 of an earlier version
+        (64, 100, 25),  # two groups of 50 would be read as 64 and 36 of an earlier version
         (96, 576, 96),
         (100, 101, 101),  # only groups of 1 would divide it
         (128, 27, 27),
     ],
 )
-def test_the_largest_size_that_divides_is_taken(asked: int, columns: int, size: int) -> None:
-    assert fitting(asked, columns) == size
+def test_the_largest_size_that_divides_is_taken(requested: int, columns: int, size: int) -> None:
+    assert fitting(requested, columns) == size
 
 
 @pytest.mark.parametrize(("columns", "groups"), [(100, 2), (576, 9), (200, 4), (101, 2)])
@@ -74,7 +74,7 @@ def test_files_of_earlier_versions_keep_their_short_last_group(columns: int, gro
 def test_a_row_says_which_groups_its_layers_have(method: Int4WeightOnly | Gptq | Awq) -> None:
     family, model = tiny_model("text_classification")
     model = method.compress(model, family)
-    (caution,) = [each for each in model.cautions if each.code == "other_groups"]
+    (caution,) = [caution for caution in model.cautions if caution.code == "other_groups"]
     assert re.fullmatch(
         r"group_size=24 does not divide the inputs of \d+ layers: their groups are 8 of 32(, \d+ of \d+)*",
         caution.message,
@@ -84,5 +84,5 @@ def test_a_row_says_which_groups_its_layers_have(method: Int4WeightOnly | Gptq |
 def test_a_row_of_groups_as_asked_says_nothing() -> None:
     family, model = tiny_model("text_classification")
     model = Int4WeightOnly(group_size=16).compress(model, family)
-    assert not any(each.code == "other_groups" for each in model.cautions)
+    assert not any(caution.code == "other_groups" for caution in model.cautions)
     assert isinstance(model.module.classifier, PackedLinear | nn.Linear)

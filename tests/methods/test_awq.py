@@ -1,4 +1,4 @@
-"""AWQ: channels that are strong are scaled, others are not; great weights are cut off where that helps."""
+"""AWQ: only strong channels are scaled; large weights are clipped where this helps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlflow_compress.compression.calibration import Inputs
 from mlflow_compress.compression.packed_layers import PackedLinear
 from mlflow_compress.compression.packing import Packed
 from mlflow_compress.compression.weight_groups import nearest
-from mlflow_compress.methods.awq import best_scale, cut_off
+from mlflow_compress.methods.awq import best_scale, clipped
 from mlflow_compress.sockets import Model
 
 
@@ -26,8 +26,8 @@ def test_awq_errs_less_than_the_nearest_where_some_channels_are_strong() -> None
     weight, inputs = torch.randn(32, 96), with_outliers(4000, 96)
     scale = best_scale(weight, Inputs.of(inputs[:2000]), 4, 32, 20)
     assert set(scale.argsort()[-4:].tolist()) == {0, 24, 48, 72}
-    made = nearest(weight * scale, 4, 32) / scale
-    assert error(weight, made, inputs[2000:]) < 0.7 * error(weight, nearest(weight, 4, 32), inputs[2000:])
+    rounded = nearest(weight * scale, 4, 32) / scale
+    assert error(weight, rounded, inputs[2000:]) < 0.7 * error(weight, nearest(weight, 4, 32), inputs[2000:])
 
 
 def test_awq_scales_nothing_where_no_channel_is_stronger() -> None:
@@ -39,23 +39,23 @@ def test_awq_takes_the_scale_that_errs_least() -> None:
     torch.manual_seed(0)
     weight, rows = torch.randn(8, 48), with_outliers(500, 48)
     inputs = Inputs.of(rows)
-    found = best_scale(weight, inputs, 3, 16, 5)
+    best = best_scale(weight, inputs, 3, 16, 5)
     errors = {}
     for step in range(5):
         scale = inputs.magnitude ** (step / 5)
         scale = scale / (scale.max() * scale.min()).sqrt()
         errors[error(weight, nearest(weight * scale, 3, 16) / scale, rows)] = scale
-    assert torch.allclose(found, errors[min(errors)])
+    assert torch.allclose(best, errors[min(errors)])
 
 
 def heavy_tailed(rows: int, width: int) -> torch.Tensor:
-    return torch.randn(rows, width) ** 3  # few weights are great, and stretch their groups' grids
+    return torch.randn(rows, width) ** 3  # a few large weights stretch the grids of their groups
 
 
 def test_awq_cuts_off_where_the_outputs_of_a_group_change_least() -> None:
     torch.manual_seed(0)
     weight, rows = heavy_tailed(3, 24), with_outliers(200, 24)
-    made = cut_off(weight, Inputs.of(rows).gram, 3, 8)
+    result = clipped(weight, Inputs.of(rows).gram, 3, 8)
     for row in range(3):
         for start in (0, 8, 16):
             group, seen = weight[row, start : start + 8], rows[:, start : start + 8]
@@ -64,19 +64,19 @@ def test_awq_cuts_off_where_the_outputs_of_a_group_change_least() -> None:
                 most = float(group.abs().max()) * (1 - step / 20)
                 rounded = nearest(group[None].clamp(-most, most), 3, 8)[0]
                 errors[float((seen @ (rounded - group)).square().mean())] = group.clamp(-most, most)
-            assert torch.allclose(made[row, start : start + 8], errors[min(errors)])
+            assert torch.allclose(result[row, start : start + 8], errors[min(errors)])
 
 
 def test_awq_errs_less_where_it_cuts_off() -> None:
     torch.manual_seed(0)
     weight, inputs = torch.randn(64, 96), torch.randn(2000, 96)
-    made = nearest(cut_off(weight, Inputs.of(inputs[:1000]).gram, 2, 96), 2, 96)
-    assert error(weight, made, inputs[1000:]) < 0.85 * error(weight, nearest(weight, 2, 96), inputs[1000:])
+    rounded = nearest(clipped(weight, Inputs.of(inputs[:1000]).gram, 2, 96), 2, 96)
+    assert error(weight, rounded, inputs[1000:]) < 0.85 * error(weight, nearest(weight, 2, 96), inputs[1000:])
 
 
 @pytest.mark.parametrize("weight", [torch.zeros(2, 8), torch.arange(8.0).repeat(2, 1)])
 def test_awq_cuts_off_nothing_where_the_grid_fits(weight: torch.Tensor) -> None:
-    assert torch.equal(cut_off(weight, torch.eye(8), 3, 8), weight)
+    assert torch.equal(clipped(weight, torch.eye(8), 3, 8), weight)
 
 
 @pytest.mark.parametrize(("name", "is_cut"), [("up_proj", True), ("q_proj", False), ("key", False), ("Wqkv", False)])
@@ -88,9 +88,9 @@ def test_awq_cuts_off_nothing_of_queries_and_keys(name: str, is_cut: bool) -> No
     assert isinstance(layer, nn.Linear)
     layer.weight.data = heavy_tailed(16, 64)
     weight = layer.weight.detach().clone()
-    made = compressed(module, "awq", bits=3, group_size=32, samples=64).module[0]
-    whole = Packed.of(weight / made.input_scale, 3, 32)()
-    assert torch.equal(made.packed(), whole) is not is_cut
+    packed = compressed(module, "awq", bits=3, group_size=32, samples=64).module[0]
+    unclipped = Packed.of(weight / packed.input_scale, 3, 32)()
+    assert torch.equal(packed.packed(), unclipped) is not is_cut
 
 
 def test_awq_multiplies_inputs_by_what_weights_are_divided_by() -> None:

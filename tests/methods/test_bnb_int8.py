@@ -26,12 +26,12 @@ def test_llm_int8_keeps_outliers_in_floating_point() -> None:
     torch.manual_seed(0)
     inputs = torch.randn(5, 64)
     inputs[:, 3] = 200
-    found = {}
+    distances = {}
     for threshold in (0.0, 6.0):
         torch.manual_seed(1)
         module = stack(nn.Linear(64, 16))
         with torch.inference_mode():
             plain = module(inputs)
-            made = compressed(module, "bnb_int8", threshold=threshold).module
-            found[threshold] = stored_weights.distance(made(inputs), plain)
-    assert found[6.0] < found[0.0] / 2
+            quantised = compressed(module, "bnb_int8", threshold=threshold).module
+            distances[threshold] = stored_weights.distance(quantised(inputs), plain)
+    assert distances[6.0] < distances[0.0] / 2

@@ -1,4 +1,4 @@
-"""NF4 of bitsandbytes: its values, and saved as quantised."""
+"""NF4 of bitsandbytes: its values, and its saved codes."""
 
 from __future__ import annotations
 
@@ -25,22 +25,21 @@ def test_nf4_takes_the_nearest_of_its_16_values(double: bool) -> None:
     layer = compressed(module, "bnb_nf4", double=double).module[0]
     values = bitsandbytes.functional.get_4bit_type("nf4", device="cpu")
     largest = weight.abs().amax(1, keepdim=True)
-    wanted = values[(weight[..., None] / largest[..., None] - values).abs().argmin(-1)] * largest
-    made = bitsandbytes.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
-    assert torch.allclose(made, wanted, atol=0.01 if double else 1e-5)
-    found = size.in_memory(module)
-    assert found["size/params_nonzero"] == int(wanted.count_nonzero()) + 16
+    expected = values[(weight[..., None] / largest[..., None] - values).abs().argmin(-1)] * largest
+    unpacked = bitsandbytes.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+    assert torch.allclose(unpacked, expected, atol=0.01 if double else 1e-5)
+    assert size.in_memory(module)["size/params_nonzero"] == int(expected.count_nonzero()) + 16
 
 
 @pytest.fixture
 def packing_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have bitsandbytes take this CPU for one with AVX512-BF16, with a kernel that computes what that CPU's does."""
+    """Make bitsandbytes treat this CPU as one with AVX512-BF16, with a kernel that computes the same."""
     import bitsandbytes
     from bitsandbytes import functional
 
     unpacked = getattr(functional, "_convert_weight_packed_for_cpu_inverse", None)
     if unpacked is None:
-        pytest.skip("this bitsandbytes knows no CPU with AVX512-BF16")
+        pytest.skip("this bitsandbytes has no kernel for AVX512-BF16")
     multiply = bitsandbytes.matmul_4bit
 
     def kernel(inputs: Any, weight: Any, quant_state: Any, bias: Any = None) -> Any:

@@ -1,4 +1,4 @@
-"""What methods that calibrate do with the data there is: trained weights are never fitted to noise in silence."""
+"""Methods that calibrate: trained weights are never fitted to noise silently."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlflow_compress.sockets import Family, Model
 
 
 def trained(name: str, folder: Path, rows: int | None = None, limit: int | None = None, **options: Any) -> Any:
-    """Give a model whose weights pass for trained, after its samples were read, if there are any."""
+    """Return a model whose weights count as trained, after reading its samples if there are any."""
     family, model = tiny_model(name, **options)
     model.weights = "local"
     if rows is not None:
@@ -28,8 +28,8 @@ def trained(name: str, folder: Path, rows: int | None = None, limit: int | None 
 
 
 def compress(name: str, family: Family, model: Model, **options: Any) -> Model:
-    made: Model = registry.build("methods", name, options).compress(model, family)
-    return made
+    compressed: Model = registry.build("methods", name, options).compress(model, family)
+    return compressed
 
 
 @pytest.mark.parametrize("method", ["gptq", "awq", "wanda"])
@@ -49,13 +49,13 @@ def test_static_int8_that_is_scored_is_not_calibrated_on_random_inputs(method: s
 
 def test_where_nothing_is_scored_a_caution_says_what_it_is_worth(tmp_path: Path) -> None:
     family, model = trained("text_classification", tmp_path)
-    (caution,) = (each for each in compress("int8_static", family, model).cautions if "random" in each.code)
+    (caution,) = (caution for caution in compress("int8_static", family, model).cautions if "random" in caution.code)
     assert "limit=N" in caution.advice
 
 
 def test_what_a_limit_leaves_over_is_enough(tmp_path: Path) -> None:
     family, model = trained("text_classification", tmp_path, 20, 12)
-    assert "random_calibration" not in {each.code for each in compress("int8_static", family, model).cautions}
+    assert "random_calibration" not in {caution.code for caution in compress("int8_static", family, model).cautions}
 
 
 def test_ones_own_file_is_asked_for_training(tmp_path: Path) -> None:
@@ -72,25 +72,27 @@ def test_ones_own_file_is_asked_for_training(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", ["gptq", "wanda"])
 def test_the_timed_length_does_not_change_the_weights(method: str, tmp_path: Path) -> None:
-    made = []
+    states = []
     for prompt_tokens in (8, 32):
         family, model = trained("causal_lm", tmp_path, 60, 20, prompt_tokens=prompt_tokens)
-        made.append(compress(method, family, model).module.state_dict())
-    assert made[0].keys() == made[1].keys()
-    assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
+        states.append(compress(method, family, model).module.state_dict())
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 def test_few_tokens_are_told(tmp_path: Path) -> None:
-    for samples, is_told in ((8, True), (128, False)):
+    for samples, is_few in ((8, True), (128, False)):
         family, model = trained("causal_lm", tmp_path, 60, 20)
-        told = [each for each in compress("wanda", family, model, samples=samples).cautions if "few" in each.code]
-        assert bool(told) is is_told
-        if told:
-            assert "1,024 tokens, and 16,384" in told[0].message
+        cautions = [
+            caution for caution in compress("wanda", family, model, samples=samples).cautions if "few" in caution.code
+        ]
+        assert bool(cautions) is is_few
+        if cautions:
+            assert "1,024 tokens; at least 16,384" in cautions[0].message
 
 
 @pytest.mark.parametrize(
-    ("method", "options", "said"),
+    ("method", "options", "message"),
     [
         ("distill", {"keep": 0.5}, "10 training steps on random inputs"),
         ("prune_structured", {"amount": 0.5}, "not trained afterwards"),
@@ -98,15 +100,17 @@ def test_few_tokens_are_told(tmp_path: Path) -> None:
     ],
 )
 def test_a_smaller_model_that_nothing_taught_says_so(
-    method: str, options: dict[str, Any], said: str, tmp_path: Path
+    method: str, options: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     family, model = trained("text_classification", tmp_path, 20)
-    (caution,) = (each for each in compress(method, family, model, **options).cautions if each.code == "not_trained")
-    assert said in caution.message
+    (caution,) = (
+        caution for caution in compress(method, family, model, **options).cautions if caution.code == "not_trained"
+    )
+    assert message in caution.message
     assert "Provide inputs to train on" in caution.advice
 
 
 def test_one_that_data_taught_does_not(tmp_path: Path) -> None:
     family, model = trained("text_classification", tmp_path, 20, 10)
     made = compress("prune_structured", family, model, amount=0.5, steps=1)
-    assert "not_trained" not in {each.code for each in made.cautions}
+    assert "not_trained" not in {caution.code for caution in made.cautions}

@@ -1,4 +1,4 @@
-"""Weight sharing: what k-means gives, what stays zero, what the disk holds, and what training the values gains."""
+"""Weight sharing: k-means, preserved zeros, size on disk, and the gain of training the values."""
 
 from __future__ import annotations
 
@@ -93,9 +93,9 @@ def test_each_tensor_gets_its_own_few_values_and_biases_stay(dtype: torch.dtype)
 @pytest.mark.parametrize(("layers", "changed"), [("linear", 0), ("convolution", 1), ("embedding", 2)])
 def test_one_kind_of_layers_can_be_chosen(layers: str, changed: int) -> None:
     module: Any = nn.ModuleList([nn.Linear(30, 30), nn.Conv1d(30, 30, 1), nn.Embedding(30, 30)])
-    before = [each.weight.clone() for each in module]
+    before = [layer.weight.clone() for layer in module]
     compressed(module, layers=layers)
-    assert [not torch.equal(*pair) for pair in zip(before, [each.weight for each in module], strict=True)] == [
+    assert [not torch.equal(*pair) for pair in zip(before, [layer.weight for layer in module], strict=True)] == [
         index == changed for index in range(3)
     ]
 
@@ -133,7 +133,7 @@ def test_it_says_why_it_can_not() -> None:
         compressed(nn.Linear(50, 50), layers="embedding")
     with pytest.raises(Unsupported, match="no weight has more than 16 distinct values"):
         compressed(nn.Linear(4, 4))
-    with pytest.raises(Unsupported, match="trained in float32 only"):
+    with pytest.raises(Unsupported, match="trained only in float32"):
         compressed(nn.Linear(50, 50).half(), steps=1)
     for options in ("centroids=1", "centroids=257", "layers=some", "coding=lzma", "steps=-1"):
         with pytest.raises(RecipeError, match=options.partition("=")[0]):
@@ -142,7 +142,7 @@ def test_it_says_why_it_can_not() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Train the digits model once, and not into the user's cache."""
+    """Train the digits model once, outside of the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -172,16 +172,16 @@ def test_sixteen_centroids_take_a_seventh_of_the_disk(tmp_path: Path) -> None:
     bits = sum(value.numel() * 4 for value in weights)
     with safe_open(tmp_path / "clustered" / worker.MODEL_FOLDER / compact.COMPACT, framework="pt") as file:
         codes = [file.get_tensor(name) for name in file.keys() if name.endswith(".codes")]  # noqa: SIM118
-    assert sum(each.nbytes for each in codes) == bits // 8
+    assert sum(tensor.nbytes for tensor in codes) == bits // 8
     assert size.in_memory(model.module)["size/weights_mib"] == pytest.approx(71754 * 4 / 2**20)  # it runs dense
 
 
 def test_pruned_and_coded_takes_less_and_keeps_its_zeros(tmp_path: Path) -> None:
     pruned, before = digits("prune_magnitude:amount=0.6", tmp_path / "pruned")
-    both, after = digits("prune_magnitude:amount=0.6+cluster:coding=huffman", tmp_path / "both")
-    alone, _ = digits("cluster", tmp_path / "alone")
-    assert both["size/disk_mib"] < 0.75 * alone["size/disk_mib"]
-    assert both["accuracy"] > pruned["accuracy"] - 0.03
+    coded, after = digits("prune_magnitude:amount=0.6+cluster:coding=huffman", tmp_path / "coded")
+    clustered, _ = digits("cluster", tmp_path / "clustered")
+    assert coded["size/disk_mib"] < 0.75 * clustered["size/disk_mib"]
+    assert coded["accuracy"] > pruned["accuracy"] - 0.03
     for name, value in before.module.state_dict().items():
         assert (after.module.state_dict()[name][value == 0] == 0).all()
 

@@ -1,4 +1,4 @@
-"""What depends on the CPU's instructions gives the same numbers with fewer, as far as libraries let one choose."""
+"""Methods that depend on CPU instructions give the same numbers with fewer of them, where libraries allow a choice."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def model():
 def batch(size):
     return torch.rand(size, 3, 8, 8)
 """
-# prints by how much each method moves the outputs, and the instructions that torch takes
+# prints how much each method changes the outputs, and torch's CPU instructions
 SCRIPT = """
 import json, sys
 from pathlib import Path
@@ -74,7 +74,7 @@ def test_numbers_are_near_the_originals_whatever_the_cpu_has(instructions: str, 
 
 
 def test_openvinos_bfloat16_is_within_the_tolerance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is what `precision=default` takes on CPUs with AMX or AVX512-BF16."""
+    """`precision=default` uses it on CPUs with AMX or AVX512-BF16."""
     (tmp_path / "own.py").write_text(MODEL)
     family = registry.build("families", "python")
     model = family.load("own.py", "random", tmp_path, 0)

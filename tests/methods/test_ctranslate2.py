@@ -1,4 +1,4 @@
-"""CTranslate2: Whisper in a runtime whose loop over tokens is its own."""
+"""CTranslate2: Whisper in a runtime with its own decoding loop."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ print(json.dumps([made[0].sequences_ids[0], [name for name in sys.modules if nam
 
 
 def whisper(fields: dict[str, Any] | None = None, **settings: Any) -> tuple[Family, Model]:
-    """A tiny Whisper whose settings name the tokens that prompts are made of, as published ones do."""
+    """Return a tiny Whisper whose settings name the tokens of prompts, like published models."""
     architecture = {"decoder_start_token_id": START, "max_target_positions": 32, **(fields or {})}
     family, model = tiny_model("asr", architecture, new_tokens=6)
     torch.manual_seed(1)
-    for parameter in model.module.parameters():  # of equal ones the library keeps one
+    for parameter in model.module.parameters():  # the library stores equal tensors once
         parameter.data.add_(torch.randn(parameter.shape), alpha=0.3 if parameter.dim() > 1 else 0.01)
     generation = companions(model).generation
     for name, value in {"no_timestamps_token_id": LAST, "decoder_start_token_id": START, **settings}.items():
@@ -123,11 +123,11 @@ def test_predictions_end_where_torchs_do() -> None:
 @pytest.mark.parametrize(("kind", "arithmetic"), [("float32", "float32"), ("int8", "int8_float32")])
 def test_sizes_are_those_of_its_file(kind: str, arithmetic: str) -> None:
     family, model = whisper()
-    total = sum(each.numel() for each in model.module.parameters())
+    total = sum(parameter.numel() for parameter in model.module.parameters())
     model = compress(f"ctranslate2:type={kind}", family, model)
     assert model.facts["arithmetic"].startswith(arithmetic.split("_")[0])
     numbers = size.in_memory(model.module)
-    assert numbers["size/params"] - total in range(-200, 200)  # biases that are all zeros are made, or left out
+    assert numbers["size/params"] - total in range(-200, 200)  # zero biases are added or dropped
     file = Path(model.files.name) / "ctranslate2" / "model.bin" if model.files else Path()
     assert numbers["size/weights_mib"] * 2**20 == pytest.approx(file.stat().st_size, rel=0.1)
     if kind == "int8":
@@ -166,7 +166,7 @@ def test_what_it_does_not_know_is_refused() -> None:
         compress("ctranslate2", family, model)
     family, model = whisper()
     model = compress("ctranslate2", family, model)
-    with pytest.raises(Unsupported, match="generate with penalty_alpha"):
+    with pytest.raises(Unsupported, match="generate with the options penalty_alpha"):
         model.module.generate(torch.zeros(1, 80, 3000), max_new_tokens=2, penalty_alpha=0.6)
 
 
@@ -178,17 +178,17 @@ def test_a_file_with_lying_lengths_is_not_opened(tmp_path: Path) -> None:
     path = tmp_path / "model.bin"
     path.write_bytes(whole)
     read = ctranslate2_files.variables(path, "WhisperSpec")
-    some = next(each for each in read if each.name.endswith("linear_0/weight"))
-    assert some.read(path).shape == some.shape
-    length = some.start - 4  # of its elements
-    for lie in (
+    variable = next(each for each in read if each.name.endswith("linear_0/weight"))
+    assert variable.read(path).shape == variable.shape
+    length = variable.start - 4  # position of its number of elements
+    for content in (
         whole[:-40],
         whole + b"0",
         b"\x09" + whole[1:],
-        whole[:length] + b"\xff\xff\xff\x7f" + whole[some.start :],
+        whole[:length] + b"\xff\xff\xff\x7f" + whole[variable.start :],
         whole[:6] + b"Wisp" + whole[10:],
         b"",
     ):
-        path.write_bytes(lie)
+        path.write_bytes(content)
         with pytest.raises(WeightsError, match="can't be read as a CTranslate2 model"):
             ctranslate2_files.variables(path, "WhisperSpec")

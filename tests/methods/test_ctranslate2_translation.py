@@ -1,4 +1,4 @@
-"""CTranslate2: models that turn a text into another generate there what torch's do."""
+"""CTranslate2: text-to-text models generate the same texts as in torch."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ print(json.dumps([made[0].hypotheses[0], "torch" in sys.modules]))
 
 
 def translator(kind: str, **settings: Any) -> tuple[Family, Model]:
-    """A tiny model whose weights all differ, and whose generation settings are as given."""
+    """Return a tiny model with different weights everywhere and the given generation settings."""
     family = registry.build("families", "seq2seq", {**OPTIONS, "architecture": KINDS[kind]})
     model = family.load("tiny", "random", Path(), 0)
     torch.manual_seed(1)
@@ -120,7 +120,7 @@ def test_it_generates_what_torch_does(kind: str) -> None:
     torch.testing.assert_close(made.logits, want.logits, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(made.at_once, want.at_once, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(family.forward(model, batch), logits, atol=1e-3, rtol=1e-3)
-    if kind != "m2m_100":  # to it the end of the stand-in's texts is padding, which it has no position for
+    if kind != "m2m_100":  # its padding is the end token of the stand-in's texts, which has no position
         assert family.predict(model, TEXTS) == texts
 
 
@@ -180,7 +180,7 @@ def test_each_call_makes_as_many_tokens_as_asked_and_marks_each(settings: dict[s
 @pytest.mark.parametrize("kind", ["int8", "int8_float16", "float16", "int16"])
 def test_other_types_are_smaller_and_close(kind: str) -> None:
     family, model = translator("marian")
-    total = sum(each.numel() for each in {id(each): each for each in model.module.parameters()}.values())
+    total = sum(each.numel() for each in {id(parameter): parameter for parameter in model.module.parameters()}.values())
     batch = family.batch(model, 2, 5)
     with torch.inference_mode():
         logits = family.forward(model, batch)

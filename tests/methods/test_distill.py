@@ -1,4 +1,4 @@
-"""Distillation: the student is smaller, learns from the teacher alone, and comes back from its folder."""
+"""Distillation: the student is smaller, learns only from the teacher, and is restored from its folder."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ BERT = {"n_layers": 6, "n_heads": 4}
 
 def outputs(family: Family, model: Model, seed: int = 0) -> torch.Tensor:
     with torch.no_grad():
-        given: torch.Tensor = stored_weights.flat(family.forward(model, family.batch(model, 20, seed)))
-    return given
+        flat: torch.Tensor = stored_weights.flat(family.forward(model, family.batch(model, 20, seed)))
+    return flat
 
 
 def test_the_student_learns_and_can_be_repeated(tmp_path: Path) -> None:
     family, teacher = own(tmp_path)
     before = outputs(family, teacher)
-    told: list[tuple[int, int]] = []
-    teacher.progress = lambda done, total: told.append((done, total))
+    progress: list[tuple[int, int]] = []
+    teacher.progress = lambda done, total: progress.append((done, total))
     untrained = distilled(family, teacher, steps=0)
     student, twin = (distilled(family, teacher, steps=150) for _ in range(2))
-    probabilities = [outputs(family, each).view(-1, 4).softmax(1) for each in (teacher, untrained, student)]
-    distances = [float((each - probabilities[0]).norm()) for each in probabilities[1:]]
+    probabilities = [outputs(family, model).view(-1, 4).softmax(1) for model in (teacher, untrained, student)]
+    distances = [float((student - probabilities[0]).norm()) for student in probabilities[1:]]
     assert distances[1] < 0.3 * distances[0]
     assert torch.equal(outputs(family, student), outputs(family, twin))
     assert torch.equal(outputs(family, teacher), before)
     assert not student.module.training
     assert not any(each.requires_grad for each in (*student.module.parameters(), *teacher.module.parameters()))
-    assert told[:3] == [(1, 150), (2, 150), (3, 150)]
-    assert len(told) == 300
+    assert progress[:3] == [(1, 150), (2, 150), (3, 150)]
+    assert len(progress) == 300
     assert student.facts["student"] == "212 of 356 parameters"
     assert student.facts["training"].startswith("150 steps of 16 inputs, loss from ")
     assert student.cautions == []
@@ -89,7 +89,7 @@ def test_outputs_are_scores_only_where_the_family_tells(tmp_path: Path) -> None:
 def test_a_students_layers_are_the_teachers_and_spaced() -> None:
     family, teacher = tiny_model("text_classification", BERT, tokens=8)
     student = distilled(family, teacher, steps=0)
-    layers, originals = (each.module.distilbert.transformer.layer for each in (student, teacher))
+    layers, originals = (model.module.distilbert.transformer.layer for model in (student, teacher))
     assert len(originals) == 6
     for layer, index in zip(layers, (0, 2, 5), strict=True):
         for name, value in layer.state_dict().items():
@@ -101,7 +101,7 @@ def test_a_students_layers_are_the_teachers_and_spaced() -> None:
 def test_whispers_encoder_is_left_alone() -> None:
     family, teacher = tiny_model("asr", WHISPER)
     student = distilled(family, teacher, steps=2, batch_size=1, hidden=1.0)
-    ours, theirs = (each.module.model for each in (student, teacher))
+    ours, theirs = (model.module.model for model in (student, teacher))
     assert (len(ours.encoder.layers), len(ours.decoder.layers)) == (2, 2)
     assert all(torch.equal(mine, its) for mine, its in zip(ours.encoder.parameters(), theirs.encoder.parameters()))  # noqa: B905
     assert not torch.equal(ours.decoder.layers[0].fc1.weight, theirs.decoder.layers[0].fc1.weight)
@@ -110,23 +110,23 @@ def test_whispers_encoder_is_left_alone() -> None:
 
 def test_hidden_states_are_those_that_the_next_layer_got() -> None:
     states = [torch.full((1, 1), float(value)) for value in range(1, 8)]  # of a teacher with 6 layers
-    wanted = {"layers": states}
-    seen = {"layers": [states[0], states[2], states[5], states[6]]}  # the student has its layers 0, 2 and 5
-    assert float(distill._between(seen, wanted)) == 0
-    seen["layers"][2] = 2 * states[5]
-    assert float(distill._between(seen, wanted)) == pytest.approx(1 / 3)
+    targets = {"layers": states}
+    of_student = {"layers": [states[0], states[2], states[5], states[6]]}  # the student has layers 0, 2 and 5
+    assert float(distill._hidden_error(of_student, targets)) == 0
+    of_student["layers"][2] = 2 * states[5]
+    assert float(distill._hidden_error(of_student, targets)) == pytest.approx(1 / 3)
 
 
 def test_the_hidden_loss_is_learnt_from() -> None:
     family, teacher = tiny_model("text_classification", BERT, tokens=8)
-    found = []
+    errors = []
     for hidden in (0, 10):
         student = distilled(family, teacher, steps=30, batch_size=8, learning_rate=1e-3, hidden=hidden)
-        with transformer_layers.watched(student) as seen, transformer_layers.watched(teacher) as wanted:
+        with transformer_layers.watched(student) as states, transformer_layers.watched(teacher) as targets:
             outputs(family, student)
             outputs(family, teacher)
-        found.append(float(distill._between(seen, wanted)))
-    assert found[1] < 0.8 * found[0]
+        errors.append(float(distill._hidden_error(states, targets)))
+    assert errors[1] < 0.8 * errors[0]
 
 
 def test_what_has_no_smaller_student_is_told(tmp_path: Path) -> None:

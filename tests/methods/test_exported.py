@@ -1,4 +1,4 @@
-"""onnx, onnx_fp16, onnx_int8, openvino, openvino_int8: the numbers of the module, from files, in another runtime."""
+"""onnx, onnx_fp16, onnx_int8, openvino, openvino_int8: the module's numbers, from files, in another runtime."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_text_of_any_length_and_padding_gives_the_modules_numbers(chain: str) 
         batches.append({"input_ids": ids, "attention_mask": mask})
     want = [forward(family, model, batch) for batch in batches]
     model = compress(chain, family, model)
-    allowed = 0.02 if "default" in chain else 1e-3  # where the CPU has bfloat16, `default` takes it
+    allowed = 0.02 if "default" in chain else 1e-3  # `default` uses bfloat16 if the CPU has it
     for batch, each in zip(batches, want, strict=True):
         assert stored_weights.distance(forward(family, model, batch), each) < allowed
 
@@ -49,19 +49,19 @@ def test_int8_of_convolutions(chain: str, tmp_path: Path) -> None:
     model = compress(chain, family, model)
     assert stored_weights.distance(forward(family, model, batch), want) < 0.07
     held = list(stored_weights.held(model.module))
-    integers = sum(each.parameters for each in held if each.tensor.dtype == torch.int8)
-    assert integers in (WEIGHTS, WEIGHTS + 24)  # the shift, once it is in integers, is not told from a weight
-    assert sum(each.parameters for each in held) - PARAMETERS in (0, 24)
-    assert sum(each.tensor.nbytes for each in held) < 0.3 * 4 * PARAMETERS
+    integers = sum(part.parameters for part in held if part.tensor.dtype == torch.int8)
+    assert integers in (WEIGHTS, WEIGHTS + 24)  # a shift in integers can't be distinguished from a weight
+    assert sum(part.parameters for part in held) - PARAMETERS in (0, 24)
+    assert sum(part.tensor.nbytes for part in held) < 0.3 * 4 * PARAMETERS
     assert model.facts["reached"].endswith("weights")
     assert not model.cautions
 
 
 @pytest.mark.parametrize("chain", ["onnx_int8", "onnx_int8:mode=dynamic", "openvino_int8"])
 def test_int8_of_a_transformer_still_heeds_the_mask(chain: str) -> None:
-    """It is calibrated without padding, so that a quantised mask would let padding through."""
+    """Calibration has no padding, so that a quantised mask would not hide padding."""
     family, model = text()
-    total = sum(each.numel() for each in model.module.parameters())
+    total = sum(parameter.numel() for parameter in model.module.parameters())
     batch = {"input_ids": torch.randint(0, 300, (4, 12)), "attention_mask": torch.ones(4, 12, dtype=torch.long)}
     batch["attention_mask"][:, 6:] = 0
     other = {**batch, "input_ids": torch.cat([batch["input_ids"][:, :6], torch.randint(0, 300, (4, 6))], 1)}
@@ -69,18 +69,18 @@ def test_int8_of_a_transformer_still_heeds_the_mask(chain: str) -> None:
     model = compress(chain, family, model)
     got = forward(family, model, batch)
     assert stored_weights.distance(got, want) < 0.2
-    # Of activations, the ranges do see padding.
+    # the ranges of activations do depend on padding
     assert stored_weights.distance(forward(family, model, other), got) < 0.01
     numbers = size.in_memory(model.module)
     assert numbers["size/params"] == total
-    assert numbers["size/weights_mib"] < 0.4 * total * 4 / 2**20  # scales are many where rows are of 32
+    assert numbers["size/weights_mib"] < 0.4 * total * 4 / 2**20  # rows of 32 need many scales
 
 
 @pytest.mark.parametrize("chain", ["onnx", "onnx_fp16", "onnx_int8", "openvino", "openvino_int8"])
 def test_saved_and_restored(chain: str, tmp_path: Path) -> None:
     family, model = own(tmp_path)
     batch = family.batch(model, 5, 5)
-    plain = sum(each.nbytes for each in model.module.parameters())
+    plain = sum(parameter.nbytes for parameter in model.module.parameters())
     steps = parse_chain(chain)
     methods: list[Method] = model_folder.methods_of(steps)
     model = methods[0].compress(model, family)
@@ -110,7 +110,7 @@ def test_outputs_stay_while_they_are_held(runtime: str, tmp_path: Path) -> None:
         totals += call(totals[-1])
     for times, total in enumerate(totals):
         assert torch.equal(total, times * step.step.detach().expand(2, 8))
-    view = call(totals[-1])[0][1:, 2:4]  # of an output that itself is gone
+    view = call(totals[-1])[0][1:, 2:4]  # a view of a deleted output
     call(totals[0])
     assert torch.equal(view, torch.tensor([[10.0, 15.0]]))
 
@@ -197,7 +197,7 @@ def test_the_arithmetic_after_the_last_layers_is_found(runtime: str, tmp_path: P
 
 
 def test_restoring_needs_neither_the_code_nor_the_exporter(tmp_path: Path) -> None:
-    """What restores runs in a process of its own, without what only exporting takes."""
+    """Restoring runs in a separate process, without the packages that only exporting needs."""
     family, model = text()
     chain = parse_chain("onnx")
     methods = model_folder.methods_of(chain)

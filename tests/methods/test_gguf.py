@@ -68,7 +68,7 @@ print([name for name in sys.modules if name.split(".")[0] in ("mlflow_compress",
 
 
 def made(name: str, **options: Any) -> tuple[Model, Family]:
-    """Make a small model whose norms and biases all say something."""
+    """Return a small model whose norms and biases all have an effect."""
     family = registry.build(
         "families",
         "causal_lm",
@@ -112,7 +112,7 @@ def test_types(kind: str, most: float, bits: float, ids: Any) -> None:
     model, family = made("qwen2")
     with torch.no_grad():
         wanted = family.forward(model, ids)
-    count = sum(each.numel() for each in model.module.parameters())
+    count = sum(parameter.numel() for parameter in model.module.parameters())
     model = compressed(model, family, kind)
     assert moved(family.forward(model, ids), wanted) < most
     held = size.in_memory(model.module)
@@ -127,7 +127,7 @@ def test_llama_cpp_makes_all_types(kind: str, ids: Any) -> None:
     model, family = made("llama")
     model = compressed(model, family, kind)
     assert torch.isfinite(family.forward(model, ids)).all()
-    counts = [each.type for each in model.module.calls["model"].header.tensors]
+    counts = [tensor.type for tensor in model.module.calls["model"].header.tensors]
     assert kind.removesuffix("_m").removesuffix("_s") in counts
     assert size.in_memory(model.module)["size/params_nonzero"] > 0
 
@@ -139,7 +139,7 @@ def test_half_precision_is_taken_as_it_is(ids: Any) -> None:
         wanted = family.forward(model, ids).float()
     model = compressed(model, family, "bf16")
     assert moved(family.forward(model, ids), wanted) < 0.05
-    assert {each.type for each in model.module.calls["model"].header.tensors} == {"bf16", "f32"}
+    assert {tensor.type for tensor in model.module.calls["model"].header.tensors} == {"bf16", "f32"}
 
 
 def test_the_binding_alone_reads_the_saved_file(tmp_path: Path, ids: Any) -> None:
@@ -149,14 +149,14 @@ def test_the_binding_alone_reads_the_saved_file(tmp_path: Path, ids: Any) -> Non
     saved(model, family, "f32", tmp_path)
     np.save(tmp_path / "ids.npy", ids[0].numpy())
     command = [sys.executable, "-c", ALONE, *(str(tmp_path / name) for name in ("model.gguf", "ids.npy", "made.npy"))]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
-    assert json.loads(said.splitlines()[-1]) == []
-    found = np.load(tmp_path / "made.npy")
-    assert np.linalg.norm(found - wanted) / np.linalg.norm(wanted) < 0.01
+    output = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    assert json.loads(output.splitlines()[-1]) == []
+    logits = np.load(tmp_path / "made.npy")
+    assert np.linalg.norm(logits - wanted) / np.linalg.norm(wanted) < 0.01
 
 
 def saved(model: Model, family: Family, kind: str, folder: Path) -> Model:
-    """Compress a model and write its folder."""
+    """Compress a model and save its folder."""
     chain = parse_chain(f"gguf:type={kind}")
     methods = model_folder.methods_of(chain)
     model = methods[0].compress(model, family)
@@ -205,7 +205,7 @@ def test_memory_grows_while_a_text_is_generated(ids: Any) -> None:
     model = compressed(model, family, "f32")
     made_tokens = family.generate(model, ids[:1, :30], 420)
     assert made_tokens is not None
-    assert moved(made_tokens.logits, made_tokens.at_once) < 0.02  # the past was moved, not lost
+    assert moved(made_tokens.logits, made_tokens.at_once) < 0.02  # the past was moved and not lost
 
 
 def test_the_past_of_another_text_is_refused(ids: Any) -> None:
@@ -230,7 +230,7 @@ def test_perplexity_is_near() -> None:
 def test_a_window_that_llama_cpp_has_not_is_said() -> None:
     model, family = made("mistral")
     model.config.sliding_window = 16
-    codes = [each.code for each in compressed(model, family, "f32").cautions]
+    codes = [caution.code for caution in compressed(model, family, "f32").cautions]
     assert "gguf_sees_all" in codes
 
 
@@ -263,16 +263,18 @@ def bytes_of(pre: Any) -> Any:
 
 
 def pieces() -> Any:
-    """A tokenizer as LLaMA 2 and Mistral have it: pieces with spaces, and bytes for what is unknown."""
+    """Return a tokenizer like that of LLaMA 2 and Mistral: pieces with spaces, and bytes for unknown text."""
     steps = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
     trained = Tokenizer(models.BPE(unk_token="<unk>"))
     trained.normalizer = normalizers.Sequence(steps)
     special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     trainer = trainers.BpeTrainer(vocab_size=360, special_tokens=special)
     trained.train_from_iterator(["the little boat left the harbour at dawn, naive"] * 5, trainer)
-    told = json.loads(trained.to_str())["model"]
-    merges = [tuple(pair) for pair in told["merges"]]
-    tokenizer = Tokenizer(models.BPE(told["vocab"], merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    description = json.loads(trained.to_str())["model"]
+    merges = [tuple(pair) for pair in description["merges"]]
+    tokenizer = Tokenizer(
+        models.BPE(description["vocab"], merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True)
+    )
     tokenizer.normalizer = normalizers.Sequence(steps)
     tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
     return tokenizer
@@ -314,7 +316,7 @@ def test_a_tokenizer_that_llama_cpp_has_not_is_said() -> None:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A GGUF file as somebody else gives it: with a tokenizer, mostly in q8_0."""
+    """Return a GGUF file like a published one: with a tokenizer, mostly in q8_0."""
     model, _ = made("llama")
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=TOKENIZERS["gpt-2"](), bos_token="<s>", eos_token="</s>")
     assert write_gguf(model.module, model.config, tokenizer, tmp_path / "float.gguf", "f16") == ""

@@ -14,24 +14,24 @@ from mlflow_compress.sockets import Model
 
 
 def correlated(rows: int, width: int) -> torch.Tensor:
-    """Give vectors of which a few directions hold the most, as activations are."""
+    """Return vectors in which a few directions dominate, as in activations."""
     torch.manual_seed(1)
     return torch.randn(rows, width) @ Vectors(width).mix.T
 
 
 def plain_gptq(weight: torch.Tensor, gram: torch.Tensor, bits: int, group_size: int, damping: float) -> torch.Tensor:
-    """Algorithm 1 of the paper, one weight's error after the other, in double precision and without blocks."""
-    left = weight.double().clone()
+    """Round by algorithm 1 of the paper, column by column, in double precision and without blocks."""
+    remaining = weight.double().clone()
     hessian = gram.double() + torch.eye(len(gram)) * damping * gram.diagonal().double().mean()
     inverse = torch.linalg.inv(hessian)
-    result = torch.zeros_like(left)
-    for column in range(left.shape[1]):
+    result = torch.zeros_like(remaining)
+    for column in range(remaining.shape[1]):
         if column % group_size == 0:
-            grid = Grid.over(left[:, column : column + group_size].float(), bits)
-        result[:, column] = grid.decode(grid.encode(left[:, column, None].float()))[:, 0]
-        wrong = (left[:, column] - result[:, column]) / inverse[0, 0]
-        left[:, column + 1 :] -= wrong[:, None] * inverse[0, 1:]
-        # take the column out of the problem: Gaussian elimination of the inverse (equation 3)
+            grid = Grid.over(remaining[:, column : column + group_size].float(), bits)
+        result[:, column] = grid.decode(grid.encode(remaining[:, column, None].float()))[:, 0]
+        scaled_error = (remaining[:, column] - result[:, column]) / inverse[0, 0]
+        remaining[:, column + 1 :] -= scaled_error[:, None] * inverse[0, 1:]
+        # remove the column by Gaussian elimination of the inverse (equation 3)
         inverse = inverse[1:, 1:] - inverse[1:, :1] @ inverse[:1, 1:] / inverse[0, 0]
     return result.float()
 
@@ -41,11 +41,11 @@ def test_gptq_is_the_papers_algorithm(width: int, group_size: int) -> None:
     torch.manual_seed(0)
     weight, inputs = torch.randn(6, width), correlated(500, width)
     gram = inputs.T @ inputs / 500
-    mine = rounded(weight, gram, 4, group_size, 0.01)()
+    blocked = rounded(weight, gram, 4, group_size, 0.01)()
     plain = plain_gptq(weight, gram, 4, min(group_size, width), 0.01)
-    same = torch.isclose(mine, plain, rtol=0, atol=1e-5).float().mean()
-    assert same > 0.97  # a tie that falls to the other side moves its neighbours
-    assert error(weight, mine, inputs) == pytest.approx(error(weight, plain, inputs), rel=0.1)
+    same = torch.isclose(blocked, plain, rtol=0, atol=1e-5).float().mean()
+    assert same > 0.97  # a tie rounded the other way changes its neighbours
+    assert error(weight, blocked, inputs) == pytest.approx(error(weight, plain, inputs), rel=0.1)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
@@ -53,8 +53,8 @@ def test_gptq_errs_less_than_the_nearest_on_data_it_has_not_seen(bits: int) -> N
     torch.manual_seed(0)
     weight, inputs = torch.randn(32, 96), correlated(4000, 96)
     gram = inputs[:2000].T @ inputs[:2000] / 2000
-    made = rounded(weight, gram, bits, 32, 0.01)()
-    assert error(weight, made, inputs[2000:]) < 0.7 * error(weight, nearest(weight, bits, 32), inputs[2000:])
+    result = rounded(weight, gram, bits, 32, 0.01)()
+    assert error(weight, result, inputs[2000:]) < 0.7 * error(weight, nearest(weight, bits, 32), inputs[2000:])
 
 
 def test_gptq_rounds_to_the_nearest_where_inputs_have_nothing_to_do_with_each_other() -> None:
@@ -68,6 +68,6 @@ def test_gptq_does_not_take_few_inputs_for_a_rule() -> None:
     module = stack(nn.Linear(64, 64))
     weight, fresh = module[0].weight.detach().clone(), torch.randn(1000, 64)
     family = Vectors()
-    family.mix = torch.eye(64)  # nothing to be learnt
-    made = registry.build("methods", "gptq", {"samples": 16}).compress(Model(module), family).module
-    assert error(weight, made[0].packed(), fresh) < 1.3 * error(weight, nearest(weight, 4, 128), fresh)
+    family.mix = torch.eye(64)  # no correlations
+    compressed = registry.build("methods", "gptq", {"samples": 16}).compress(Model(module), family).module
+    assert error(weight, compressed[0].packed(), fresh) < 1.3 * error(weight, nearest(weight, 4, 128), fresh)

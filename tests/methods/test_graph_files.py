@@ -1,4 +1,4 @@
-"""ONNX Runtime and OpenVINO: a file for each graph, which gives the module's numbers, alone and after a restore."""
+"""ONNX Runtime and OpenVINO: one file per graph, which gives the module's numbers before and after saving."""
 
 from __future__ import annotations
 

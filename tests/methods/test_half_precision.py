@@ -1,4 +1,4 @@
-"""Half precision: every parameter in the other type, half of the bytes, nearly the same outputs."""
+"""Half precision: every parameter is cast, half of the bytes, nearly the same outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dynamic int8: a scale for each token, the head in float, recurrent layers too, and it is restored from its codes."""
+"""Dynamic int8: one scale per token, the head in float, recurrent layers too, and restoring from codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""torch.ao's dynamic int8: every linear layer is packed, nothing else is, and the packed layers are rebuilt empty."""
+"""torch.ao's dynamic int8: only linear layers are packed, and the packed layers are rebuilt empty."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_tied_head_that_is_held_twice_is_told() -> None:
     assert model.module.lm_head.weight is model.module.model.embed_tokens.weight
     rows, columns = model.module.lm_head.weight.shape
     made = Int8DynamicTorch().compress(model, family)
-    (caution,) = (each for each in made.cautions if each.code == "tied_held_twice")
+    (caution,) = (caution for caution in made.cautions if caution.code == "tied_held_twice")
     assert f"{rows * columns:,} more weights are stored" in caution.message
 
 

@@ -1,4 +1,4 @@
-"""Static int8: torch's own layers, with steps that the data ask for."""
+"""Static int8: torch's own layers, with calibrated steps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_static_int8_layers_are_those_of_torch() -> None:
     made = compressed(module, "int8_static", samples=4)
     kinds = [type(made.module[index].module) for index in (0, 2, 5)]
     assert kinds == [quantized.Linear, quantized.Conv1d, quantized.Linear]
-    assert {each.dtype for each in (made.module[0].module.weight(), made.module[2].module.weight())} == {torch.qint8}
+    assert {model.dtype for model in (made.module[0].module.weight(), made.module[2].module.weight())} == {torch.qint8}
     assert made.facts["layers"] == "3 of 3 linear and convolution layers"
     assert made.module[2].stride == (1,)
 

@@ -1,4 +1,4 @@
-"""Weights in int8: rounded to the nearest of each output channel."""
+"""Weights in int8: rounded to the nearest step of each output channel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Truncated SVD: the best approximation at its rank, the energy that was asked for, and a model that comes back."""
+"""Truncated SVD: the best approximation at its rank, the requested energy, and restoring."""
 
 from __future__ import annotations
 
@@ -86,14 +86,14 @@ def test_a_convolution_is_the_one_with_the_truncated_weight(convolution: Any, in
     rank = len(halves[0].weight)
     convolution.weight = nn.Parameter(truncated(weight.flatten(1), rank).view(weight.shape))
     torch.testing.assert_close(halves(given), convolution(given), rtol=1e-4, atol=1e-5)
-    assert halves.stride == convolution.stride  # callers ask for it
+    assert halves.stride == convolution.stride  # callers read it
 
 
 @pytest.mark.parametrize("energy", [0.3, 0.6, 0.9])
 def test_the_rank_is_the_least_that_keeps_the_energy(energy: float) -> None:
     torch.manual_seed(1)
     module: Any = nn.Sequential(nn.Linear(64, 128), nn.Conv2d(16, 32, 3))
-    for layer in module:  # singular values that fall off
+    for layer in module:  # decreasing singular values
         matrix = layer.weight.data.flatten(1)
         left, values, right = torch.linalg.svd(matrix, full_matrices=False)
         layer.weight.data = (left * 0.8 ** torch.arange(len(values)) @ right).view(layer.weight.shape)
@@ -132,12 +132,12 @@ def test_the_ratio_holds_over_all_layers_which_keep_equal_energy(ratio: float) -
 
 def test_it_gets_smaller_in_fact() -> None:
     model = split(nn.Sequential(nn.Linear(200, 300), nn.ReLU(), nn.Linear(300, 100)))
-    assert 0.49 * 90_000 < sum(each.numel() for each in model.module.parameters()) <= 0.5 * 90_000 + 400
+    assert 0.49 * 90_000 < sum(parameter.numel() for parameter in model.module.parameters()) <= 0.5 * 90_000 + 400
     assert model.facts["layers"] == "2 of 2 layers split, 50% of their weights left"
 
 
 def test_samples_keep_what_the_outputs_need(tmp_path: Path) -> None:
-    """Inputs that use few directions leave outputs of low rank, though the weights are not."""
+    """Inputs with few directions give outputs of low rank, although the weights have full rank."""
     (tmp_path / "own.py").write_text(
         "import torch\n"
         "def model():\n    torch.manual_seed(0)\n    return torch.nn.Sequential(torch.nn.Linear(64, 64))\n"
@@ -164,8 +164,8 @@ def test_halves_keep_the_dtype(dtype: torch.dtype, samples: int, tmp_path: Path)
     model = family.load("own.py", "auto", tmp_path, 0)
     model.module.to(dtype)
     registry.build("methods", "low_rank", {"samples": samples}).compress(model, family)
-    assert {each.dtype for each in model.module.parameters()} == {dtype}
-    assert not any(each.requires_grad for each in model.module.parameters())
+    assert {parameter.dtype for parameter in model.module.parameters()} == {dtype}
+    assert not any(parameter.requires_grad for parameter in model.module.parameters())
 
 
 def test_what_can_not_be_split_is_left_alone() -> None:

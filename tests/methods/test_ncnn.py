@@ -22,6 +22,6 @@ def test_ncnn_takes_networks_of_one_input_of_one_size(chain: str, bytes_each: in
     assert stored_weights.distance(forward(family, model, batch), want) < 1e-3
     numbers = size.in_memory(model.module)
     assert numbers["size/params"] == PARAMETERS
-    assert 0 <= numbers["size/weights_mib"] * 2**20 - PARAMETERS * bytes_each < 2_000  # marks, and what follows weights
+    assert 0 <= numbers["size/weights_mib"] * 2**20 - PARAMETERS * bytes_each < 2_000  # headers and padding
     with pytest.raises(Unsupported, match="one input of one size"):
         compress(chain, *text())

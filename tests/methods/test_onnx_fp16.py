@@ -14,7 +14,7 @@ def test_fp16_halves_the_bytes(tmp_path: Path) -> None:
     family, model = text()
     batch = family.batch(model, 3, 5)
     want = forward(family, model, batch)
-    total = sum(each.numel() for each in model.module.parameters())
+    total = sum(parameter.numel() for parameter in model.module.parameters())
     model = compress("onnx_fp16", family, model)
     assert stored_weights.distance(forward(family, model, batch), want) < 0.01
     numbers = size.in_memory(model.module)

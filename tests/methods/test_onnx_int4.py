@@ -39,7 +39,7 @@ print(json.dumps([name for name in sys.modules if name.split(".")[0] in ("mlflow
 
 
 def tied() -> tuple[Any, Any, Any]:
-    """A tied table: rows taken by ids, a product with another matrix, and a product with the table."""
+    """Return a model with a tied table: a lookup by ids, a product with another matrix, and one with the table."""
     generator = np.random.default_rng(0)
     table, matrix = (generator.normal(size=shape).astype(np.float32) for shape in ((40, 64), (64, 64)))
     nodes = [
@@ -76,11 +76,11 @@ def test_a_tied_table_is_held_once_where_both_are_quantised(
     ids = torch.tensor([[3, 39, 0], [1, 1, 20]])
     want = torch.from_numpy(table[ids.numpy()] @ matrix @ table.T)
     assert stored_weights.distance(session(ids)[0], want) < (0.2 if bits == 4 else 0.02)
-    kept = [each for each in held(session) if each.parameters]
-    assert sum(each.parameters for each in kept) == 4096 + 2560 * (1 if embeddings else 2)
-    codes = sum(each.tensor.nbytes for each in kept if each.tensor.dtype == torch.uint8)
+    kept = [part for part in held(session) if part.parameters]
+    assert sum(part.parameters for part in kept) == 4096 + 2560 * (1 if embeddings else 2)
+    codes = sum(part.tensor.nbytes for part in kept if part.tensor.dtype == torch.uint8)
     assert codes == (4096 + 2560) * bits // 8
-    assert all(0.8 * each.parameters < each.nonzero() <= each.parameters for each in kept)
+    assert all(0.8 * part.parameters < part.nonzero() <= part.parameters for part in kept)
 
 
 def test_zeros_are_counted_as_zeros(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_zeros_are_counted_as_zeros(tmp_path: Path) -> None:
     model.graph.initializer[1].CopyFrom(numpy_helper.from_array(matrix, "matrix"))
     onnx_blocks.quantise(model, Blocks(4, 16, True, 4), embeddings=False)
     onnx.save(model, str(tmp_path / "few.onnx"))
-    halved = [each for each in held(Session(tmp_path / "few.onnx", ())) if each.parameters == 4096]
+    halved = [part for part in held(Session(tmp_path / "few.onnx", ())) if part.parameters == 4096]
     assert len(halved) == 1
     assert 0.4 * 4096 < halved[0].nonzero() <= 0.5 * 4096
 
@@ -129,7 +129,7 @@ def test_a_language_model_generates_with_its_past(chain: str, allowed: float) ->
     family, model = tiny_model("causal_lm", WIDE)
     batch = family.batch(model, 2, 0)
     want = forward(family, model, batch)
-    total = sum(each.numel() for each in model.module.parameters())
+    total = sum(parameter.numel() for parameter in model.module.parameters())
     model = compress(chain, family, model)
     assert stored_weights.distance(forward(family, model, batch), want) < allowed
     for made in generation_check.generate(family, model):
@@ -187,16 +187,15 @@ def test_encoders_and_decoders(family_name: str, chain: str) -> None:
 def test_one_scale_for_all_activations_of_a_decoder_is_said(mode: str) -> None:
     family, model = tiny_model("causal_lm", WIDE)
     model = compress(f"onnx_int8:mode={mode},samples=2", family, model)
-    found = [each for each in model.cautions if each.code == "one_scale_for_all"]
-    assert len(found) == 1
-    assert "mode=weights" in found[0].advice
+    (caution,) = [caution for caution in model.cautions if caution.code == "one_scale_for_all"]
+    assert "mode=weights" in caution.advice
     assert "MatMulNBits" not in _operators(model)
 
 
 def test_a_classifier_keeps_ranges_found_at_each_call() -> None:
     model = compress("onnx_int8", *text())
     assert model.facts["activations"] == "ranges found at each call"
-    assert not [each for each in model.cautions if each.code == "one_scale_for_all"]
+    assert not [caution for caution in model.cautions if caution.code == "one_scale_for_all"]
 
 
 @pytest.mark.parametrize("chain", ["onnx", "onnx_int8", "onnx_int4"])
@@ -230,7 +229,7 @@ def test_onnx_runtime_alone_opens_the_file(chain: str, tmp_path: Path) -> None:
 
 
 def test_two_hundred_tokens_take_no_more_and_more_memory() -> None:
-    """Each output is the next call's input, and is freed with it; what is held on to stays as it was."""
+    """Each output is the next call's input and is freed with it; outputs still in use do not change."""
     import psutil
 
     family, model = tiny_model("causal_lm", WIDE)
@@ -248,7 +247,7 @@ def test_two_hundred_tokens_take_no_more_and_more_memory() -> None:
 
     with torch.inference_mode():
         first = continued(200)
-        copies = [each.clone() for each in first]
+        copies = [tensor.clone() for tensor in first]
         before = process.memory_info().rss
         for _ in range(5):
             continued(200)

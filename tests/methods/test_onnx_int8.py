@@ -17,12 +17,12 @@ def test_dynamic_int8_needs_matrix_products(tmp_path: Path) -> None:
         compress("onnx_int8:mode=dynamic", *own(tmp_path, code))
 
 
-@pytest.mark.parametrize(("is_convolutional", "said"), [(True, "from calibration"), (False, "at each call")])
-def test_convolutions_are_calibrated_and_products_are_not(is_convolutional: bool, said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("is_convolutional", "ranges"), [(True, "from calibration"), (False, "at each call")])
+def test_convolutions_are_calibrated_and_products_are_not(is_convolutional: bool, ranges: str, tmp_path: Path) -> None:
     layer, shape = ("Conv2d(3, 8, 3)", "3, 8, 8") if is_convolutional else ("Linear(64, 64)", "64")
     code = f"import torch\nmodel = lambda: torch.nn.{layer}\nbatch = lambda size: torch.rand(size, {shape})\n"
     model = compress("onnx_int8", *own(tmp_path, code))
-    assert model.facts["activations"].endswith(said)
+    assert model.facts["activations"].endswith(ranges)
 
 
 @pytest.mark.parametrize("grouped", ["onnx_int8:samples=2", "onnx_int8:samples=2,per_channel=false"])
@@ -44,4 +44,4 @@ def batch(size):
     want = forward(family, model, batch)
     model = compress(grouped, family, model)
     assert stored_weights.distance(forward(family, model, batch), want) < 0.1
-    assert sum(each.parameters for each in stored_weights.held(model.module)) == 432 + 16 + 256 + 16 + 576 + 4
+    assert sum(part.parameters for part in stored_weights.held(model.module)) == 432 + 16 + 256 + 16 + 576 + 4

@@ -1,4 +1,4 @@
-"""OpenVINO keeps a decoder's past: it generates what the module does, text after text, in any order of texts."""
+"""OpenVINO keeps a decoder's past: it generates the same as the module, for texts in any order."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ np.save(sys.argv[2], model(given)["logits"])
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Path]:
-    """Return a module, what runs it in OpenVINO, and the folder that was saved."""
+    """Return a module, its OpenVINO version, and the saved folder."""
     family, model = tiny_model("causal_lm")
     module = model.module
     method = Openvino()
@@ -58,7 +58,7 @@ def test_it_generates_what_the_module_does_text_after_text(pair: tuple[Any, Any,
     for seed, shape in enumerate([(1, 5), (2, 7), (1, 3)]):
         ids = torch.randint(5, 290, shape, generator=torch.Generator().manual_seed(seed))
         more = {"return_dict_in_generate": True, "output_logits": True}
-        want, got = (each.generate(**options(ids, **more)) for each in (module, exported))
+        want, got = (model.generate(**options(ids, **more)) for model in (module, exported))
         assert torch.equal(got.sequences, want.sequences)
         torch.testing.assert_close(torch.stack(got.logits), torch.stack(want.logits), rtol=0, atol=1e-5)
 
@@ -66,19 +66,19 @@ def test_it_generates_what_the_module_does_text_after_text(pair: tuple[Any, Any,
 def test_beams_change_places_in_the_state(pair: tuple[Any, Any, Path]) -> None:
     module, exported, _ = pair
     ids = torch.randint(5, 290, (2, 6), generator=torch.Generator().manual_seed(3))
-    found = [each.generate(**options(ids, num_beams=3)) for each in (module, exported)]
-    assert torch.equal(*found)
+    texts = [model.generate(**options(ids, num_beams=3)) for model in (module, exported)]
+    assert torch.equal(*texts)
 
 
 def test_a_long_text_is_scored_in_one_pass_between_tokens_of_another(pair: tuple[Any, Any, Path]) -> None:
     module, exported, _ = pair
     ids = torch.randint(5, 290, (1, 200), generator=torch.Generator().manual_seed(4))
-    begun = exported(ids[:, :4])
+    start = exported(ids[:, :4])
     with torch.inference_mode():
         want = module(ids).logits
     torch.testing.assert_close(exported(ids).logits, want, rtol=0, atol=1e-4)
-    gone_on = exported(ids[:, 4:6], **{cache_keyword(): begun[cache_keyword()]})
-    torch.testing.assert_close(gone_on.logits, want[:, 4:6], rtol=0, atol=1e-5)
+    continued = exported(ids[:, 4:6], **{cache_keyword(): start[cache_keyword()]})
+    torch.testing.assert_close(continued.logits, want[:, 4:6], rtol=0, atol=1e-5)
 
 
 def test_a_cropped_cache_crops_the_state(pair: tuple[Any, Any, Path]) -> None:
@@ -93,18 +93,18 @@ def test_a_cropped_cache_crops_the_state(pair: tuple[Any, Any, Path]) -> None:
 
 def test_a_text_whose_state_is_gone_is_refused(pair: tuple[Any, Any, Path]) -> None:
     _, exported, _ = pair
-    held = [exported(torch.tensor([[5, 6]])) for _ in range(5)]
+    texts = [exported(torch.tensor([[5, 6]])) for _ in range(5)]
     with pytest.raises(WorkerError, match="from its beginning"):
-        exported(torch.tensor([[7]]), **{cache_keyword(): held[0][cache_keyword()]})
-    exported(torch.tensor([[7]]), **{cache_keyword(): held[4][cache_keyword()]})
+        exported(torch.tensor([[7]]), **{cache_keyword(): texts[0][cache_keyword()]})
+    exported(torch.tensor([[7]]), **{cache_keyword(): texts[4][cache_keyword()]})
 
 
 def test_the_file_runs_in_openvino_alone(pair: tuple[Any, Any, Path], tmp_path: Path) -> None:
     import numpy as np
 
     module, _, folder = pair
-    given = [sys.executable, "-c", _ALONE, str(folder / "model.xml"), str(tmp_path / "logits.npy")]
-    subprocess.run(given, check=True, timeout=240)
+    command = [sys.executable, "-c", _ALONE, str(folder / "model.xml"), str(tmp_path / "logits.npy")]
+    subprocess.run(command, check=True, timeout=240)
     with torch.inference_mode():
         want = module(torch.tensor([[5, 6, 7]])).logits[:, -1:]
     torch.testing.assert_close(torch.from_numpy(np.load(tmp_path / "logits.npy")), want, rtol=0, atol=1e-5)
@@ -116,8 +116,8 @@ def test_an_original_in_bfloat16_keeps_its_16_bits() -> None:
     ids = torch.tensor([[5, 6, 7, 8]])
     with torch.inference_mode():
         want = family.forward(model, ids)
-    before = sum(each.tensor.nbytes for each in stored_weights.held(model.module))
+    before = sum(part.tensor.nbytes for part in stored_weights.held(model.module))
     model = Openvino().compress(model, family)
-    assert sum(each.tensor.nbytes for each in stored_weights.held(model.module)) <= before
-    assert {each.tensor.dtype for each in stored_weights.held(model.module)} == {torch.bfloat16}
+    assert sum(part.tensor.nbytes for part in stored_weights.held(model.module)) <= before
+    assert {part.tensor.dtype for part in stored_weights.held(model.module)} == {torch.bfloat16}
     assert stored_weights.distance(stored_weights.flat(family.forward(model, ids)), stored_weights.flat(want)) < 0.02

@@ -1,4 +1,4 @@
-"""OpenVINO's weights of 4 bits: counted, packed, and near the original's numbers."""
+"""OpenVINO's 4-bit weights: counted, packed, and near the original's numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
 
 
 def compressed(method: str, **options: Any) -> tuple[Any, float]:
-    """Return a compressed model, and how far its outputs moved."""
+    """Return a compressed model, and the change of its outputs."""
     family, model = tiny_model("causal_lm", architecture=_WIDER)
     with torch.inference_mode():
         want = stored_weights.flat(family.forward(model, _IDS))
@@ -41,9 +41,9 @@ def test_weights_have_4_bits_in_groups(options: dict[str, Any], groups: str) -> 
     assert groups in model.facts["bits"]
     assert "embeddings: 19,200 in 8 bits" in model.facts["bits"]
     held = list(stored_weights.held(model.module))
-    of_4_bits = [each for each in held if each.parameters and each.parameters == 2 * each.tensor.numel()]
-    assert sum(each.parameters for each in of_4_bits) == int(model.facts["bits"].split()[2].replace(",", ""))
-    assert all(0 < each.nonzero() <= each.parameters for each in of_4_bits)
+    of_4_bits = [part for part in held if part.parameters and part.parameters == 2 * part.tensor.numel()]
+    assert sum(part.parameters for part in of_4_bits) == int(model.facts["bits"].split()[2].replace(",", ""))
+    assert all(0 < part.nonzero() <= part.parameters for part in of_4_bits)
 
 
 def test_groups_too_small_and_models_without_such_matrices_are_refused() -> None:
@@ -60,4 +60,4 @@ def test_int8_of_a_decoder_leaves_activations_alone_unless_they_are_wanted() -> 
     assert 0 < moved < 0.02
     assert not model.cautions
     model, _ = compressed("openvino_int8", activations="static", samples=2)
-    assert "static_activations" in [each.code for each in model.cautions]
+    assert "static_activations" in [caution.code for caution in model.cautions]

@@ -1,4 +1,4 @@
-"""OpenVINO's int8 through NNCF: weights in integers, and near the original's numbers."""
+"""OpenVINO's int8 by NNCF: integer weights, and numbers near the original's."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def check(folder: Path) -> None:
     want = forward(family, model, batch)
     model = OpenvinoInt8(samples=8).compress(model, family)
     assert 0 < stored_weights.distance(forward(family, model, batch), want) < 0.1
-    integers = [each for each in stored_weights.held(model.module) if each.tensor.dtype == torch.int8]
-    assert sum(each.parameters for each in integers) >= WEIGHTS
+    integers = [part for part in stored_weights.held(model.module) if part.tensor.dtype == torch.int8]
+    assert sum(part.parameters for part in integers) >= WEIGHTS
     assert model.facts["reached"].endswith("weights")
 
 
 def test_weights_are_integers_and_the_numbers_near(tmp_path: Path) -> None:
-    alone(check, tmp_path)  # on CPUs with AMX its runtime was seen to end with a segmentation fault
+    alone(check, tmp_path)  # on CPUs with AMX its runtime ended with a segmentation fault
 
 
 def test_it_needs_a_sample_to_calibrate_on() -> None:

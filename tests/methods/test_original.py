@@ -1,4 +1,4 @@
-"""The original: nothing is changed, and nothing is said to be."""
+"""The original: nothing is changed or reported as changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two of each four weights, and the kernels for that."""
+"""2:4 sparsity and its kernels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_two_of_each_four_stay_and_they_are_the_largest(tmp_path: Path) -> None:
 
 def test_sparse_kernels_are_dense_without_a_gpu(tmp_path: Path) -> None:
     _, restored = saved("prune_2_4:kernels=sparse+fp16", tmp_path)
-    linear = [each for each in restored.model.module if isinstance(each, nn.Linear)]
+    linear = [layer for layer in restored.model.module if isinstance(layer, nn.Linear)]
     with torch.inference_mode():
         restored.family.forward(restored.model, restored.family.batch(restored.model, 2, 0))
     assert all(type(each.weight) is nn.Parameter for each in linear)
@@ -50,6 +50,6 @@ def test_sparse_kernels_give_the_same_on_a_gpu() -> None:
     torch.testing.assert_close(layer(inputs), dense, rtol=1e-2, atol=1e-2)
     assert isinstance(layer.weight, torch.sparse.SparseSemiStructuredTensor)
     torch.testing.assert_close(layer(inputs.transpose(0, 1)).transpose(0, 1), dense, rtol=1e-2, atol=1e-2)
-    found = size.in_memory(layer)
-    assert (found["size/params"], found["size/params_nonzero"]) == (128 * 256 + 128, int(weight.count_nonzero()) + 128)
-    assert 0.5 < found["size/weights_mib"] / ((128 * 256 + 128) * 2 / 2**20) < 0.65
+    sizes = size.in_memory(layer)
+    assert (sizes["size/params"], sizes["size/params_nonzero"]) == (128 * 256 + 128, int(weight.count_nonzero()) + 128)
+    assert 0.5 < sizes["size/weights_mib"] / ((128 * 256 + 128) * 2 / 2**20) < 0.65

@@ -1,4 +1,4 @@
-"""Magnitude pruning: which weights it takes, and how their zeros are stored."""
+"""Magnitude pruning: which weights are pruned, and how their zeros are stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Structured pruning: what goes is the least important, the rest is as it was, and what is saved is smaller."""
+"""Structured pruning: the least important parts are removed, the rest is unchanged, and the saved model is smaller."""
 
 from __future__ import annotations
 
@@ -106,8 +106,8 @@ def language_model() -> tuple[Family, Model]:
 
 def outputs(family: Family, model: Model) -> torch.Tensor:
     with torch.no_grad():
-        given: torch.Tensor = stored_weights.flat(family.forward(model, family.batch(model, 2, 0)))
-    return given
+        flat: torch.Tensor = stored_weights.flat(family.forward(model, family.batch(model, 2, 0)))
+    return flat
 
 
 def compressed(family: Family, model: Model, chain: str) -> tuple[Model, list[Any]]:
@@ -130,7 +130,7 @@ def restored(name: str, family: Family, model: Model, chain: str, folder: Path) 
 def test_the_channels_with_the_greatest_norm_stay_as_they_were(folder: Path, norm: str, kept: list[int]) -> None:
     family, model = loaded(folder)
     first, last = nn.Linear(3, 4), nn.Linear(4, 2)
-    with torch.no_grad():  # l1 of what goes with each: 3.9, 3.5, 1.2, 9; squared l2: 3.05, 6.25, 0.54, 27
+    with torch.no_grad():  # l1 of each channel's weights: 3.9, 3.5, 1.2, 9; squared l2: 3.05, 6.25, 0.54, 27
         first.weight[:] = torch.tensor([[1, 1, 0.9], [2.5, 0, 0], [0.3, -0.3, 0], [3, -3, 0]])
         last.weight[:] = torch.tensor([[0.5, 0, 0.6, 3], [-0.5, 1, 0, 0]])
     weights = [first.weight.clone(), first.bias.clone(), last.weight.clone(), last.bias.clone()]
@@ -162,7 +162,7 @@ def test_channels_without_weight_are_not_missed_through_sums_norms_and_groups(fo
     assert widths == [5, 5, 5, 5]
     assert module.last.weight.shape == (5, 80)
     assert module.first.in_channels == 3
-    count = sum(each.numel() for each in module.parameters())
+    count = sum(parameter.numel() for parameter in module.parameters())
     assert count == (27 + 1) * 5 + (45 + 1) * 5 + 10 + (9 + 1) * 5 + 405
     assert f"{count:,} of " in model.facts["kept"]
 
@@ -172,62 +172,62 @@ def test_channels_without_weight_are_not_missed_through_sums_norms_and_groups(fo
 )
 def test_a_pruned_module_is_restored_smaller(chain: str, folder: Path) -> None:
     family, model = loaded(folder)
-    whole = sum(each.numel() for each in model.module.parameters())
+    whole = sum(parameter.numel() for parameter in model.module.parameters())
     model, _ = compressed(family, model, chain)
-    count = sum(each.numel() for each in model.module.parameters())
+    count = sum(parameter.numel() for parameter in model.module.parameters())
     again = restored("python", family, model, chain, folder)
     assert torch.equal(outputs(again.family, again.model), outputs(family, model))
-    assert count == sum(each.numel() for each in again.model.module.parameters()) < 0.6 * whole
-    held = sum(each.numel() * each.element_size() for each in model.module.state_dict().values())
+    assert count == sum(parameter.numel() for parameter in again.model.module.parameters()) < 0.6 * whole
+    held = sum(tensor.numel() * tensor.element_size() for tensor in model.module.state_dict().values())
     assert held <= (folder / "saved" / "model.safetensors").stat().st_size < held + 3000
 
 
 def test_a_detector_without_half_of_its_channels_is_the_same(tmp_path: Path) -> None:
     family = registry.build("families", "yolo", {"image_size": 64})
     model = family.load("yolo11n.pt", "random", tmp_path, 0)
-    inside = [each for part in model.module.modules() if hasattr(part, "attn") for each in part.modules()]
+    inside = [layer for part in model.module.modules() if hasattr(part, "attn") for layer in part.modules()]
     head = model.module.model[-1]
     ends = [branch[-1] for branches in (head.cv2, head.cv3) for branch in branches]
-    attention = next(each for each in model.module.modules() if type(each).__name__ == "C2PSA")
+    attention = next(layer for layer in model.module.modules() if type(layer).__name__ == "C2PSA")
     kept = {*inside, *ends, head.dfl.conv, attention.cv1.conv}
-    halves = {each.cv1.conv for each in model.module.modules() if type(each).__name__ == "C3k2"}
+    halves = {layer.cv1.conv for layer in model.module.modules() if type(layer).__name__ == "C3k2"}
     with torch.no_grad():
         for each in model.module.modules():
             if isinstance(each, nn.Conv2d) and each not in kept:
-                each.weight *= 5  # else the outputs do not depend on the image
+                each.weight *= 5  # otherwise the outputs do not depend on the image
                 width = each.out_channels // (2 if each in halves else 1)
                 for start in range(0, each.out_channels, width):
                     for part in each.parameters():
                         part[start : start + width // 2] = 0
     images = [torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
     with torch.inference_mode():
-        before = [family.run(model, each, lambda stage: None) for each in images]
+        before = [family.run(model, image, lambda stage: None) for image in images]
     model, _ = compressed(family, model, "prune_structured")
     with torch.inference_mode():
-        after = [family.run(model, each, lambda stage: None) for each in images]
+        after = [family.run(model, image, lambda stage: None) for image in images]
     assert (before[0] - before[1]).norm() > 1e-3 * before[0].norm()
     for mine, theirs in zip(after, before, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
-    assert sum(each.numel() for each in model.module.parameters()) < 0.31 * 2_616_248
+    assert sum(parameter.numel() for parameter in model.module.parameters()) < 0.31 * 2_616_248
     again = restored("yolo", family, model, "prune_structured", tmp_path)
     assert torch.equal(outputs(again.family, again.model), outputs(family, model))
 
 
 def test_training_afterwards_brings_it_nearer_to_the_original_and_can_be_repeated(folder: Path) -> None:
-    found = []
+    distances = []
     for steps in (0, 60, 60):
         family, model = loaded(folder)
         code: Any = model.data_as(OwnCode).code
         code.training = lambda: torch.rand(200, 3, 4, 4, generator=torch.Generator().manual_seed(5))
         before = outputs(family, model)
-        told: list[tuple[int, int]] = []
-        model.progress = lambda done, total, told=told: told.append((done, total))  # type: ignore[misc]
+        progress: list[tuple[int, int]] = []
+        model.progress = lambda done, total, progress=progress: progress.append((done, total))  # type: ignore[misc]
         model, _ = compressed(family, model, f"prune_structured:loss=mse,steps={steps}")
-        found.append(stored_weights.distance(outputs(family, model), before))
-        assert len(told) == steps
+        distances.append(stored_weights.distance(outputs(family, model), before))
+        assert len(progress) == steps
         assert not model.module.training
         assert not any(parameter.requires_grad for parameter in model.module.parameters())
-    assert found[1] == found[2] < 0.5 * found[0]
+    assert distances[1] == distances[2] < 0.5 * distances[0]
     assert "60 steps of 16 inputs" in model.facts["training"]
     assert not model.cautions
 
@@ -255,7 +255,7 @@ def test_a_pruned_transformer_comes_back_from_its_config(
     torch.testing.assert_close(outputs(again.family, again.model), outputs(family, model))
     config = json.loads((tmp_path / "saved" / "config.json").read_text())
     assert (config["num_hidden_layers"], config["intermediate_size"]) == (2, 16)
-    if model_type == "llama":  # says the size of a head itself, so that other heads can be fewer
+    if model_type == "llama":  # its config has the size of a head, so that the number of heads can change
         assert (config["num_attention_heads"], config["num_key_value_heads"]) == (2, 1)
         assert "kept_heads" not in config
     else:
@@ -278,8 +278,8 @@ def test_the_layer_that_changes_least_goes() -> None:
 @pytest.mark.parametrize(
     ("function", "options", "reason"),
     [
-        ("one", "", "leaves all channels"),
-        ("model", "amount=0.01", "leaves all channels"),
+        ("one", "", "removes no channels"),
+        ("model", "amount=0.01", "removes no channels"),
         ("numbers", "", "can't be followed|can't run|would change the shape"),
         ("circular", "", "their dependencies form a cycle, as with circular padding"),
         ("model", "what=heads", "not a transformers model"),
@@ -299,17 +299,17 @@ def test_a_head_stays_tied_to_its_embedding_and_the_layers_between_are_pruned(fo
     family, model = loaded(folder, function="tied")
     code: Any = model.data_as(OwnCode).code
     code.batch = lambda size: torch.randint(0, 20, (size, 5))
-    made, _ = compressed(family, model, "prune_structured:steps=0")
-    assert made.module.head.weight is made.module.embedding.weight
-    assert made.module.embedding.weight.shape == (20, 8)
-    assert made.module.up.weight.shape == (16, 8)
+    pruned, _ = compressed(family, model, "prune_structured:steps=0")
+    assert pruned.module.head.weight is pruned.module.embedding.weight
+    assert pruned.module.embedding.weight.shape == (20, 8)
+    assert pruned.module.up.weight.shape == (16, 8)
 
 
 def test_a_batch_of_one_is_trained_on_with_the_statistics_that_are_there(folder: Path) -> None:
-    made, _ = compressed(*loaded_normed(folder), "prune_structured:steps=3,batch_size=1")
-    assert torch.equal(made.module[1].running_var, torch.ones(4))
-    made, _ = compressed(*loaded_normed(folder), "prune_structured:steps=3,batch_size=2")
-    assert not torch.equal(made.module[1].running_var, torch.ones(4))
+    pruned, _ = compressed(*loaded_normed(folder), "prune_structured:steps=3,batch_size=1")
+    assert torch.equal(pruned.module[1].running_var, torch.ones(4))
+    pruned, _ = compressed(*loaded_normed(folder), "prune_structured:steps=3,batch_size=2")
+    assert not torch.equal(pruned.module[1].running_var, torch.ones(4))
 
 
 def loaded_normed(folder: Path) -> tuple[Family, Model]:
@@ -322,7 +322,7 @@ def loaded_normed(folder: Path) -> tuple[Family, Model]:
 def test_a_transformer_has_no_channels_and_never_loses_its_last_layer() -> None:
     with pytest.raises(Unsupported, match="set what=heads, neurons or layers"):
         compressed(*language_model(), "prune_structured:what=channels")
-    with pytest.raises(Unsupported, match="leaves all layers"):
+    with pytest.raises(Unsupported, match="removes no layers"):
         compressed(*language_model(), "prune_structured:what=layers,amount=0.1")
     model, _ = compressed(*language_model(), "prune_structured:what=layers,amount=0.99")
     assert len(model.module.model.layers) == 1

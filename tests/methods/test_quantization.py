@@ -1,4 +1,4 @@
-"""Quantisation: what is rounded and how well, what is left, what the disk holds, and what is restored."""
+"""Quantisation: which layers are rounded and how well, the size on disk, and restoring."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ LLAMA: dict[str, Any] = {
 
 
 def require_same_size(before: Any, after: Any) -> None:
-    """Compare sizes; kernels fill small layers up and widen zero points, so they may take a little more."""
-    found, saved = size.in_memory(after.module), size.in_memory(before.module)
+    """Compare sizes; kernels pad small layers and widen zero points, so they may take a little more."""
+    restored, saved = size.in_memory(after.module), size.in_memory(before.module)
     if kernels.kernels_of(after.module):
-        assert found["size/params"] == saved["size/params"]
-        assert found["size/weights_mib"] < saved["size/weights_mib"] + 64 / 1024
+        assert restored["size/params"] == saved["size/params"]
+        assert restored["size/weights_mib"] < saved["size/weights_mib"] + 64 / 1024
     else:
-        assert found == saved
+        assert restored == saved
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -141,7 +141,7 @@ def test_the_disk_holds_so_many_bits_a_weight(chain: str, bits: int, tmp_path: P
     found = size.in_memory(after.module)
     assert found["size/params"] == weights + 256 + 512
     assert 0.6 < found["size/params_nonzero"] / found["size/params"] <= 1
-    widened = weights * max(0, 4 - bits) // 8  # the kernel's codes have 4 bits at the least
+    widened = weights * max(0, 4 - bits) // 8  # the kernel's codes have at least 4 bits
     assert least < found["size/weights_mib"] * MIB < least + widened + weights * 1.1 / 8 + 10_000
 
 
@@ -153,7 +153,7 @@ def test_no_file_holds_code(name: str, file: str, tmp_path: Path) -> None:
     round_trip(tmp_path, name, WIDE)
     written = (*tmp_path.glob("model/*.safetensors"), *tmp_path.glob("model/weights*"))
     assert [path.name for path in written] == [file]
-    stored_weights.read_state(tmp_path / "model" / file)  # which believes no pickle
+    stored_weights.read_state(tmp_path / "model" / file)  # which loads no pickled code
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -226,15 +226,15 @@ def test_digits_are_still_told_apart(chain: str, digits: Callable[[str], float])
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], float]]:
-    """Give the share of right answers that a chain of methods leaves the digits' network with."""
+    """Return a function that gives the accuracy of the digits network after a chain of methods."""
 
     def accuracy(chain: str) -> float:
         model = family.load("digits_cnn.py", "auto", DIGITS, 0)
         for method in model_folder.methods_of(chains.parse_chain(chain)):
             model = method.compress(model, family)
         samples = family.samples(model, "own", DIGITS, None, 0)
-        found = family.predict(model, [each.inputs for each in samples])
-        right = [bool(one == each.reference) for one, each in zip(found, samples, strict=True)]
+        predictions = family.predict(model, [sample.inputs for sample in samples])
+        right = [bool(label == sample.reference) for label, sample in zip(predictions, samples, strict=True)]
         return sum(right) / len(right)
 
     with pytest.MonkeyPatch.context() as patch:

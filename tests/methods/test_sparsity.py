@@ -1,4 +1,4 @@
-"""Pruning in patterns and by activations: which weights stay, what the disk holds, and what runs."""
+"""Pruning in patterns and by activations: which weights stay, the size on disk, and restoring."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TensorRT: where there is no GPU it says so, and what it can't serve is declared."""
+"""TensorRT: its message without a GPU, and the families that it excludes."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def test_without_a_gpu_it_is_unsupported(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Let engines be built of nothing; return the list of the files that they were built of."""
+    """Replace the engine builder; return the list of files that engines are built from."""
     built: list[str] = []
 
     def build(self: Tensorrt, graph: Graph, path: Path) -> bytes:
         built.append(path.name)
         return b"engine"
 
-    is_asked = Tensorrt.__module__  # torch itself, which exports, goes without
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: sys._getframe(1).f_globals["__name__"] == is_asked)
+    caller = Tensorrt.__module__  # only this module sees a GPU: torch's exporter must not
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: sys._getframe(1).f_globals["__name__"] == caller)
     monkeypatch.setattr(Tensorrt, "_build", build)
     return built
 

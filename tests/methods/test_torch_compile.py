@@ -1,4 +1,4 @@
-"""torch.compile: saved as it is, with the backend and mode asked for."""
+"""torch.compile: the model is saved uncompiled, with the requested backend and mode."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def _children() -> set[psutil.Process]:
 
 
 def test_the_backend_and_the_mode_are_those_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: asked.append(options))
+    requests: list[dict[str, Any]] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: requests.append(options))
     _, _, target = saved("torch_compile:mode=max-autotune", tmp_path)
     outputs(model_folder.restore(target))
-    assert asked == [{"backend": "inductor", "mode": "max-autotune"}]
+    assert requests == [{"backend": "inductor", "mode": "max-autotune"}]
 
 
 def test_a_key_value_cache_is_not_put_into_cuda_graphs(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""torch.export: what depends on values is refused; what it shares with a trace."""
+"""torch.export: value-dependent paths are rejected; properties that it shares with a trace."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PARAMETERS = 8 * 64 + 64 + 64 * 8 + 8
 
 @pytest.mark.parametrize(("method", "suffix"), [("torchscript", "ts"), ("torch_export", "pt2")])
 def test_an_exported_model_is_one_file_with_the_weights_once(method: str, suffix: str, tmp_path: Path) -> None:
-    code = NET.replace("torch.rand(size, 8)", "torch.rand(size, 10_000, 8)")  # an example as large is not to be saved
+    code = NET.replace("torch.rand(size, 8)", "torch.rand(size, 10_000, 8)")  # a large example, which must not be saved
     _, want, target = saved(method, tmp_path, code)
     (file,) = target.glob(f"*.{suffix}")
     assert file.stem == "model"
@@ -29,7 +29,7 @@ def test_an_exported_model_is_one_file_with_the_weights_once(method: str, suffix
     assert stored_weights.distance(outputs(restored), want) < 1e-6
     assert outputs(restored, size=1).shape == (80_000,), "another batch size than the example's"
     held = list(stored_weights.held(restored.model.module))
-    assert sum(each.parameters for each in held) == sum(each.tensor.numel() for each in held) == PARAMETERS
+    assert sum(part.parameters for part in held) == sum(part.tensor.numel() for part in held) == PARAMETERS
 
 
 @pytest.mark.parametrize("method", ["torchscript", "torch_export"])
@@ -44,7 +44,7 @@ def test_an_exported_model_needs_no_code_of_the_model(method: str, tmp_path: Pat
 def test_half_precision_stays_half(method: str, tmp_path: Path) -> None:
     _, want, target = saved(f"bf16+{method}", tmp_path)
     restored = model_folder.restore(target)
-    assert {each.tensor.dtype for each in stored_weights.held(restored.model.module)} == {torch.bfloat16}
+    assert {part.tensor.dtype for part in stored_weights.held(restored.model.module)} == {torch.bfloat16}
     assert restored.family.batch(restored.model, 1, 0)[0].dtype == torch.bfloat16
     assert stored_weights.distance(outputs(restored), want) < 0.02
 
@@ -71,7 +71,7 @@ def batch(size):
     assert file.stat().st_size < 4 * 5000 * 16 * 1.2
     restored = model_folder.restore(target)
     assert stored_weights.distance(outputs(restored), want) < 1e-6
-    assert sum(each.parameters for each in stored_weights.held(restored.model.module)) == 5000 * 16
+    assert sum(part.parameters for part in stored_weights.held(restored.model.module)) == 5000 * 16
 
 
 def test_what_depends_on_values_is_not_exported(tmp_path: Path) -> None:

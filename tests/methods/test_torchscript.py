@@ -1,4 +1,4 @@
-"""TorchScript: what tracing can't follow, and on which device its tensors are."""
+"""TorchScript: errors in tracing, and the device of its tensors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_what_fails_in_tracing_says_why(tmp_path: Path) -> None:
         "        return self.second", "        assert not torch.jit.is_tracing(), 'not me'\n        return self.second"
     )
     family, model, _ = loaded(tmp_path, code)
-    with pytest.raises(Unsupported, match=r"take it: not me \(own.py, line 11, in forward\)"):
+    with pytest.raises(Unsupported, match=r"convert the model: not me \(own.py, line 11, in forward\)"):
         registry.build("methods", "torchscript").compress(model, family)
 
 

@@ -1,4 +1,4 @@
-"""Wanda: its formula, its pattern, and what it loses."""
+"""Wanda: its formula, its patterns, and its error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlflow_compress.networks.own_code import OwnCode
 
 @pytest.mark.parametrize("samples", [1, 5])
 def test_wanda_is_the_formula(samples: int, tmp_path: Path) -> None:
-    """Redo it with loops: |W_ij| ||X_j||, the lowest of each output."""
+    """Repeat it with loops: |W_ij| ||X_j||, the lowest scores of each output."""
     family, model = loaded(tmp_path)
     layers: list[Any] = pruning.learned(model.module)
     seen: dict[Any, list[torch.Tensor]] = {layer: [] for layer in layers}
@@ -48,7 +48,7 @@ def test_wanda_is_the_formula(samples: int, tmp_path: Path) -> None:
 def test_wanda_keeps_the_pattern_along_the_input(pattern: str, tmp_path: Path) -> None:
     family, model = loaded(tmp_path)
     method("wanda", pattern=pattern).compress(model, family)
-    keep, of = (int(each) for each in pattern.split(":"))
+    keep, of = (int(number) for number in pattern.split(":"))
     for layer in pruning.learned(model.module)[1:]:
         if layer.weight.shape[1] % of == 0:
             assert (groups(layer.weight, of) != 0).sum(1).eq(keep).all()

@@ -1,4 +1,4 @@
-"""Every method on odd modules: what is saved is restored, or a sentence says why the method does not apply."""
+"""Every method on odd modules: the saved model is restored, or a message says why the method does not apply."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mlflow_compress.pyfunc import _load_pyfunc
 CHEAP = ("awq", "bf16", "gptq", "int8_dynamic", "int8_dynamic_torch", "int8_static", "prune_magnitude")
 REFUSED = {"scripted"}
 FEWEST_SERVED = 1250  # cells of all
-REACHED = [  # where a method once changed nothing, broke the model, or passed over what it should reach
+REACHED = [  # where a method once changed nothing, broke the model, or missed layers
     ("single_linear", "int8_dynamic"),
     ("single_linear", "int8_dynamic_torch"),
     ("weight_norm_by_hook", "int8_dynamic"),
@@ -41,7 +41,7 @@ REACHED = [  # where a method once changed nothing, broke the model, or passed o
 ]
 
 
-EXPORTED = [  # each for what an exporter once broke, left out, or passed over
+EXPORTED = [  # where an exporter once broke or left out something
     ("transformer_encoder", "torchscript"),
     ("transformer", "torch_export"),
     ("keyword_only_input", "torchscript"),
@@ -64,20 +64,20 @@ NOT_EXPORTED = [
 
 
 def needs(method: str) -> bool:
-    """Return whether what a method needs is installed."""
+    """Return whether the packages that a method needs are installed."""
     from mlflow_compress.version import installed
 
     return all(installed(name) is not None for name in registry.find("methods", method).needs)
 
 
 def served() -> set[tuple[str, str]]:
-    """Return the cells that were `ok` when the benchmark was run last."""
+    """Return the cells that were `ok` in the last run of the benchmark."""
     lines = (RESULTS / "zoo.jsonl").read_text(encoding="utf-8").splitlines()
     return {(cell["module"], cell["method"]) for cell in map(json.loads, lines) if cell["status"] == "ok"}
 
 
 def is_as_in_the_benchmark() -> bool:
-    """Return whether torch is the one that the benchmark was run with: another one serves more, or less."""
+    """Return whether torch has the version of the benchmark: another version may serve more or fewer cells."""
     machine = json.loads((RESULTS / "zoo.json").read_text(encoding="utf-8"))["machine"]
     return bool(machine["torch"] == torch.__version__.partition("+")[0])
 
@@ -121,13 +121,15 @@ def test_what_a_method_serves_stays_served(module: str, method: str, tmp_path: P
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("module", "method", "told"), NOT_EXPORTED)
-def test_what_no_graph_can_hold_is_skipped_for_that_reason(module: str, method: str, told: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("module", "method", "reason"), NOT_EXPORTED)
+def test_what_no_graph_can_hold_is_skipped_for_that_reason(
+    module: str, method: str, reason: str, tmp_path: Path
+) -> None:
     if not needs(method):
         pytest.skip(f"what {method} needs is not installed")
     cell = zoo.tried(zoo.variant_of(module, method), tmp_path)
     assert cell.status == "skipped"
-    assert told in cell.reason
+    assert reason in cell.reason
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -161,7 +163,7 @@ def test_every_module_says_what_is_odd() -> None:
 
 
 def loaded(module: str) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
-    """Return a module of the zoo as a notebook holds it, and a batch of two."""
+    """Return a module of the zoo as in a notebook, and a batch of two."""
     family = registry.build("families", "python")
     model = family.load(f"{module}.py", "random", zoo.ZOO, 0)
     code = model.family_data.code
@@ -178,8 +180,8 @@ def test_a_module_in_a_notebook_is_compressed_and_measured(module: str) -> None:
     original, inputs = loaded(module)
     compressed = mc.compress(original, "int8_dynamic")
     with torch.no_grad():
-        wanted, given = original(*inputs), compressed(*inputs)
-    assert 0 < float((given - wanted).norm() / wanted.norm()) < 0.1
+        expected, actual = original(*inputs), compressed(*inputs)
+    assert 0 < float((actual - expected).norm() / expected.norm()) < 0.1
     assert mc.benchmark(compressed, inputs, seconds=0.01, log=False).status == "ok"
 
 
