@@ -107,7 +107,7 @@ class ExportedModule(Attached):
         self.form = form
         self.names = names or {}
 
-    def __call__(self, *given: Any, **by_name: Any) -> Any:
+    def __call__(self, *arguments: Any, **by_name: Any) -> Any:
         """Run the graph.
 
         Raises:
@@ -117,7 +117,7 @@ class ExportedModule(Attached):
         import torch
 
         tensors = []
-        for place, leaf in enumerate(value_trees.leaves(self._in_order(given, by_name))):
+        for place, leaf in enumerate(value_trees.leaves(self._in_order(arguments, by_name))):
             if isinstance(leaf, torch.Tensor):
                 tensors.append(leaf)
             elif isinstance(leaf, _PLAIN) and (fixed := self.form.fixed.get(str(place), leaf)) != leaf:
@@ -127,19 +127,19 @@ class ExportedModule(Attached):
         outputs = self.calls["model"](*tensors)
         return outputs[0] if self.form.output == _TENSOR else filled(self.form.output, iter(outputs), self.names)
 
-    def _in_order(self, given: Sequence[Any], by_name: Mapping[str, Any]) -> list[Any]:
+    def _in_order(self, positional: Sequence[Any], by_name: Mapping[str, Any]) -> list[Any]:
         """Return the arguments in the graph's order: named arguments may come in any order."""
         names, is_by_name = self.form.names, self.form.passing == "by name"
         if names is None or not (by_name or is_by_name):
-            return [*given, *by_name.values()]
-        arguments = {**dict(zip(names, given, strict=False)), **by_name}
-        if set(arguments) != set(names) or len(given) + len(by_name) != len(names) or (is_by_name and given):
+            return [*positional, *by_name.values()]
+        named = {**dict(zip(names, positional, strict=False)), **by_name}
+        if set(named) != set(names) or len(positional) + len(by_name) != len(names) or (is_by_name and positional):
             how = "by name" if is_by_name else "in this order"
             raise TypeError(
-                f"the module was exported for the arguments {', '.join(names)} ({how}); it got {len(given)} by "
+                f"the module was exported for the arguments {', '.join(names)} ({how}); it got {len(positional)} by "
                 f"position and these by name: {', '.join(by_name) or 'none'}"
             )
-        return [arguments[name] for name in names]
+        return [named[name] for name in names]
 
 
 def fixed_of(arguments: Any) -> dict[str, Any]:

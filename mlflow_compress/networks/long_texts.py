@@ -1,4 +1,4 @@
-"""Texts that are longer than a model can take: how many are cut."""
+"""Counts texts that are longer than a model can take, and are cut."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _AROUND = 8  # tokens that a tokenizer may add to a text
 
 
 def note_cut(model: Model, texts: Sequence[str], tokens: int | None) -> None:
-    """Add a caution to a model about texts that it is given only so many tokens of; None: all."""
+    """Add a caution to a model about texts that are cut to this number of tokens; None: no text is cut."""
     if tokens is None:
         return
-    # a token is a byte at least, but for those that stand before and behind every text
+    # a token has at least one byte, except the special tokens around every text
     long = [text for text in texts if len(text.encode("utf-8", "replace")) >= tokens - _AROUND]
     tokenizer, cut = companions(model).tokenizer, 0
     for start in range(0, len(long), _AT_ONCE):
         ids = tokenizer(long[start : start + _AT_ONCE], truncation=False, verbose=False)["input_ids"]
-        cut += sum(len(each) > tokens for each in ids)
+        cut += sum(len(encoded) > tokens for encoded in ids)
     if cut:
         model.cautions.append(CUT_TEXTS.of(cut=cut, all=len(texts), tokens=tokens))

@@ -1,6 +1,6 @@
 """LoRA adapters as peft saves them: read as data, and merged into the weights of their base.
 
-Only plain LoRA is merged: what else a file asks for is refused, as the merged model would be another one.
+Only plain LoRA is merged. Other features are rejected, because the merged model would be a different one.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from mlflow_compress.errors import WeightsError, one_line
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _PREFIX = "base_model.model."
-_WRAPPERS = (".base_layer", ".modules_to_save")  # what peft puts between a layer and its tensors
-_PAIRS = {  # endings of the two thin matrices
+_WRAPPERS = (".base_layer", ".modules_to_save")  # peft adds these between a layer and its tensors
+_PAIRS = {  # name endings of the two thin matrices
     ".lora_A.weight": ".lora_B.weight",
     ".lora_embedding_A": ".lora_embedding_B",
 }
 _HEADS = (".classifier.weight", ".score.weight", ".classifier.out_proj.weight")
 _LAYER_NAME = re.compile(r"\^?[\w.]+")
-_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")  # of training, which leave the base as it is
-# fields of the config that change nothing of how the weights are merged, or that are read here
+_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")  # initialisations that do not change the base
+# config fields that do not affect merging, or that are read here
 _UNDERSTOOD = frozenset(
     (
         "alpha_pattern",
@@ -61,11 +61,11 @@ _UNDERSTOOD = frozenset(
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter that was saved.
+    """A saved adapter.
 
     Attributes:
-        folder: where it lies.
-        fields: what its config says.
+        folder: its folder.
+        fields: fields of its config.
     """
 
     folder: Path
@@ -73,33 +73,33 @@ class Adapter:
 
     @property
     def base(self) -> str:
-        """The hub id or folder of the model that it was trained on; empty where it is not told."""
+        """The hub id or folder of the model that it was trained on; empty: unknown."""
         return str(self.fields.get("base_model_name_or_path") or "")
 
     @property
     def revision(self) -> str:
-        """The revision of the base; empty: none was named."""
+        """The revision of the base; empty: not named."""
         return str(self.fields.get("revision") or "")
 
     @property
     def task(self) -> str:
-        """What it was trained for, as peft names it (`CAUSAL_LM`); empty where it is not told."""
+        """The task that it was trained for, as peft names it (`CAUSAL_LM`); empty: unknown."""
         return str(self.fields.get("task_type") or "")
 
     @property
     def trained_class(self) -> str:
-        """The class of its base, where peft kept it instead of a task; else empty."""
+        """The class of its base, if peft saved it instead of a task; else empty."""
         mapping = self.fields.get("auto_mapping")
         return str(mapping.get("base_model_class") or "") if isinstance(mapping, Mapping) else ""
 
 
 @dataclass
 class _Sorted:
-    """The tensors of an adapter, by the parameters of the base that they change.
+    """The tensors of an adapter, by the name of the base's parameter that they change.
 
     Attributes:
-        pairs: the two thin matrices whose product changes a parameter, right and left factor, by its name.
-        whole: what replaces a parameter, by its name.
+        pairs: the two thin matrices whose product is added to a parameter: right and left factor.
+        whole: the tensor that replaces a parameter.
     """
 
     pairs: dict[str, tuple[Any, Any]] = field(default_factory=dict)
@@ -107,10 +107,10 @@ class _Sorted:
 
 
 def read(folder: Path) -> Adapter | None:
-    """Return the adapter in a folder; None where there is none.
+    """Return the adapter in a folder; None if there is none.
 
     Raises:
-        WeightsError: its config is no JSON.
+        WeightsError: its config is not JSON.
     """
     path = folder / CONFIG
     if not path.is_file():
@@ -125,13 +125,13 @@ def read(folder: Path) -> Adapter | None:
 
 
 class Opened:
-    """An adapter with its tensors, which were looked through.
+    """An adapter with its checked tensors.
 
     Args:
-        adapter: as it was found.
+        adapter: the saved adapter.
 
     Raises:
-        WeightsError: it is no plain LoRA, or its tensors can't be had.
+        WeightsError: it is not plain LoRA, or its tensors are not available.
     """
 
     def __init__(self, adapter: Adapter) -> None:
@@ -146,7 +146,7 @@ class Opened:
 
     @property
     def labels(self) -> int | None:
-        """How many labels a classifier's head has that the adapter brings; None where it brings none."""
+        """Number of labels of the classifier head in the adapter; None if it has no head."""
         heads = [tensor for name, tensor in self._tensors.whole.items() if f".{name}".endswith(_HEADS)]
         return int(heads[0].shape[0]) if len(heads) == 1 else None
 
@@ -154,10 +154,10 @@ class Opened:
         """Change the weights of the base, in place.
 
         Returns:
-            The names of the parameters that were replaced as a whole.
+            Names of the parameters that were replaced as a whole.
 
         Raises:
-            WeightsError: a tensor is of none of its layers, or of another shape.
+            WeightsError: a tensor belongs to no layer of the base, or has another shape.
         """
         import torch
 
@@ -166,21 +166,21 @@ class Opened:
         with torch.no_grad():
             for name, whole in self._tensors.whole.items():
                 self._parameter(parameters, name, whole).copy_(whole)
-            reached: set[int] = set()
+            changed: set[int] = set()
             for name, (down, up) in self._tensors.pairs.items():
-                if id(parameters.get(name)) in reached:
-                    continue  # the same change, of the layer that it is tied to
+                if id(parameters.get(name)) in changed:
+                    continue  # the tied layer has the same change
                 change = up.float().flatten(1) @ down.float().flatten(1)
                 layer = module.get_submodule(name.removesuffix(".weight")) if name in parameters else None
                 if type(layer).__name__ == "Conv1D":  # transformers' linear layer with its weight transposed
                     change = change.T
                 weight = self._parameter(parameters, name, change)
                 weight += self._scale(name, int(down.shape[0])) * change.reshape(weight.shape)
-                reached.add(id(weight))
+                changed.add(id(weight))
         return frozenset(self._tensors.whole)
 
     def describe(self, base: str) -> str:
-        """Say what was done, for the run's page."""
+        """Return a description of the merge for the run's page."""
         ranks = sorted({int(down.shape[0]) for down, _ in self._tensors.pairs.values()})
         text = f"LoRA of rank {', '.join(map(str, ranks))} in {len(self._tensors.pairs)} layers"
         replaced = f", {len(self._tensors.whole)} tensors replaced" if self._tensors.whole else ""
@@ -223,9 +223,9 @@ class Opened:
         return float(alpha) / (math.sqrt(rank) if self.adapter.fields.get("use_rslora") else rank)
 
     def _require_separate(self, parameters: Mapping[str, Any]) -> None:
-        """Refuse to change a tensor that is also another layer's, unless that is changed likewise.
+        """Reject a change to a tensor that is shared by layers, unless all of them are changed equally.
 
-        peft trains a change for each layer, so what is one tensor in the base may be several in the adapted model.
+        peft trains a change for each layer, so one tensor of the base may become several in the adapted model.
         """
         tied: dict[int, list[str]] = {}
         for name, parameter in parameters.items():
@@ -258,28 +258,28 @@ def _require_plain(adapter: Adapter) -> None:
     start = fields.get("init_lora_weights")
     patterns = fields.get("alpha_pattern") or {}
     if kind != "LORA":
-        what = f"of the kind {kind!r:.40}"
+        feature = f"of the kind {kind!r:.40}"
     elif other:
-        what = f"with {', '.join(other[:3])}"
+        feature = f"with {', '.join(other[:3])}"
     elif start not in _STARTS:
-        what = f"with init_lora_weights={start!r:.40}, which changes the base"
+        feature = f"with init_lora_weights={start!r:.40}, which changes the base"
     elif not all(_LAYER_NAME.fullmatch(str(key)) for key in patterns):
-        what = "with an alpha_pattern of regular expressions"
+        feature = "with an alpha_pattern of regular expressions"
     else:
         return
     raise WeightsError(
-        f"{adapter.folder} holds an adapter {what}; only plain LoRA is merged here. Merge it with peft "
+        f"{adapter.folder} holds an adapter {feature}; only plain LoRA is merged here. Merge it with peft "
         "(merge_and_unload), write the result with save_pretrained, and give that folder."
     )
 
 
 def _sorted(state: Mapping[str, Any], folder: Path) -> _Sorted:
-    """Sort the tensors of a file by what they change."""
-    made = _Sorted()
+    """Sort the tensors of a file by the parameters that they change."""
+    tensors = _Sorted()
     for name, tensor in state.items():
         place = _place(name)
         if "lora_" not in place:
-            made.whole[place] = tensor
+            tensors.whole[place] = tensor
             continue
         ending = next((ending for ending in _PAIRS if place.endswith(ending)), "")
         if not ending:
@@ -290,16 +290,16 @@ def _sorted(state: Mapping[str, Any], folder: Path) -> _Sorted:
         if other not in state:
             raise WeightsError(f"The adapter in {folder} is incomplete: it has {name} but not {other}.")
         layer = place.removesuffix(ending)
-        # the matrices of an embedding are stored the other way round
+        # the matrices of an embedding are stored in the opposite order
         pair = (state[other].T, tensor.T) if "embedding" in ending else (tensor, state[other])
-        made.pairs[f"{layer}.weight"] = pair
-    if not made.pairs and not made.whole:
+        tensors.pairs[f"{layer}.weight"] = pair
+    if not tensors.pairs and not tensors.whole:
         raise WeightsError(f"The adapter in {folder} holds no tensors.")
-    return made
+    return tensors
 
 
 def _are_equal(some: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
-    """Return whether tensors, and numbers, are the same."""
+    """Return whether tensors and numbers are equal."""
     import torch
 
     return all(
@@ -309,12 +309,12 @@ def _are_equal(some: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
 
 
 def _names(key: str, layer: str) -> bool:
-    """Return whether a key of a pattern names a layer: in full after `^`, else by its end."""
+    """Return whether a key of a pattern matches a layer: its full name after `^`, else the end of its name."""
     return layer == key[1:] if key.startswith("^") else f".{layer}".endswith(f".{key}")
 
 
 def _place(name: str) -> str:
-    """Return what a tensor's name says of the place in the base."""
+    """Return the name of the base's parameter in a tensor's name."""
     place = name.removeprefix(_PREFIX)
     for wrapper in _WRAPPERS:
         place = place.replace(wrapper + ".", ".")

@@ -1,4 +1,4 @@
-"""Weights that a module makes of others before each call: weight and spectral norm, pruning masks, parametrisations."""
+"""Weights that a module computes before each call: weight and spectral norm, pruning masks, parametrisations."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 
 def fold(module: Any) -> bool:
-    """Make such weights parameters of their own, in place of what they are made of. The module computes the same.
+    """Replace the tensors that such weights are computed from by the weights. The module computes the same.
 
-    What makes them is PyTorch's own; hooks of a user's own stay.
+    Only PyTorch's own hooks and parametrisations are removed; a user's own hooks stay.
 
     Returns:
         Whether there were any.
@@ -32,20 +32,20 @@ def fold(module: Any) -> bool:
 
 
 def _fold_parametrisation(layer: Any, name: str) -> None:
-    """Leave the weight as a parameter, where it is made of some: PyTorch leaves a frozen one as a plain tensor."""
+    """Leave the weight as a parameter if it is computed from parameters: PyTorch leaves a frozen one as a tensor."""
     from torch import nn
     from torch.nn.utils import parametrize
 
     originals = layer.parametrizations[name]._parameters
     parametrize.remove_parametrizations(layer, name, leave_parametrized=True)
     if originals and name not in layer._parameters:
-        made = layer.__dict__.pop(name, None)
-        made = layer._buffers.pop(name, made)
-        layer.register_parameter(name, nn.Parameter(made.detach(), requires_grad=False))
+        weight = layer.__dict__.pop(name, None)
+        weight = layer._buffers.pop(name, weight)
+        layer.register_parameter(name, nn.Parameter(weight.detach(), requires_grad=False))
 
 
 def _fold_hook(layer: Any, hook: Any) -> bool:
-    """Remove a hook that makes a weight, and leave the weight; tell whether it was one."""
+    """Remove a hook that computes a weight, and keep the weight; return whether it was such a hook."""
     from torch.nn.utils import prune, remove_spectral_norm, remove_weight_norm
     from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDictPreHook
     from torch.nn.utils.weight_norm import WeightNorm
@@ -56,7 +56,7 @@ def _fold_hook(layer: Any, hook: Any) -> bool:
         remove_weight_norm(layer, hook.name)
     elif isinstance(hook, SpectralNorm):
         remove_spectral_norm(layer, hook.name)
-        for key, on_loading in list(layer._load_state_dict_pre_hooks.items()):  # PyTorch leaves it, being wrapped
+        for key, on_loading in list(layer._load_state_dict_pre_hooks.items()):  # PyTorch does not remove wrapped ones
             if isinstance(getattr(on_loading, "hook", None), SpectralNormLoadStateDictPreHook):
                 del layer._load_state_dict_pre_hooks[key]
     else:

@@ -1,4 +1,4 @@
-"""How many bytes a model's weights will take in memory, told before any is read or made."""
+"""Computes how many bytes a model's weights will take in memory, before they are read or created."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from mlflow_compress.networks.native_precision import NATIVE, of_config
 
 
 def of_files(folder: Path, variant: str, precision: str) -> int | None:
-    """Return what the weights in files of safetensors will take, from their headers; None: there are none.
+    """Return the bytes of the weights in safetensors files, from their headers; None: there are no such files.
 
     Args:
-        folder: where they are.
-        variant: which of several are read (see `weight_files.variant_in`).
-        precision: what they are cast to; `native`: to nothing.
+        folder: folder of the files.
+        variant: variant of the files that is read (see `weight_files.variant_in`).
+        precision: type that they are cast to; `native`: they are not cast.
     """
     import torch
 
@@ -28,12 +28,12 @@ def of_files(folder: Path, variant: str, precision: str) -> int | None:
 
 
 def of_architecture(auto_class: str, fields: Mapping[str, Any], precision: str) -> int | None:
-    """Return what random weights of an architecture will take; None: it can't be built without memory.
+    """Return the bytes of random weights of an architecture; None: it can't be built without memory.
 
     Args:
         auto_class: the transformers class that builds it.
-        fields: of its config, with `model_type`.
-        precision: what the weights are made in; `native`: what the config says.
+        fields: fields of its config, with `model_type`.
+        precision: type of the weights; `native`: the type in the config.
     """
     import torch
     import transformers
@@ -44,10 +44,10 @@ def of_architecture(auto_class: str, fields: Mapping[str, Any], precision: str) 
     dtype = of_config(fields) if precision == NATIVE else getattr(torch, precision)
     try:
         config = transformers.AutoConfig.for_model(named.pop("model_type"), **named)
-        config.architectures = config.architectures or []  # transformers walks over it
+        config.architectures = config.architectures or []  # transformers iterates over it
         with unfilled(), torch.random.fork_rng(devices=[]):
             module = getattr(transformers, auto_class).from_config(config, trust_remote_code=False)
-        module.tie_weights()  # on the way to the meta device each got a parameter of its own
-    except Exception:  # whatever is wrong with it, loading it says so
+        module.tie_weights()  # moving to the meta device has untied them
+    except Exception:  # loading it raises the same error
         return None
-    return sum(int(each.numel()) for each in module.parameters()) * int(dtype.itemsize)
+    return sum(int(parameter.numel()) for parameter in module.parameters()) * int(dtype.itemsize)

@@ -1,4 +1,4 @@
-"""The folder of a model that MLflow wrote: what it is, and whether loading it may run code."""
+"""Model folders that MLflow wrote: what they contain, and whether loading them may run code."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from mlflow_compress.networks.exported_program_scan import code_in_program
 from mlflow_compress.networks.onnx_files import require_own_weights
 
 DESCRIPTION = "MLmodel"
-PICKLED = "model.pth"  # what MLflow calls a torch model that is a pickle
-_EXPORTED = "model.pt2"  # and one that is a graph
-_MOST_BYTES = 10 * 2**20  # of a description
+PICKLED = "model.pth"  # MLflow's name for a pickled torch model
+_EXPORTED = "model.pt2"  # MLflow's name for an exported torch graph
+_MOST_BYTES = 10 * 2**20  # size of a description
 MAY_UNPICKLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 
 
 def locate(source: str, weights: str, folder: Path) -> Path:
-    """Find the folder of the model: `weights`, if that was fetched from the server, else the source."""
+    """Return the folder of the model: `weights` if it was fetched from the server, else the source."""
     if weights in ("pretrained", "random"):
         raise WeightsError(f"An MLflow model comes with its weights: weights={weights} is not available for {source}.")
     path = folder / (source if weights == "auto" else weights)
@@ -34,10 +34,10 @@ def locate(source: str, weights: str, folder: Path) -> Path:
 
 
 def describe(path: Path) -> Any:
-    """Read what MLflow says of the model: its flavors, signature and example.
+    """Read MLflow's description of the model: its flavors, signature and example.
 
     Raises:
-        WeightsError: it is no such description, or names files that are not the model's.
+        WeightsError: the description is invalid, or names files outside the model.
     """
     from mlflow.models import Model as Description
 
@@ -49,7 +49,7 @@ def describe(path: Path) -> Any:
         names = [*described.flavors.values(), described.saved_input_example_info or {}]
         if not all(isinstance(named, dict) for named in names):
             raise ValueError("its flavors are not mappings")
-    except Exception as error:  # of YAML, and of MLflow for what is not as it writes it
+    except Exception as error:  # from YAML, or from MLflow for unexpected content
         raise WeightsError(f"{file} can't be read: {named_line(error, 200)}") from error
     for name, value in names[-1].items():
         if "path" in name and not _is_own(value):
@@ -58,29 +58,29 @@ def describe(path: Path) -> Any:
 
 
 def _is_own(name: object) -> TypeGuard[str]:
-    """Return whether a name is of something that lies in the model's folder itself."""
+    """Return whether a name is that of an entry in the model's folder itself."""
     return isinstance(name, str) and name not in ("", ".", "..") and Path(name).name == name
 
 
 def flavor_of(path: Path) -> str:
-    """Name what loads the model: `mlflow.sklearn`."""
+    """Return the module that loads the model: `mlflow.sklearn`."""
     return str(describe(path).flavors.get("python_function", {}).get("loader_module", "no python_function"))
 
 
 def find_pickle(path: Path) -> Path | None:
-    """Return the pickle of a torch module; None where the model is something else."""
+    """Return the pickle of a torch module; None for other models."""
     flavor = describe(path).flavors.get("pytorch")
     pickle = path / str((flavor or {}).get("model_data", "data")) / PICKLED
     return pickle if flavor is not None and pickle.is_file() else None
 
 
 def code_in(path: Path) -> str:
-    """Say what of a model may run code when it is loaded; empty if there is nothing.
+    """Name the part of a model that may run code when it is loaded; empty if there is none.
 
-    Of an ONNX file, and of a graph of torch.export, nothing does, unless there is more with it.
+    An ONNX file or a torch.export graph alone runs no code.
 
     Raises:
-        WeightsError: it reads files that are not its own.
+        WeightsError: it reads files outside the model.
     """
     flavors = describe(path).flavors
     if any(flavor.get("code") for flavor in flavors.values()):
@@ -90,7 +90,7 @@ def code_in(path: Path) -> str:
     loaded = flavors.get("python_function", {})
     data = loaded.get("data")
     if not _is_own(data) or not (path / data).exists():
-        return f"what {flavor_of(path)} loads"  # from elsewhere than the others look
+        return f"what {flavor_of(path)} loads"  # from another place than checked below
     if loaded.get("predict_fn", "predict") != "predict" or loaded.get("streamable"):
         return "a function that it names"
     if flavor_of(path) == "mlflow.onnx":
@@ -101,7 +101,7 @@ def code_in(path: Path) -> str:
 
 
 def _code_in_onnx(file: Path, flavor: Mapping[str, Any]) -> str:
-    """Say what MLflow would load with an ONNX file: a provider with options may name a library."""
+    """Name code that MLflow would load with an ONNX file: a provider with options may name a library."""
     providers = flavor.get("providers") or []
     options = flavor.get("onnx_session_options") or {}
     are_names = all(isinstance(provider, str) for provider in providers)
@@ -112,7 +112,7 @@ def _code_in_onnx(file: Path, flavor: Mapping[str, Any]) -> str:
 
 
 def _code_in_graph(folder: Path) -> str:
-    """Say what MLflow would load from a folder of torch's: a pickle, unless there is none and a graph is."""
+    """Name code in a folder of MLflow's pytorch flavor: a pickle, or code in a graph."""
     graph = folder / _EXPORTED
     if (folder / PICKLED).exists() or not graph.is_file():
         return "a pickle of torch"
@@ -120,7 +120,7 @@ def _code_in_graph(folder: Path) -> str:
 
 
 def refusal_of(path: Path) -> str:
-    """Return why no method can change a model that is no pickled torch module."""
+    """Return why methods can't change a model that is not a pickled torch module."""
     flavor = flavor_of(path)
     if flavor == "mlflow.pytorch":
         return (
@@ -131,13 +131,13 @@ def refusal_of(path: Path) -> str:
 
 
 def is_unpickling_forbidden() -> bool:
-    """Return whether the user told MLflow to unpickle nothing."""
+    """Return whether the user forbade MLflow to load pickles."""
     return os.environ.get(MAY_UNPICKLE, "").strip().lower() in ("false", "0")
 
 
 @contextlib.contextmanager
 def unpickling(is_allowed: bool) -> Iterator[None]:
-    """Have MLflow itself refuse pickles too; where they are allowed, what the user told MLflow holds."""
+    """Make MLflow itself reject pickles too; if they are allowed, the user's setting for MLflow applies."""
     if is_allowed:
         yield
         return
@@ -154,7 +154,7 @@ def unpickling(is_allowed: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def importable_code(path: Path) -> Iterator[None]:
-    """Let modules be imported that were logged with the model; they stay importable, as its code may import later."""
+    """Make the modules logged with the model importable, also afterwards, because its code may import them later."""
     for flavor in describe(path).flavors.values():
         if (code := flavor.get("code")) and str(path / code) not in sys.path:
             sys.path.insert(0, str(path / code))

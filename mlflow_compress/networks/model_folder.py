@@ -1,8 +1,8 @@
 """The model folder: what `prepare` writes, `measure` restores, and the tracking server keeps.
 
 model/
-    manifest.json       family, options, chain, where the weights came from
-    model.safetensors (or shards and their index), or weights.pt, or what a method of another runtime wrote
+    manifest.json       family, options, chain, origin of the weights
+    model.safetensors (or shards and their index), or weights.pt, or the files of another runtime
     config.json, ...    what the family needs to build the architecture
 """
 
@@ -32,15 +32,15 @@ from mlflow_compress.version import installed
 
 _MANIFEST = "manifest.json"
 _FORMAT = 3
-_CALLED_IN_0_1 = {"int8_dynamic": "int8_dynamic_torch"}  # what these methods of format 1 are called now
+_CALLED_IN_0_1 = {"int8_dynamic": "int8_dynamic_torch"}  # current names of the methods of format 1
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a model folder holds.
+    """The content of a model folder.
 
     Attributes:
-        format: of the folder; version 0.1 wrote none, and is 1.
+        format: format of the folder; 1 for version 0.1, which wrote none.
     """
 
     family: str
@@ -54,7 +54,7 @@ class Manifest:
 
 @dataclass
 class Restored:
-    """A model read back from its folder, with what is needed to use it."""
+    """A model restored from its folder, with everything that is needed to use it."""
 
     model: Model
     family: Family
@@ -92,17 +92,17 @@ def save(model: Model, family: Family, methods: Sequence[Method], variant: Varia
         saver.save(model, family, folder)
     elif (file := gguf_checkpoints.file_of(model.module)) is not None:
         gguf_checkpoints.copy(file, folder)
-    elif not is_quantised(model.module):  # else the family has copied the checkpoint's own files
+    elif not is_quantised(model.module):  # else the family copied the files of the checkpoint
         save_weights(model.module, folder)
     tensor_layouts.keep(model.module, folder)
     write_json(folder / _MANIFEST, manifest)
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read what a model folder holds.
+    """Read the manifest of a model folder.
 
     Raises:
-        WeightsError: it is no model folder.
+        WeightsError: it is not a model folder.
     """
     try:
         manifest = record(Manifest, read_json(folder / _MANIFEST), _MANIFEST)
@@ -115,10 +115,10 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def restore(folder: Path, device: str = "cpu") -> Restored:
-    """Read a model back, onto a device, ready for inference.
+    """Restore a model on a device, ready for inference.
 
     Raises:
-        WeightsError: files are missing, corrupt, or do not fit together.
+        WeightsError: files are missing, corrupt, or do not match.
         Unsupported: it can't run on the device.
     """
     manifest = read_manifest(folder)
@@ -153,11 +153,11 @@ def restore(folder: Path, device: str = "cpu") -> Restored:
 
 
 def publish(folder: Path, to: Path) -> tuple[Manifest, Published]:
-    """Write the model of a folder as others load it, into an empty folder. No code that belongs to the model is run.
+    """Write the model of a folder for other programs, into an empty folder. No code of the model is run.
 
     Raises:
-        Unsupported: no other program loads it; the sentence says why.
-        WeightsError: it would read files that are not its own, or see `restore`.
+        Unsupported: no other program can load it; the message says why.
+        WeightsError: it would read files outside the folder, or see `restore`.
     """
     require_own_files(folder)
     manifest = read_manifest(folder)
@@ -179,12 +179,12 @@ def publish(folder: Path, to: Path) -> tuple[Manifest, Published]:
 
 
 def native_flavor(folder: Path) -> NativeFlavor:
-    """Say which flavor of MLflow itself loads the model of a folder. Nothing is loaded, and no library is needed.
+    """Return MLflow's own flavor that loads the model of a folder. Nothing is loaded, and no library is needed.
 
     Raises:
-        Unsupported: none does; the sentence says why.
-        WeightsError: it is no model folder, or a damaged one.
-        RecipeError: its family or a method of it is not known here.
+        Unsupported: no flavor loads it; the message says why.
+        WeightsError: it is not a model folder, or is damaged.
+        RecipeError: its family, or one of its methods, is unknown here.
     """
     manifest = read_manifest(folder)
     family: Family = registry.build("families", manifest.family, manifest.options)
@@ -198,14 +198,14 @@ def native_flavor(folder: Path) -> NativeFlavor:
 
 
 def restore_others(folder: Path) -> Restored:
-    """Read a model back that somebody else may have logged: loading it is not trusting it.
+    """Restore a model that others may have logged, without trusting it.
 
-    Only a model of a family of user's code, and what was measured with trust and brings code (an MLflow model, one of
-    transformers that code beside it builds), run code of their own, as MLflow's own models do when it loads them; not
-    where the user told MLflow to unpickle nothing.
+    Only models of families with user's code, and models that were measured with trust and have code (MLflow models, and
+    transformers models with code beside them), run their own code, as MLflow's own models do when it loads them. If the
+    user forbade MLflow to load pickles, they are rejected.
 
     Raises:
-        WeightsError: it would run code otherwise, or read files that are not its own, or see `restore`.
+        WeightsError: another model would run code, or read files outside the folder, or see `restore`.
         Unsupported: see `restore`.
     """
     require_own_files(folder)
@@ -222,23 +222,23 @@ def restore_others(folder: Path) -> Restored:
     for path in () if brings_code else sorted(folder.rglob("*.pt2")):
         if code := code_in_program(path):
             raise WeightsError(f"{path} is not loaded because it may run code: it holds {code}.")
-    for path in () if brings_code else sorted(folder.glob("*.ts")):  # no deeper: others write TypeScript
+    for path in () if brings_code else sorted(folder.glob("*.ts")):  # not recursive: deeper ones may be TypeScript
         if code := code_in_script(path):
             raise WeightsError(f"{path} is not loaded because it may run code: it holds {code}.")
     for path in sorted(folder.rglob("*.onnx")):
         require_own_weights(path)
     for path in sorted(folder.rglob("*.gguf")):
-        read_header(path)  # llama.cpp is native code
+        read_header(path)  # before llama.cpp, which is native code, reads it
     try:
         return restore(folder)
     except (CompressError, Unsupported):
         raise
-    except Exception as error:  # what is not as it was written breaks its readers in any way
+    except Exception as error:  # damaged files make their readers raise anything
         raise WeightsError(f"{folder} can't be restored: {named_line(error, 300)}") from error
 
 
 def _filled(model: Model, folder: Path, family: Family, methods: Sequence[Method]) -> Model:
-    """Change an unfilled model as it was compressed, and fill it; on the CPU, as it was saved."""
+    """Change an unfilled model as its methods did, and fill it, on the CPU, where it was saved."""
     make_plain_again(model)
     for method in methods:
         model = method.rebuild(model, family)
@@ -250,7 +250,7 @@ def _filled(model: Model, folder: Path, family: Family, methods: Sequence[Method
 
 
 def _writer(manifest: Manifest, methods: Sequence[Method]) -> Method:
-    """Return the method that knows how others load what was saved.
+    """Return the method that knows how other programs load the saved files.
 
     Raises:
         Unsupported: another method changed layers that this one saved.
@@ -258,7 +258,7 @@ def _writer(manifest: Manifest, methods: Sequence[Method]) -> Method:
     saver = _saver(methods)
     changing = [method for method in methods if method.changes not in ("nothing", "weights")]
     last = saver if saver is not None and saver.changes == "runtime" else (changing or methods)[-1]
-    if last.changes != "runtime":  # a runtime's files hold whatever was done before
+    if last.changes != "runtime":  # files of a runtime include all earlier changes
         for step, method in zip(manifest.chain, methods, strict=True):
             if method is not last and method.changes == "architecture":
                 raise Unsupported(f"{step.method} changed layers that {manifest.method} saves, and no other program "
@@ -267,5 +267,5 @@ def _writer(manifest: Manifest, methods: Sequence[Method]) -> Method:
 
 
 def _saver(methods: Sequence[Method]) -> Method | None:
-    """Return the method that writes and reads the weights itself; the last one, if several would."""
+    """Return the method that writes and reads the weights itself; the last one if there are several."""
     return next((method for method in reversed(methods) if method.changes in ("storage", "runtime")), None)

@@ -1,4 +1,4 @@
-"""How a module is called on what a user's `batch()` gave: by position, by name, or with the whole as one argument."""
+"""How a module is called on the output of a user's `batch()`: by position, by name, or with one argument."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Arguments = list[Any] | dict[str, Any]  # by position, or by name
 def passing(batch: Any, module: Any, another: Callable[[], Any]) -> Passing:
     """Return how a batch is passed.
 
-    A mapping goes by name if each key names a parameter of `forward`; a tuple by position if `forward` takes so many
-    arguments; a list likewise, but not where it is as long as the batch: then its items are samples.
+    A mapping is passed by name if each key names a parameter of `forward`. A tuple is passed by position if `forward`
+    takes that many arguments. So is a list, unless its length follows the batch size: then its items are samples.
 
     Args:
-        batch: what `batch()` gave.
+        batch: output of `batch()`.
         module: the module that takes it.
-        another: gives a batch of another size.
+        another: returns a batch of another size.
     """
     from torch.nn.utils.rnn import PackedSequence
 
-    if isinstance(module, Attached):  # of 0.1, which did not write it down
+    if isinstance(module, Attached):  # exported by version 0.1, which did not record it
         return "by position" if isinstance(batch, (tuple, list)) else "one"
     if isinstance(batch, PackedSequence):
         return "one"
@@ -44,7 +44,7 @@ def passing(batch: Any, module: Any, another: Callable[[], Any]) -> Passing:
 
 
 def arguments(batch: Any, how: Passing, module: Any) -> Arguments:
-    """Return the arguments of a call; those by name in the order of `forward`'s parameters."""
+    """Return the arguments of a call; named arguments in the order of `forward`'s parameters."""
     if how == "by position":
         return list(batch)
     if how == "one":
@@ -55,38 +55,39 @@ def arguments(batch: Any, how: Passing, module: Any) -> Arguments:
     return {name: batch[name] for name in ordered}
 
 
-def called(module: Any, given: Arguments) -> Any:
-    """Call a module; gives what it gives."""
-    return module(**given) if isinstance(given, dict) else module(*given)
+def called(module: Any, passed: Arguments) -> Any:
+    """Call a module and return its output."""
+    return module(**passed) if isinstance(passed, dict) else module(*passed)
 
 
-def named(given: Arguments, module: Any) -> dict[str, Any]:
-    """Return arguments by the names of `forward`'s parameters; `input_0`, `input_1` where these are not explicit."""
-    if isinstance(given, dict):
-        return given
+def named(passed: Arguments, module: Any) -> dict[str, Any]:
+    """Return arguments by the names of `forward`'s parameters; `input_0`, `input_1` if it does not name them."""
+    if isinstance(passed, dict):
+        return passed
     signature = _signature(module)
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    own = [each.name for each in signature.parameters.values() if each.kind in kinds] if signature is not None else []
-    names = own if len(own) >= len(given) else [f"input_{index}" for index in range(len(given))]
-    return dict(zip(names, given, strict=False))
+    parameters = signature.parameters.values() if signature is not None else ()
+    explicit = [parameter.name for parameter in parameters if parameter.kind in kinds]
+    names = explicit if len(explicit) >= len(passed) else [f"input_{index}" for index in range(len(passed))]
+    return dict(zip(names, passed, strict=False))
 
 
 def _signature(module: Any) -> inspect.Signature | None:
     try:
         return inspect.signature(getattr(module, "forward", module))
-    except (TypeError, ValueError):  # of a scripted module, which says nothing about it
+    except (TypeError, ValueError):  # a scripted module has no signature
         return None
 
 
 def _are_parameters(batch: Mapping[Any, Any], signature: inspect.Signature) -> bool:
-    """Return whether all keys are names of parameters, or may be any, there being no other parameter to fill."""
+    """Return whether all keys name parameters, or `forward` takes any name and the keys fill the required ones."""
     kinds = {parameter.kind for parameter in signature.parameters.values()}
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    known = {name for name, parameter in signature.parameters.items() if parameter.kind in by_name}
-    if set(batch) <= known:
+    names = {name for name, parameter in signature.parameters.items() if parameter.kind in by_name}
+    if set(batch) <= names:
         return True
     takes_any = inspect.Parameter.VAR_KEYWORD in kinds and all(isinstance(name, str) for name in batch)
-    required = {name for name in known if signature.parameters[name].default is inspect.Parameter.empty}
+    required = {name for name in names if signature.parameters[name].default is inspect.Parameter.empty}
     return takes_any and required <= set(batch)
 
 
@@ -99,9 +100,9 @@ def _binds(signature: inspect.Signature, count: int) -> bool:
 
 
 def _holds_samples(batch: list[Any], another: Callable[[], Any]) -> bool:
-    """Return whether a list of a batch of another size has another length."""
+    """Return whether a batch of another size is a list of another length."""
     try:
         other = another()
-    except Exception:  # it makes batches of one size only
+    except Exception:  # `batch()` supports one size only
         return False
     return isinstance(other, Sized) and len(other) != len(batch)

@@ -1,4 +1,4 @@
-"""A module of anybody's as one graph, made by calling it on batches of two sizes."""
+"""Exports any module as one graph, by calling it on batches of two sizes."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class _Probe:
 
     Attributes:
         given: its arguments.
-        inputs: the tensors among them.
-        outputs: the tensors of what it gave.
-        form: of what it takes and gives.
+        inputs: tensors among the arguments.
+        outputs: tensors in the output.
+        form: form of arguments and output.
     """
 
     given: Arguments
@@ -36,21 +36,21 @@ class _Probe:
 def graph_of(
     module: Any, batch: Callable[[int, int], Arguments], batch_size: int, names: Mapping[str, Any] | None = None
 ) -> tuple[Graph, CallForm]:
-    """Make a graph from a module's tensors to `output`, or to `output_0`, `output_1` and so on.
+    """Make a graph from a module's input tensors to `output`, or to `output_0`, `output_1` and so on.
 
-    An axis is `batch` where its length is the number of samples. Numbers and texts among the arguments are constants.
+    An axis is `batch` if its length is the number of samples. Numbers and texts among the arguments are constants.
 
     Args:
         module: the module.
-        batch: gives the arguments of one call, for a number of samples and a seed.
-        batch_size: how many samples to call it on where it does not take two and three.
-        names: what a user's file defines, by name: the classes of outputs are known again by it.
+        batch: returns the arguments of one call, for a number of samples and a seed.
+        batch_size: number of samples if the module does not take two and three.
+        names: definitions in the user's file, by name, to recognise the classes of outputs.
 
     Returns:
-        The graph, and the form of what stands in the module's place.
+        The graph, and the form of its arguments and output.
 
     Raises:
-        Unsupported: it takes or gives no tensors, or what it gives depends on the values of its inputs.
+        Unsupported: the module takes or returns no tensors, or other values in its output depend on its inputs.
     """
     samples = None
     try:
@@ -59,10 +59,10 @@ def graph_of(
         pairs = zip((*probe.inputs, *probe.outputs), (*other.inputs, *other.outputs), strict=True)
         axes = [_batch_axes(few.shape, more.shape) for few, more in pairs]
         if probe.form != other.form:
-            raise ValueError(other.form)  # a number among its arguments is the number of samples
+            raise ValueError(other.form)  # a constant among its arguments depends on the number of samples
     except Unsupported:
         raise
-    except Exception:  # it takes one batch size only
+    except Exception:  # the module supports one batch size only
         probe = _probe(module, batch(batch_size, 0), names)
         axes = [{} for _ in (*probe.inputs, *probe.outputs)]
         other = _probe(module, batch(batch_size, 1), names)
@@ -71,68 +71,68 @@ def graph_of(
         raise Unsupported(
             "the module returns values that are not tensors and depend on its inputs: a graph would freeze them"
         )
-    return _made(module, probe, axes), replace(probe.form, samples=samples)
+    return _graph(module, probe, axes), replace(probe.form, samples=samples)
 
 
-def fixed_graph_of(module: Any, given: Arguments) -> tuple[Graph, CallForm]:
-    """Make a graph as `graph_of` does, but from one call, for inputs of its shapes alone.
+def fixed_graph_of(module: Any, arguments: Arguments) -> tuple[Graph, CallForm]:
+    """Make a graph as `graph_of` does, but from one call, for inputs of exactly these shapes.
 
     Raises:
-        Unsupported: as of `graph_of`.
+        Unsupported: see `graph_of`.
     """
-    probe = _probe(module, given, None)
-    return _made(module, probe, [{} for _ in (*probe.inputs, *probe.outputs)]), probe.form
+    probe = _probe(module, arguments, None)
+    return _graph(module, probe, [{} for _ in (*probe.inputs, *probe.outputs)]), probe.form
 
 
-def _made(module: Any, probe: _Probe, axes: Sequence[Mapping[int, str]]) -> Graph:
+def _graph(module: Any, probe: _Probe, axes: Sequence[Mapping[int, str]]) -> Graph:
     arguments = _input_names(probe.given, module)
     outputs = ["output"] if len(probe.outputs) == 1 else [f"output_{index}" for index in range(len(probe.outputs))]
-    dynamic = {name: each for name, each in zip((*arguments, *outputs), axes, strict=True) if each}
+    dynamic = {name: changing for name, changing in zip((*arguments, *outputs), axes, strict=True) if changing}
     inputs = dict(zip(arguments, probe.inputs, strict=True))
     return graph(_caller(probe.given), inputs, outputs, dynamic, module=module)
 
 
-def _probe(module: Any, given: Arguments, names: Mapping[str, Any] | None) -> _Probe:
+def _probe(module: Any, arguments: Arguments, names: Mapping[str, Any] | None) -> _Probe:
     import torch
 
-    inputs = value_trees.tensors(given)
+    inputs = value_trees.tensors(arguments)
     if not inputs:
         raise Unsupported("the module takes no tensor: a graph requires at least one")
-    fixed = fixed_of(given)
+    fixed = fixed_of(arguments)
     with torch.no_grad():
-        output = module_calls.called(module, given)
+        output = module_calls.called(module, arguments)
     outputs = value_trees.tensors(output)
     if not outputs:
         raise Unsupported(f"the module returns no tensor but a {type(output).__name__}: a graph returns tensors")
     form = CallForm(
         form_of(output, names),
         fixed,
-        passing="by name" if isinstance(given, dict) else "by position",
-        names=list(module_calls.named(given, module)),
+        passing="by name" if isinstance(arguments, dict) else "by position",
+        names=list(module_calls.named(arguments, module)),
     )
-    return _Probe(given, inputs, outputs, form)
+    return _Probe(arguments, inputs, outputs, form)
 
 
-def _caller(given: Arguments) -> Callable[..., tuple[Any, ...]]:
-    """Return what calls the module that it is given with other tensors in the places of these."""
+def _caller(original: Arguments) -> Callable[..., tuple[Any, ...]]:
+    """Return a function that calls a module on the same arguments with other tensors."""
     import torch
 
     place = object()
-    empty = value_trees.mapped(lambda leaf: place if isinstance(leaf, torch.Tensor) else leaf, given)
+    template = value_trees.mapped(lambda leaf: place if isinstance(leaf, torch.Tensor) else leaf, original)
 
     def call(parts: Any, *tensors: Any) -> tuple[Any, ...]:
         waiting = iter(tensors)
-        whole = value_trees.mapped(lambda leaf: next(waiting) if leaf is place else leaf, empty)
-        return tuple(value_trees.tensors(module_calls.called(parts.module, whole)))
+        arguments = value_trees.mapped(lambda leaf: next(waiting) if leaf is place else leaf, template)
+        return tuple(value_trees.tensors(module_calls.called(parts.module, arguments)))
 
     return call
 
 
-def _input_names(given: Arguments, module: Any) -> list[str]:
-    """Name the tensors among arguments: by the module's own names, with the way to each."""
+def _input_names(arguments: Arguments, module: Any) -> list[str]:
+    """Return names for the tensors among arguments: the module's own names with the path to each tensor."""
     import torch
 
-    paths = value_trees.named_leaves(module_calls.named(given, module))
+    paths = value_trees.named_leaves(module_calls.named(arguments, module))
     names = ["_".join(map(str, path)) for path, leaf in paths if isinstance(leaf, torch.Tensor)]
     is_clear = len(set(names)) == len(names) and all(_is_clear(name) for name in names)
     return names if is_clear else [f"input_{index}" for index in range(len(names))]
@@ -143,10 +143,10 @@ def _is_clear(name: str) -> bool:
 
 
 def _batch_axes(few: Sequence[int], more: Sequence[int]) -> dict[int, str]:
-    """Return the axes that were 2 long for two samples and 3 for three.
+    """Return the axes with length 2 for two samples and 3 for three.
 
     Raises:
-        ValueError: another axis has changed.
+        ValueError: another axis changed.
     """
     changed = {axis: pair for axis, pair in enumerate(zip(few, more, strict=True)) if len(set(pair)) > 1}
     if any(pair != (_FEW, _MORE) for pair in changed.values()):

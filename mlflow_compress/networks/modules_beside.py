@@ -1,6 +1,6 @@
-"""Lets a user's file import the modules that lie beside it, and nobody else: `sys.path` stays as it is.
+"""Lets a user's file, and no other code, import the modules beside it: `sys.path` stays unchanged.
 
-Files of several folders may have helpers of one name. `sys.modules` holds those of the folder whose code is called.
+Files in several folders may have helpers with the same name. `sys.modules` holds those of the folder whose code runs.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from mlflow_compress.networks.code_files import PACKAGE, imported, is_own
 
 
 class Uncached(importlib.machinery.SourceFileLoader):
-    """Runs a Python file as it is now: compiled code of an older one, of the same second and size, is not taken."""
+    """Runs a Python file as it is now, never older compiled code with the same date and size."""
 
     def path_stats(self, path: object) -> dict[str, object]:
-        """Know no date, by which compiled code is told to be current."""
+        """Raise, so that no compiled code counts as current."""
         raise OSError(path)
 
 
 class _Finder:
-    """Finds modules beside the file that imports them. Such a file's folder comes first, as under `python FILE`."""
+    """Finds modules beside the file that imports them. The folder of the file comes first, as under `python FILE`."""
 
     def __init__(self) -> None:
         self.folders: list[Path] = []
-        self.alone: set[Path] = set()  # files that find nothing beside them, though others of their folder may
-        self.served: dict[str, Path] = {}  # the names at the top of what `sys.modules` holds, and their folders
+        self.alone: set[Path] = set()  # files that may not import modules beside them
+        self.served: dict[str, Path] = {}  # top-level names in `sys.modules`, and their folders
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Find a module for a file in one of the folders; None for all others, for Python's own modules, and for us."""
+        """Find a module for a file in one of the folders; None for other files, standard modules and this package."""
         if path is not None or name in sys.stdlib_module_names or name == PACKAGE.name:
             return None
         if (folder := self._folder_of_importer()) is None:
             return None
         spec = PathFinder.find_spec(name, [str(folder)])
-        is_folder = spec is not None and spec.loader is None  # without __init__.py: what is installed comes before it
+        is_folder = spec is not None and spec.loader is None  # without __init__.py: an installed package comes first
         if spec is None or (is_folder and PathFinder.find_spec(name) is not None):
             return None
         if type(spec.loader) is importlib.machinery.SourceFileLoader and spec.origin is not None:
@@ -62,11 +62,11 @@ class _Finder:
 
 _finder = _Finder()
 _kept: dict[Path, dict[str, ModuleType]] = {}  # by folder: its modules, by name
-_tops: dict[Path, set[str]] = {}  # by file: the names at the top of what it imports of its folder
+_tops: dict[Path, set[str]] = {}  # by file: top-level names of its imports from its folder
 
 
 def allow(path: Path, is_alone: bool = False) -> None:
-    """Let a file, and what it imports of its folder, import from there. Its folder's modules are run anew.
+    """Let a file, and the modules beside it, import from its folder. The modules of the folder run again.
 
     Args:
         path: the file, absolute.
@@ -88,25 +88,25 @@ def allow(path: Path, is_alone: bool = False) -> None:
 
 @contextlib.contextmanager
 def present(path: Path) -> Iterator[None]:
-    """Have the modules of a file's folder in `sys.modules` meanwhile, instead of others of their names.
+    """Put the modules of a file's folder into `sys.modules` meanwhile, instead of others with their names.
 
-    The folder's modules stay there, for those who look up where a class comes from; but somebody else's of the same
-    name come back: the program that loads a model may have a helper called as the model's is.
+    The folder's modules stay there afterwards, for code that looks up the module of a class. Modules of others with the
+    same names come back: the program that loads a model may have a helper with the same name as the model's.
     """
     folder = path.parent
     if set(_finder.served.values()) != {folder}:
         _put_away()
-    mine = _kept.setdefault(folder, {})
-    tops = {name.partition(".")[0] for name in mine} | _tops.get(path, set())
-    strange = {
+    modules = _kept.setdefault(folder, {})
+    tops = {name.partition(".")[0] for name in modules} | _tops.get(path, set())
+    foreign = {
         name
         for name in tops - _finder.served.keys()
         if name in sys.modules and not _is_there(sys.modules[name], folder)
     }
-    names = [name for name in sys.modules if name.partition(".")[0] in strange] if strange else []
+    names = [name for name in sys.modules if name.partition(".")[0] in foreign] if foreign else []
     others = {name: sys.modules.pop(name) for name in names}
-    sys.modules.update(mine)
-    _finder.served.update(dict.fromkeys((name.partition(".")[0] for name in mine), folder))
+    sys.modules.update(modules)
+    _finder.served.update(dict.fromkeys((name.partition(".")[0] for name in modules), folder))
     try:
         yield
     finally:
@@ -116,11 +116,11 @@ def present(path: Path) -> Iterator[None]:
 
 
 def _put_away() -> None:
-    """Take all that was served out of `sys.modules`, and keep it for its folder."""
+    """Take all modules of the folders out of `sys.modules`, and keep them for their folders."""
     folders = {
         name: folder
         for name, folder in _finder.served.items()
-        if name in sys.modules and _comes_from(sys.modules[name], folder)  # and was not replaced by somebody else's
+        if name in sys.modules and _comes_from(sys.modules[name], folder)  # not replaced by a module of others
     }
     for name in [name for name in sys.modules if name.partition(".")[0] in folders]:
         _kept.setdefault(folders[name.partition(".")[0]], {})[name] = sys.modules.pop(name)
@@ -129,10 +129,10 @@ def _put_away() -> None:
 
 def modules_from(folder: Path) -> list[ModuleType]:
     """Return the imported modules that come from Python files in a folder."""
-    imported_ones = [*sys.modules.values(), *_kept.get(folder, {}).values()]
-    files = [(module, file) for module in imported_ones if isinstance(file := _file_of(module), str)]
-    own = (module for module, file in files if file.endswith(".py") and is_own(Path(file), folder))
-    return list({id(module): module for module in own}.values())
+    candidates = [*sys.modules.values(), *_kept.get(folder, {}).values()]
+    files = [(module, file) for module in candidates if isinstance(file := _file_of(module), str)]
+    modules = (module for module, file in files if file.endswith(".py") and is_own(Path(file), folder))
+    return list({id(module): module for module in modules}.values())
 
 
 def loaded_from(folder: Path) -> list[Path]:
@@ -151,7 +151,7 @@ def _comes_from(module: ModuleType, folder: Path) -> bool:
 
 
 def _is_there(module: ModuleType, folder: Path) -> bool:
-    """Return whether a module is to stay: it comes from this folder, or is an installed one that others use."""
+    """Return whether a module stays: it comes from this folder, or is an installed one that others use."""
     file = _file_of(module)
     if not isinstance(file, str):
         return False

@@ -1,8 +1,8 @@
-"""How MLflow's own flavors load what lies in a model folder, so that no weights are stored a second time.
+"""How MLflow's own flavors load a model folder, so that no weights are stored twice.
 
-MLflow has no flavor for OpenVINO, GGUF, CTranslate2, ncnn or TensorRT. Its `pytorch` flavor reads a graph of
-torch.export or a pickle: no pickle is written here, and TorchScript it reads only where pickles are trusted. Its `onnx`
-and `pytorch` flavors load one graph: a model of several (an encoder and a decoder) has none.
+MLflow has no flavor for OpenVINO, GGUF, CTranslate2, ncnn or TensorRT. Its `pytorch` flavor reads a torch.export graph
+or a pickle. This package writes no pickles, and MLflow reads TorchScript only if pickles are trusted. Its `onnx` and
+`pytorch` flavors load one graph, so a model with several (an encoder and a decoder) has no flavor.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from mlflow_compress.version import installed
 
 GraphFlavor = Literal["onnx", "pytorch"]
 
-_GRAPH = "model.pt2"  # as MLflow calls it
-_MOST_BYTES = 2**30  # of a graph's JSON
+_GRAPH = "model.pt2"  # MLflow's name for it
+_MOST_BYTES = 2**30  # size of a graph's JSON
 _IS_WEIGHTS = (".safetensors", ".index.json", ".pt", ".bin")
 _PROCESSORS = ("config.json", "preprocessor_config.json", "processor_config.json")
-_COMPONENTS = "components"  # the folder in which MLflow looks for tokenizers and the like, each in one of its own
-_NO_PIPELINE = "processor"  # with it, MLflow says itself that the parts are to be loaded, and not a pipeline
+_COMPONENTS = "components"  # MLflow looks for tokenizers and the like in subfolders of this folder
+_NO_PIPELINE = "processor"  # with it, MLflow itself says to load the components, not a pipeline
 
 
 def graph_flavor(saved: Path, flavor: GraphFlavor) -> NativeFlavor:
-    """Return the flavor that loads a model which is one graph in a file.
+    """Return the flavor that loads a model with one graph in a file.
 
     Args:
         saved: the model folder.
-        flavor: MLflow's name of it.
+        flavor: MLflow's name for the flavor.
 
     Raises:
         Unsupported: there are several graphs.
@@ -54,18 +54,18 @@ def graph_flavor(saved: Path, flavor: GraphFlavor) -> NativeFlavor:
 def transformers_flavor(saved: Path, loader: str, task: str, components: Mapping[str, str]) -> NativeFlavor:
     """Return the flavor that loads a model with `from_pretrained`.
 
-    The weights are read where they lie. MLflow reads a tokenizer from a folder of its own: its files are copied, which
-    are small.
+    The weights are read in place. MLflow reads a tokenizer from its own folder, so its files, which are small, are
+    copied.
 
     Args:
         saved: the model folder.
         loader: the class of transformers that loads the model (`AutoModelForCausalLM`).
-        task: what its pipeline is called; empty: transformers has no pipeline for it, and the model and its tokenizer
-            are loaded with `return_type="components"`.
-        components: the class that loads each part beside the model, by MLflow's name of the part (`tokenizer`).
+        task: name of its pipeline; empty: transformers has no pipeline for it, and the model and its tokenizer are
+            loaded with `return_type="components"`.
+        components: the class that loads each component, by MLflow's name for it (`tokenizer`).
 
     Raises:
-        Unsupported: its weights are in no files that transformers reads.
+        Unsupported: transformers can't read its weight files.
     """
     if not any((saved / name).is_file() for name in (SAFETENSORS, INDEX)):
         raise Unsupported("its weights are not in safetensors files, which MLflow's transformers flavor requires")
@@ -87,7 +87,7 @@ def transformers_flavor(saved: Path, loader: str, task: str, components: Mapping
 
 
 def _files_of(component: str, saved: Path) -> tuple[str, ...]:
-    """Return the names of the files that a part beside the model is read from: a tokenizer's may have any."""
+    """Return the names of a component's files: those of a tokenizer may have any name."""
     names = tuple(path.name for path in sorted(saved.iterdir()))
     if component in ("feature_extractor", "image_processor"):
         return tuple(name for name in names if name in _PROCESSORS)
@@ -95,7 +95,7 @@ def _files_of(component: str, saved: Path) -> tuple[str, ...]:
 
 
 def _torch_version(graph: Path) -> str:
-    """Return the version of torch that wrote a graph, as the file says it."""
+    """Return the version of torch that wrote a graph, from the file."""
     try:
         with zipfile.ZipFile(graph) as archive:
             name = next(name for name in archive.namelist() if name.endswith("models/model.json"))

@@ -1,4 +1,4 @@
-"""The floating-point type that a model's weights are loaded in: the option `dtype` of each family."""
+"""The floating-point type of a model's weights when they are loaded: the option `dtype` of each family."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from mlflow_compress.networks.quantised_checkpoints import is_quantised
 from mlflow_compress.networks.stored_weights import cast
 from mlflow_compress.sockets import Family, Model
 
-DTYPE = "dtype"  # the fact: in which precision the original was loaded
+DTYPE = "dtype"  # fact: the precision in which the original was loaded
 NATIVE = "native"
-_WIDENED = "widened"  # the fact: from which precision weights were cast for an exporter
-_FIELDS = ("dtype", "torch_dtype")  # of a config; the second in transformers before its version 5
+_WIDENED = "widened"  # fact: the precision from which weights were cast for an exporter
+_FIELDS = ("dtype", "torch_dtype")  # config fields; the second before transformers 5
 
 
 def of_config(fields: Mapping[str, Any]) -> Any:
-    """Return the torch type that a config names for its weights; float32 where it names none.
+    """Return the torch type that a config names for its weights; float32 if it names none.
 
     Args:
-        fields: of the config, as they stand in `config.json`.
+        fields: fields of `config.json`.
     """
     import torch
 
-    named = next((fields[name] for name in _FIELDS if fields.get(name)), "float32")
-    found = getattr(torch, str(named).removeprefix("torch."), None)
-    return found if isinstance(found, torch.dtype) and found.is_floating_point else torch.float32
+    name = next((fields[key] for key in _FIELDS if fields.get(key)), "float32")
+    dtype = getattr(torch, str(name).removeprefix("torch."), None)
+    return dtype if isinstance(dtype, torch.dtype) and dtype.is_floating_point else torch.float32
 
 
 def name_of(dtype: Any) -> str:
-    """Return a torch type's name as people write it: `bfloat16`."""
+    """Return the short name of a torch type: `bfloat16`."""
     return str(dtype).removeprefix("torch.")
 
 
 def settle(model: Model, family: Family) -> None:
-    """Cast a loaded model to the precision that the family's options ask for, and note in which it is.
+    """Cast a loaded model to the precision in the family's options, and note its precision.
 
-    What transformers loads is in it already; other models are as their loaders gave them.
+    transformers loads models in that precision; other loaders may not.
 
     Raises:
-        Unsupported: a precision was asked for, and the weights are quantised.
+        Unsupported: the options set a precision, but the weights are quantised.
     """
     import torch
 
@@ -55,18 +55,18 @@ def settle(model: Model, family: Family) -> None:
                 "it as it is"
             )
     elif family.precision != NATIVE:
-        with contextlib.suppress(Unsupported):  # all of it is in this precision already
+        with contextlib.suppress(Unsupported):  # it already has this precision
             cast(model.module, getattr(torch, family.precision))
     if (dtype := dtype_of(model.module)) is not None:
         model.facts[DTYPE] = name_of(dtype)
 
 
 def widen(model: Model, who: str) -> None:
-    """Cast a model in half precision to float32, for what takes no other; say so in its facts.
+    """Cast a model in half precision to float32 for a method that only supports float32, and note it in the facts.
 
     Args:
-        model: as a method gets it.
-        who: what takes float32 only, for a sentence.
+        model: the model that the method gets.
+        who: name of the method or runtime, for the fact.
     """
     import torch
 
@@ -79,6 +79,6 @@ def widen(model: Model, who: str) -> None:
 
 
 def widened_from(model: Model) -> str | None:
-    """Return in which precision a model was before `widen` cast it; None if it was in float32."""
-    told = model.facts.get(_WIDENED)
-    return told.rpartition(" ")[2] if told else None
+    """Return the precision of a model before `widen` cast it; None if it was not cast."""
+    fact = model.facts.get(_WIDENED)
+    return fact.rpartition(" ")[2] if fact else None

@@ -1,4 +1,4 @@
-"""Which other files an ONNX file reads, told without reading them."""
+"""Checks which other files an ONNX file reads, without reading them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mlflow_compress.errors import WeightsError, first_line
 def require_own_weights(path: Path) -> None:
     """Check that the weights of an ONNX file are in it, or in a file beside it.
 
-    Its runtimes follow whatever path it names, in some versions out of its folder.
+    Runtimes follow any path that it names, in some versions also outside its folder.
 
     Raises:
-        WeightsError: they are elsewhere, or it can't be told.
+        WeightsError: they are elsewhere, or the file can't be checked.
     """
     try:
         import onnx
@@ -23,7 +23,7 @@ def require_own_weights(path: Path) -> None:
         raise WeightsError(f"{path} can't be checked without the package onnx: pip install onnx") from None
     try:
         model = onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # of protocol buffers
+    except Exception as error:  # from protocol buffers
         raise WeightsError(f"{path} is not a valid ONNX file: {first_line(error)}") from error
     for tensor in _tensors(model):
         for name in (entry.value for entry in tensor.external_data if entry.key == "location"):
@@ -34,7 +34,7 @@ def require_own_weights(path: Path) -> None:
 
 
 def _tensors(model: Any) -> Iterator[Any]:
-    """Return all tensors of a model, those of graphs in its nodes too."""
+    """Yield all tensors of a model, including those of subgraphs in its nodes."""
     graphs, nodes = [model.graph], [node for function in model.functions for node in function.node]
     while graphs or nodes:
         if graphs:

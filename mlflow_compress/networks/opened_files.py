@@ -1,4 +1,4 @@
-"""`watched`: which files Python code reads and writes, and in which state, so that one can tell when they change."""
+"""`watched`: records the files that Python code reads and writes, with their states, to notice when they change."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-State = list[int] | str | None  # of a file its bytes and date, of a folder what its names are; None: it is not there
+State = list[int] | str | None  # size and date of a file, or a hash of the names in a folder; None: it does not exist
 
-_FLAGS = 2  # of the arguments of the event "open"
+_FLAGS = 2  # index of the flags in the arguments of the event "open"
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 _CHANGES = ("os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.link", "os.symlink", "os.truncate")
-_PASSING = ("-journal", "-wal", "-shm", ".lock", ".partial")  # files that come and go beside others
-_UNHEARD = (  # functions whose files are opened outside of Python: what names the path, and whether they write
+_PASSING = ("-journal", "-wal", "-shm", ".lock", ".partial")  # temporary files beside others
+_UNHEARD = (  # functions that open files outside Python: place and name of the path argument, and whether they write
     ("safetensors", "safe_open", 0, "filename", False),
     ("safetensors.torch", "save_file", 1, "filename", True),
     ("torch.jit", "load", 0, "f", False),
@@ -32,32 +32,32 @@ _UNHEARD = (  # functions whose files are opened outside of Python: what names t
 
 @dataclass
 class Watch:
-    """What was read and written.
+    """Files that were read and written.
 
     Attributes:
-        read: the files that were read and the folders that were listed, in the state in which they were read.
-        written: what was written to, made, moved or removed.
+        read: files that were read and folders that were listed, with their states at that time.
+        written: paths that were written to, created, moved or removed.
     """
 
     read: dict[str, State] = field(default_factory=dict)
     written: set[str] = field(default_factory=set)
 
     def settled(self) -> dict[str, State]:
-        """Return what was read; what was written to meanwhile in the state in which it is now."""
-        touched = self.written | {os.path.dirname(path) for path in self.written}  # noqa: PTH120  (they are texts)
+        """Return what was read; paths that were also written to have their current states."""
+        touched = self.written | {os.path.dirname(path) for path in self.written}  # noqa: PTH120  (they are strings)
         return {path: state_of(path) if path in touched else state for path, state in self.read.items()}
 
 
 _watches: list[Watch] = []
-_looking = threading.local()  # of a thread: whether it looks at a file to describe it, which is no reading
+_looking = threading.local()  # per thread: whether this module itself inspects a file, which does not count
 
 
 @contextlib.contextmanager
 def watched() -> Iterator[Watch]:
     """Record the files that are read and written and the folders that are listed meanwhile.
 
-    Python's own and installed packages are left out. What other processes and other languages read is not seen, but for
-    what `_UNHEARD` names.
+    Python's own files and installed packages are left out. Files read by other processes or in other languages are not
+    seen, except for the functions in `_UNHEARD`.
     """
     _install()
     watch = Watch()
@@ -68,15 +68,15 @@ def watched() -> Iterator[Watch]:
                 stack.enter_context(_heard(module, name, index, keyword, is_written))
             yield watch
     finally:
-        _watches[:] = [each for each in _watches if each is not watch]
+        _watches[:] = [other for other in _watches if other is not watch]
 
 
 def state_of(path: str) -> State:
-    """Return in which state a file or folder is now."""
+    """Return the current state of a file or folder."""
     try:
         status = Path(path).stat()
         if stat.S_ISDIR(status.st_mode):
-            names = [each.name for each in Path(path).iterdir()]
+            names = [entry.name for entry in Path(path).iterdir()]
             names = [name for name in names if not (name.startswith((".", "__")) or name.endswith(_PASSING))]
             return hashlib.sha256("\0".join(sorted(names)).encode(errors="surrogateescape")).hexdigest()
     except (OSError, ValueError):
@@ -85,7 +85,7 @@ def state_of(path: str) -> State:
 
 
 def _place(path: Any) -> str:
-    """Return a path that counts as a whole one; empty of the system's own, and of what is no path."""
+    """Return an absolute path; empty for paths of the system and for values that are not paths."""
     if not isinstance(path, (str, bytes, os.PathLike)):
         return ""
     place = str(Path(os.fsdecode(path)).absolute())
@@ -93,12 +93,12 @@ def _place(path: Any) -> str:
 
 
 def is_of_system(path: str) -> bool:
-    """Return whether a whole path is of the system, of Python, or of an installed package: no user writes there."""
+    """Return whether an absolute path belongs to the system, Python or an installed package, not to a user."""
     return path.startswith(_elsewhere())
 
 
 def _note_read(path: Any) -> None:
-    """Note a path that is read."""
+    """Record a path that is read."""
     if place := _place(path):
         _looking.is_on = True
         try:
@@ -111,7 +111,7 @@ def _note_read(path: Any) -> None:
 
 
 def _note_written(path: Any) -> None:
-    """Note a path that is written to, made, moved or removed."""
+    """Record a path that is written to, created, moved or removed."""
     if place := _place(path):
         for watch in tuple(_watches):  # another thread may begin one
             watch.written.add(place)
@@ -134,18 +134,18 @@ def _hear(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _is_importing() -> bool:
-    """Return whether the import system asks: it lists each folder that it looks into."""
+    """Return whether the import system lists the folder: it lists each folder that it searches."""
     return "importlib" in sys._getframe(2).f_code.co_filename
 
 
 @functools.cache
 def _install() -> None:
-    sys.addaudithook(_hear)  # for the life of the process: none can be taken away
+    sys.addaudithook(_hear)  # for the life of the process: audit hooks can't be removed
 
 
 @functools.cache
 def _elsewhere() -> tuple[str, ...]:
-    """Return where the system, Python and the installed packages are."""
+    """Return the folders of the system, Python and the installed packages."""
     places = {sys.prefix, sys.base_prefix, *(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))}
     places = {place for place in places if place not in ("/", "/usr", "/usr/local")} | {"/usr/lib", "/usr/share"}
     return tuple(f"{place}{os.sep}" for place in (*places, "/proc", "/sys", "/dev", "/etc"))
@@ -153,7 +153,7 @@ def _elsewhere() -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _heard(module: str, name: str, index: int, keyword: str, is_written: bool) -> Iterator[None]:
-    """Note the path that is given to a function whose file is opened outside of Python, which raises no event."""
+    """Record the path passed to a function that opens its file outside Python, which raises no audit event."""
     original: Callable[..., Any] = getattr(importlib.import_module(module), name)
 
     def noted(*given: Any, **options: Any) -> Any:
@@ -169,7 +169,7 @@ def _heard(module: str, name: str, index: int, keyword: str, is_written: bool) -
 
 
 def _replace(name: str, one: Callable[..., Any], other: Callable[..., Any]) -> None:
-    """Put a function in another one's place, in all modules that hold it under its name."""
+    """Replace a function by another one in all modules that hold it under its name."""
     for holder in list(sys.modules.values()):
         space = getattr(holder, "__dict__", None)
         if isinstance(space, dict) and space.get(name) is one:

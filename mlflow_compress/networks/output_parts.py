@@ -1,6 +1,6 @@
-"""The parts of a model's raw output, each compared by itself: what is large in one must not hide what others lost.
+"""Compares the parts of a model's raw output separately, so that a part with large values does not hide other losses.
 
-Boxes in pixels drown scores: over both, a detector that has lost all its detections is 0.01 % from its original.
+Boxes in pixels are much larger than scores: over both, a detector that lost all detections differs by only 0.01 %.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from mlflow_compress.networks.random_state import has_drawn, seed_all
 from mlflow_compress.networks.stored_weights import flat
 from mlflow_compress.sockets import Family, Model
 
-_LARGEST = 3e38  # about what float32 and bfloat16 hold at most: in one of them a mask is that, in the other infinite
-_LARGEST_HALF = 6e4  # about what float16 holds at most
-_OTHER_SEED = 7919  # added to a seed, for other random numbers
+_LARGEST = 3e38  # about the largest float32 and bfloat16: a mask may be that in one of them, and infinite in the other
+_LARGEST_HALF = 6e4  # about the largest float16
+_OTHER_SEED = 7919  # added to a seed to draw other random numbers
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What a model gave, to be compared with what it gives when it has been changed.
+    """Outputs of a model, to compare with its outputs after a change.
 
     Attributes:
-        samples: how many it was given.
-        parts: of what it gave: vectors of float32 on the CPU.
-        least: of each part the least norm that a difference is divided by.
-        spread: how far apart two passes are that draw other random numbers; 0: it draws none.
-        seed: of the batch that it was given.
+        samples: number of samples in the batch.
+        parts: parts of the output: float32 vectors on the CPU.
+        least: for each part the least norm that a difference is divided by.
+        spread: difference between two passes with different random numbers; 0: it draws none.
+        seed: seed of the batch.
     """
 
     samples: int
@@ -39,7 +39,7 @@ class Observed:
     seed: int = 0
 
     def moved(self, family: Family, model: Model) -> float:
-        """Return how far what the model gives now is from what was observed (see `farthest`)."""
+        """Return the difference between the model's current outputs and the observed ones (see `farthest`)."""
         import torch
 
         with torch.inference_mode():
@@ -49,36 +49,36 @@ class Observed:
         return farthest(now, self.parts, self.least)
 
     def is_by_chance(self, moved: float) -> bool:
-        """Return whether random numbers explain that the outputs have moved so far: nothing can be said then."""
+        """Return whether random numbers explain a difference of the outputs, so that it shows nothing."""
         return moved >= self.spread / 2 > 0
 
 
 def observe(family: Family, model: Model, samples: int, seed: int = 0) -> Observed:
-    """Call a model on a batch, always the same for a seed."""
+    """Call a model on a batch that depends only on the seed, and return its outputs."""
     import torch
 
     with torch.inference_mode():
         batch = family.batch(model, samples, seed)
-        given = parts_of(family, model, batch)
+        outputs = parts_of(family, model, batch)
         spread = spread_of(family, model, batch) if has_drawn(0) else 0.0
-    return Observed(samples, [part for part, _ in given], [least for _, least in given], spread, seed)
+    return Observed(samples, [part for part, _ in outputs], [least for _, least in outputs], spread, seed)
 
 
 def parts_of(
     family: Family, model: Model, batch: Any, seed: int = 0, *, is_fused: bool = False
 ) -> list[tuple[Any, float]]:
-    """Make a forward pass, whose random numbers, if it draws some, are those of a seed.
+    """Run a forward pass with the random numbers of a seed, and return the parts of its output.
 
     Args:
-        family: runs the model.
+        family: family of the model, which runs it.
         model: the model.
-        batch: what it is given.
-        seed: of random numbers.
-        is_fused: whether torch's own transformer layers may take their fused path, which gives zeros at padded places:
-            a compressed model that can't take it would differ there, and nowhere else.
+        batch: its input.
+        seed: seed for random numbers.
+        is_fused: whether torch's own transformer layers may use their fused path, which returns zeros at padded places:
+            a compressed model that can't use it would differ only there.
 
     Returns:
-        Of each part a vector of float32 on the CPU, and the least norm that a difference is divided by.
+        For each part a float32 vector on the CPU, and the least norm that a difference is divided by.
     """
     seed_all(seed)
     with contextlib.nullcontext() if is_fused else unfused():
@@ -86,7 +86,7 @@ def parts_of(
 
 
 def moved_by_fusing(family: Family, model: Model, batch: Any, seed: int = 0) -> float:
-    """Return how far outputs are from those of the layers one by one, where torch's fused path is open to them."""
+    """Return the difference of outputs with torch's fused path from those without it; 0 if there is no such path."""
     if not may_be_fused(model.module):
         return 0.0
     one, other = (parts_of(family, model, batch, seed, is_fused=is_fused) for is_fused in (True, False))
@@ -94,53 +94,53 @@ def moved_by_fusing(family: Family, model: Model, batch: Any, seed: int = 0) -> 
 
 
 def spread_of(family: Family, model: Model, batch: Any, seed: int = 0) -> float:
-    """Return how far apart two passes on one batch are that draw other random numbers."""
-    one, other = (parts_of(family, model, batch, each) for each in (seed, seed + _OTHER_SEED))
+    """Return the difference of two passes on one batch that draw different random numbers."""
+    one, other = (parts_of(family, model, batch, drawn) for drawn in (seed, seed + _OTHER_SEED))
     return farthest([part for part, _ in one], [part for part, _ in other], [least for _, least in other])
 
 
-def farthest(own: Sequence[Any], other: Sequence[Any], least: Sequence[float]) -> float:
-    """Return how far the part is that differs most: the 2-norm of the difference over that of the other.
+def farthest(parts: Sequence[Any], reference: Sequence[Any], least: Sequence[float]) -> float:
+    """Return the greatest difference of a part: the 2-norm of the difference divided by the 2-norm of the other.
 
-    Where both hold the same infinity, or both NaN, they are alike. Infinite where only one does, and where they have
-    other parts, or parts of another shape; NaN where there is nothing to compare.
+    Equal infinities, and two NaN, count as equal. The result is infinite if only one side has them, or if the number or
+    shapes of the parts differ; it is NaN if there is nothing to compare.
 
     Args:
-        own: the parts.
-        other: those that they are compared with.
-        least: the least norm that a difference is divided by, of each.
+        parts: the parts.
+        reference: the parts to compare with.
+        least: for each part the least norm that a difference is divided by.
     """
-    if len(own) != len(other) or any(one.shape != two.shape for one, two in zip(own, other, strict=True)):
+    if len(parts) != len(reference) or any(one.shape != two.shape for one, two in zip(parts, reference, strict=True)):
         return float("inf")
-    apart = [_apart(one, two, norm) for one, two, norm in zip(own, other, least, strict=True) if one.numel()]
+    apart = [_apart(one, two, norm) for one, two, norm in zip(parts, reference, least, strict=True) if one.numel()]
     return max(apart) if apart else float("nan")
 
 
 def differ(moved: float) -> str:
-    """Say how far outputs are: `differ by 3.0%`."""
+    """Return a difference of outputs as text: `differ by 3.0%`."""
     if moved == float("inf"):
         return "have different shapes, or NaN or infinity in different places,"
     return f"differ by {moved:.1%}"
 
 
-def odd_places(own: Sequence[Any], other: Sequence[Any]) -> int:
-    """Count the places where one part holds NaN or infinity and the other one does not hold the same."""
-    pairs = [(one, two) for one, two in zip(own, other, strict=False) if one.shape == two.shape]
+def odd_places(parts: Sequence[Any], reference: Sequence[Any]) -> int:
+    """Count the places where one side has NaN or infinity and the other does not have the same."""
+    pairs = [(one, two) for one, two in zip(parts, reference, strict=False) if one.shape == two.shape]
     return sum(int(_odd(one, two).sum()) for one, two in pairs)
 
 
-def _apart(own: Any, other: Any, least: float) -> float:
+def _apart(part: Any, reference: Any, least: float) -> float:
     import torch
 
-    if bool(_odd(own, other).any()):
+    if bool(_odd(part, reference).any()):
         return float("inf")
-    is_number = torch.isfinite(own) & torch.isfinite(other) & ~_both_extreme(own, other)
-    one, two = own[is_number].double(), other[is_number].double()
+    is_number = torch.isfinite(part) & torch.isfinite(reference) & ~_both_extreme(part, reference)
+    one, two = part[is_number].double(), reference[is_number].double()
     return float((one - two).norm() / max(float(two.norm()), least or 1e-12))
 
 
 def _odd(one: Any, two: Any) -> Any:
-    """Return where one is no finite number, and the other is not the same."""
+    """Return where one is not a finite number, and the other is not the same."""
     import torch
 
     is_same = (one == two) | (one.isnan() & two.isnan()) | _both_extreme(one, two)
@@ -149,10 +149,10 @@ def _odd(one: Any, two: Any) -> Any:
 
 
 def _both_extreme(one: Any, two: Any) -> Any:
-    """Return where both stand for infinity: as it is, or as the greatest number of the type that they were of.
+    """Return where both represent infinity: as infinity, or as the greatest number of their original type.
 
-    Of two in half and in single precision that is 65,504 and 3.4e38. Where a finite 70,000 has become infinite, in half
-    precision, it was lost.
+    In half and in single precision that is 65,504 and 3.4e38. A finite 70,000 that became infinite in half precision
+    does not count: it was lost.
     """
     huge_one, huge_two = _is_huge(one), _is_huge(two)
     of_half = (one.abs() >= _LARGEST_HALF) & huge_two | huge_one & one.isfinite() & (two.abs() >= _LARGEST_HALF)

@@ -1,4 +1,4 @@
-"""What a module holds outside of its state dict: plain attributes, and buffers that are not saved."""
+"""State of a module outside its state dict: plain attributes, and buffers that are not saved."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
-_ARRAY = "\0array"  # the key of an array's bytes, in what is saved
-Values = dict[str, dict[str, Any]]  # by a layer's name, then by the attribute's
+_ARRAY = "\0array"  # key of an array's bytes in saved values
+Values = dict[str, dict[str, Any]]  # by the name of the layer, then of the attribute
 
 
 def values_of(module: Any) -> Values:
-    """Return copies of what a module holds outside of its state dict.
+    """Return copies of a module's values outside its state dict.
 
-    Tensors and arrays are copied, and lists, tuples, sets and dictionaries of such and of numbers and texts. Of others
-    there is a mark, which is another when they have changed, as far as pickling tells.
+    Tensors and arrays are copied, and lists, tuples, sets and dictionaries of these and of numbers and texts. Other
+    objects are represented by a mark, which differs after a change that their pickle shows.
     """
     return {name: {key: _copied(value) for key, value in _attributes(layer)} for name, layer in module.named_modules()}
 
 
 def structure_of(module: Any) -> dict[str, str]:
-    """Return of which class each layer is, and of which shape each entry of the state dict, by name."""
+    """Return the class of each layer and the shape of each entry of the state dict, by name."""
     classes = {name: type(layer).__name__ for name, layer in module.named_modules()}
     shapes = {
         name: f"a tensor of shape {list(value.shape)}" if hasattr(value, "shape") else type(value).__name__
@@ -33,8 +33,8 @@ def structure_of(module: Any) -> dict[str, str]:
 
 
 def changed(before: Values, after: Values) -> Values:
-    """Return those values that are others than before, or were not there."""
-    found = {
+    """Return the values that have changed or are new."""
+    differences = {
         layer: {
             key: value
             for key, value in values.items()
@@ -42,11 +42,11 @@ def changed(before: Values, after: Values) -> Values:
         }
         for layer, values in after.items()
     }
-    return {layer: values for layer, values in found.items() if values}
+    return {layer: values for layer, values in differences.items() if values}
 
 
 def kept_and_lost(values: Values) -> tuple[Values, list[str]]:
-    """Divide values into those that can be saved as data, and the names of those that can't, with their types."""
+    """Return the values that can be saved as data, and the names of the others."""
     kept: Values = {}
     lost = []
     for layer, attributes in values.items():
@@ -59,7 +59,7 @@ def kept_and_lost(values: Values) -> tuple[Values, list[str]]:
 
 
 def put_back(values: Mapping[str, Mapping[str, Any]], module: Any) -> None:
-    """Give a module's layers their values back, as far as these layers are there."""
+    """Restore the values of a module's layers, for layers that exist."""
     layers = dict(module.named_modules())
     for name, attributes in values.items():
         for key, value in attributes.items() if name in layers else ():
@@ -70,9 +70,9 @@ def put_back(values: Mapping[str, Mapping[str, Any]], module: Any) -> None:
 
 
 def fitting(values: Mapping[str, Mapping[str, Any]], module: Any) -> Values:
-    """Return those values that a module of another width or depth can take over.
+    """Return the values that a module of another width or depth can use.
 
-    Left out are those of layers that it does not have, and tensors whose shape is another there.
+    Values of missing layers, and tensors with another shape there, are left out.
     """
     layers = dict(module.named_modules())
     kept = {
@@ -83,40 +83,40 @@ def fitting(values: Mapping[str, Mapping[str, Any]], module: Any) -> Values:
     return {name: attributes for name, attributes in kept.items() if attributes}
 
 
-def _fits(value: Any, own: Any) -> bool:
-    return not hasattr(value, "shape") or getattr(own, "shape", value.shape) == value.shape
+def _fits(value: Any, current: Any) -> bool:
+    return not hasattr(value, "shape") or getattr(current, "shape", value.shape) == value.shape
 
 
 def tensors_outside(module: Any) -> list[str]:
-    """Name the tensors that a module holds and its state dict does not, and lists of layers that it does not know."""
-    known = set(module.modules())
+    """Return names of tensors, and of lists of layers, that a module holds outside its state dict and submodules."""
+    registered = set(module.modules())
     return [
         f"{name}.{key}".lstrip(".")
         for name, layer in module.named_modules()
         for key, value in _attributes(layer)
-        if _holds_tensor(value, known)
+        if _holds_tensor(value, registered)
     ]
 
 
 def _attributes(layer: Any) -> Iterator[tuple[str, Any]]:
-    """Yield a layer's own attributes and unsaved buffers; not what torch's base class keeps or a hook makes anew."""
+    """Yield a layer's own attributes and unsaved buffers, without those of torch's base class and of its hooks."""
     import torch
 
     for name in layer._non_persistent_buffers_set:
         yield name, layer._buffers.get(name)
-    made = {_made_by(hook) for hook in layer._forward_pre_hooks.values()}
-    own = {id(tensor) for tensor in (*layer.parameters(), *layer.buffers())}
+    computed = {_computed_by(hook) for hook in layer._forward_pre_hooks.values()}
+    saved = {id(tensor) for tensor in (*layer.parameters(), *layer.buffers())}
     for name, value in vars(layer).items():
-        if name in _torchs_own() or name in made or isinstance(value, torch.nn.Module):
+        if name in _torchs_own() or name in computed or isinstance(value, torch.nn.Module):
             continue
-        several = value if isinstance(value, (list, tuple)) else [value]
-        if any(id(each) in own for each in several):  # an RNN keeps its parameters in a list too
+        items = value if isinstance(value, (list, tuple)) else [value]
+        if any(id(item) in saved for item in items):  # an RNN also keeps its parameters in a list
             continue
         yield name, value
 
 
-def _made_by(hook: Any) -> str:
-    """Name the weight that a hook of torch's makes of others before each call: weight norm, spectral norm, pruning."""
+def _computed_by(hook: Any) -> str:
+    """Return the weight that a hook of torch computes before each call: weight norm, spectral norm, pruning."""
     return str(getattr(hook, "_tensor_name", getattr(hook, "name", "")))
 
 
@@ -128,12 +128,12 @@ def _torchs_own() -> frozenset[str]:
 
 
 def packed(values: Values) -> Values:
-    """Return values as torch saves and loads them without running code: arrays of NumPy as bytes in tensors."""
+    """Return values in a form that torch loads without running code: NumPy arrays as bytes in tensors."""
     return {layer: {key: _packed(value) for key, value in values[layer].items()} for layer in values}
 
 
 def unpacked(values: Values) -> Values:
-    """Return what `packed` was given."""
+    """Undo `packed`."""
     return {layer: {key: _unpacked(value) for key, value in values[layer].items()} for layer in values}
 
 
@@ -160,24 +160,24 @@ def _unpacked(value: Any) -> Any:
 def _mapped(function: Callable[[Any], Any], value: Any) -> Any:
     if type(value) in (list, tuple):
         return type(value)(map(function, value))
-    return {key: function(each) for key, each in value.items()} if type(value) is dict else value
+    return {key: function(inner) for key, inner in value.items()} if type(value) is dict else value
 
 
 def _is_array(value: Any) -> bool:
-    """Return whether it is an array or number of NumPy whose content is bytes: no objects, no class of somebody's."""
+    """Return whether a value is a plain NumPy array or number, without objects and without a custom class."""
     import numpy as np
 
-    is_known = type(value) is np.ndarray or (isinstance(value, np.generic) and not isinstance(value, np.void))
-    return bool(is_known and not value.dtype.hasobject and value.dtype.names is None)
+    is_numpy = type(value) is np.ndarray or (isinstance(value, np.generic) and not isinstance(value, np.void))
+    return bool(is_numpy and not value.dtype.hasobject and value.dtype.names is None)
 
 
 class _Mark:
-    """What stands for an object that is not copied."""
+    """Represents an object that is not copied."""
 
     def __init__(self, value: Any) -> None:
         try:
             self.content: object = hashlib.sha256(pickle.dumps(value)).hexdigest()
-        except Exception:  # objects say in any way that they can't be pickled
+        except Exception:  # objects that can't be pickled raise anything
             self.content = id(value)
 
     def __eq__(self, other: object) -> bool:
@@ -194,11 +194,11 @@ def _copied(value: Any) -> Any:
     if _is_array(value):
         return value.copy()
     if type(value) in (list, tuple, set, frozenset):
-        return type(value)(_copied(each) for each in value) if type(value) in (list, tuple) else type(value)(value)
+        return type(value)(_copied(item) for item in value) if type(value) in (list, tuple) else type(value)(value)
     if type(value) is dict:
-        return {key: _copied(each) for key, each in value.items()}
-    is_known = isinstance(value, (torch.Size, torch.dtype, torch.device)) or type(value) in _PLAIN
-    return value if is_known else _Mark(value)
+        return {key: _copied(inner) for key, inner in value.items()}
+    is_constant = isinstance(value, (torch.Size, torch.dtype, torch.device)) or type(value) in _PLAIN
+    return value if is_constant else _Mark(value)
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -220,16 +220,16 @@ def _same(one: Any, other: Any) -> bool:
 
 def _is_plain(value: Any) -> bool:
     if type(value) in (list, tuple, set):
-        return all(_is_plain(each) for each in value)
+        return all(_is_plain(item) for item in value)
     if type(value) is dict:
-        return all(type(key) in _PLAIN and _is_plain(each) for key, each in value.items())
+        return all(type(key) in _PLAIN and _is_plain(inner) for key, inner in value.items())
     return not isinstance(value, (_Mark, frozenset))
 
 
-def _holds_tensor(value: Any, known: Set[Any]) -> bool:
+def _holds_tensor(value: Any, registered: Set[Any]) -> bool:
     import torch
 
     if isinstance(value, torch.nn.Module):
-        return value not in known and any(True for _ in value.parameters())
-    several = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
-    return isinstance(value, torch.Tensor) or any(_holds_tensor(each, known) for each in several)
+        return value not in registered and any(True for _ in value.parameters())
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return isinstance(value, torch.Tensor) or any(_holds_tensor(item, registered) for item in items)

@@ -1,4 +1,4 @@
-"""A checkpoint as people save them: the tensors in it that are a module's, found, renamed and fitted to the module."""
+"""Finds the tensors of a module in a checkpoint, as people save them, and renames and casts them for the module."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mlflow_compress.networks import plain_checkpoint
 from mlflow_compress.networks.inert_pickle import Made
 from mlflow_compress.networks.stored_weights import fill, identity, is_pointer, read_state, shards
 
-_TENSOR = "torch._utils _rebuild_"  # how names begin of what makes tensors when a pickle is read
-_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # which no name of a layer is
+_TENSOR = "torch._utils _rebuild_"  # prefix of the functions that make tensors when a pickle is read
+_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # added by torch's wrappers
 _OUTER = frozenset(
     ("module", "model", "net", "network", "state_dict", "ema", "ema_model", "model_ema", "averaged_model", "backbone")
-)  # what trainers call the attribute that holds the module
-_DEEPEST = 4  # mappings in mappings
+)  # trainers use these names for the attribute with the module
+_DEEPEST = 4  # nested mappings
 _INDICES, _FILES = ("*.index.json",), ("*.safetensors", "*.pt", "*.pth", "*.bin", "*.ckpt")
 Tensors = Mapping[str, Any]
 
@@ -27,11 +27,11 @@ class Part:
     """A part of a checkpoint that may be a module's state dict.
 
     Attributes:
-        name: where in the checkpoint it stands; empty: it is all of it.
-        state: its tensors by the names that the module has for them.
-        prefix: what was taken off the names, or put before them (then it begins with `+`).
-        left: how many of its tensors stand under other names.
-        matched: how many names are the module's.
+        name: its path in the checkpoint; empty: the whole checkpoint.
+        state: its tensors, by the module's names.
+        prefix: prefix that was removed from the names, or added to them (then it begins with `+`).
+        left: number of its tensors without this prefix.
+        matched: number of names that match the module.
     """
 
     name: str
@@ -43,11 +43,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Fit:
-    """What was done so that a checkpoint fits, in words.
+    """Describes how a checkpoint was fitted to a module.
 
     Attributes:
-        steps: what was taken of it, and how it was renamed.
-        cast: of which precision its tensors were, and are; empty where they were the module's.
+        steps: which parts were used, and how they were renamed.
+        cast: from which precision to which its tensors were cast; empty: they were not cast.
     """
 
     steps: tuple[str, ...] = ()
@@ -55,39 +55,39 @@ class Fit:
 
 
 def fill_from(module: Any, path: Path) -> Fit:
-    """Fill a module from a file or folder; floating-point tensors take the precision that the module has.
+    """Fill a module from a file or folder; floating-point tensors get the precision of the module.
 
-    Whatever the file is, nothing in it is run: of a module that was pickled whole, the tensors are read.
+    No code in the file is run: from a module that was pickled whole, only the tensors are read.
 
     Raises:
-        WeightsError: it can't be read, or its tensors are not this module's.
+        WeightsError: it can't be read, or its tensors do not fit this module.
     """
-    content, words = _content(path)
-    own = module.state_dict()
-    parts = [_fitted(name, state, own) for name, state in _candidates(content)]
+    content, steps = _content(path)
+    expected = module.state_dict()
+    parts = [_fitted(name, state, expected) for name, state in _candidates(content)]
     if not parts:
         raise WeightsError(f"The weights file {path} holds a {type(content).__name__}, not a state dict.")
     best = max(parts, key=lambda part: (part.matched, "ema" in f"{part.name}{part.prefix}".lower(), -len(part.name)))
     if best.name:
         others = [part.name for part in parts if part.matched == best.matched and part.name != best.name]
-        words.append(f"the entry {best.name!r} was used" + (f", not {', '.join(others)!r}" if others else ""))
+        steps.append(f"the entry {best.name!r} was used" + (f", not {', '.join(others)!r}" if others else ""))
     if best.prefix:
         is_added = best.prefix.startswith("+")
-        words.append(f"{best.prefix.lstrip('+')!r} was {'added to' if is_added else 'removed from'} its names")
+        steps.append(f"{best.prefix.lstrip('+')!r} was {'added to' if is_added else 'removed from'} its names")
     if best.left:
-        words.append(f"{best.left} tensors with other names were ignored")
-    state, cast = _in_precision_of(best.state, own)
+        steps.append(f"{best.left} tensors with other names were ignored")
+    state, cast = _in_precision_of(best.state, expected)
     fill(module, state, path)
-    return Fit(tuple(words), cast)
+    return Fit(tuple(steps), cast)
 
 
 def _content(path: Path) -> tuple[Any, list[str]]:
-    """Read a file, or the weights in a folder; return it, and what was chosen, in words."""
+    """Read a file, or the weights in a folder; return the content, and a description of the choice."""
     if path.is_dir():
-        index = next((each for pattern in _INDICES for each in sorted(path.glob(pattern))), None)
+        index = next((file for pattern in _INDICES for file in sorted(path.glob(pattern))), None)
         if index is not None:
             return _of_shards(index), [f"read from the files in {index.name}"]
-        files = [each for pattern in _FILES for each in sorted(path.glob(pattern))]
+        files = [file for pattern in _FILES for file in sorted(path.glob(pattern))]
         if len(files) != 1:
             listed = f"none of {', '.join(_FILES)}" if not files else f"{', '.join(file.name for file in files[:3])}"
             raise WeightsError(f"The folder {path} holds {listed}: name the weights file itself.")
@@ -103,7 +103,7 @@ def _of_shards(index: Path) -> Tensors:
     """Read the files that an index names.
 
     Raises:
-        WeightsError: it is no index, or a file is missing or lies elsewhere.
+        WeightsError: it is not an index, or a file is missing or in another folder.
     """
     state: dict[str, Any] = {}
     for name in map(Path, shards(index)):
@@ -115,40 +115,40 @@ def _of_shards(index: Path) -> Tensors:
 
 
 def _of_pickle(path: Path) -> Any:
-    """Read a file of `torch.save`: as torch reads tensors and plain data, else as data of which nothing is called."""
+    """Read a file of `torch.save` with torch's safe loader, or as data without calling anything."""
     import torch
 
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as refusal:  # torch says in many ways that it will not
+    except Exception as refusal:  # torch raises many types if it refuses
         try:
             with plain_checkpoint.opened(path) as checkpoint:
                 return _plain(checkpoint, checkpoint.content, 0)
         except (OSError, ValueError) as error:
             if "Weights only load failed" not in str(refusal) or is_pointer(path):
-                return read_state(path)  # raises, and says why
+                return read_state(path)  # raises an error with the reason
             raise WeightsError(
                 f"The weights file {path} can't be read without running code from it: {error}. Save the state dict "
                 "alone: torch.save(module.state_dict(), PATH)."
             ) from error
 
 
-def _plain(checkpoint: plain_checkpoint.Checkpoint, made: Any, depth: int) -> Any:
-    """Return the tensors that a part of a pickle stands for, in mappings; None for all else."""
-    if isinstance(made, Made) and made.name.startswith(_TENSOR):
-        return checkpoint.tensor(made)
-    if isinstance(made, Made) and isinstance(made.state, dict) and "_parameters" in made.state:
-        return {name: checkpoint.tensor(tensor) for name, tensor in _of_module(made.state, "", 0)}
-    if isinstance(made, Made) and isinstance(made.state, dict) and depth < _DEEPEST:
-        return _plain(checkpoint, made.state, depth + 1)
-    mapping = plain_checkpoint.mapping_of(made)
+def _plain(checkpoint: plain_checkpoint.Checkpoint, node: Any, depth: int) -> Any:
+    """Return the tensors in a part of a pickle, in mappings; None for other values."""
+    if isinstance(node, Made) and node.name.startswith(_TENSOR):
+        return checkpoint.tensor(node)
+    if isinstance(node, Made) and isinstance(node.state, dict) and "_parameters" in node.state:
+        return {name: checkpoint.tensor(tensor) for name, tensor in _of_module(node.state, "", 0)}
+    if isinstance(node, Made) and isinstance(node.state, dict) and depth < _DEEPEST:
+        return _plain(checkpoint, node.state, depth + 1)
+    mapping = plain_checkpoint.mapping_of(node)
     if depth > _DEEPEST:
         return None
     return {name: _plain(checkpoint, value, depth + 1) for name, value in mapping.items() if isinstance(name, str)}
 
 
 def _of_module(state: Mapping[str, Any], prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
-    """Yield what stands for the tensors of a module that was pickled whole, by the names of its state dict."""
+    """Yield the pickled tensors of a module that was pickled whole, by the names of its state dict."""
     unsaved = state.get("_non_persistent_buffers_set")
     skipped = unsaved.arguments[0] if isinstance(unsaved, Made) and unsaved.arguments else unsaved or ()
     for kind in ("_parameters", "_buffers"):
@@ -161,7 +161,7 @@ def _of_module(state: Mapping[str, Any], prefix: str, depth: int) -> Iterator[tu
 
 
 def _candidates(content: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, Tensors]]:
-    """Yield the mappings of names to tensors in a checkpoint, each with where it stands."""
+    """Yield the mappings of names to tensors in a checkpoint, each with its path."""
     import torch
 
     if not isinstance(content, Mapping):
@@ -174,59 +174,59 @@ def _candidates(content: Any, name: str = "", depth: int = 0) -> Iterator[tuple[
             yield from _candidates(value, f"{name}.{key}".lstrip("."), depth + 1)
 
 
-def _fitted(name: str, tensors: Tensors, own: Tensors) -> Part:
-    """Name a part's tensors as the module does, by the prefix that makes most of them the module's."""
+def _fitted(name: str, tensors: Tensors, expected: Tensors) -> Part:
+    """Rename a part's tensors with the prefix that matches most of the module's names."""
     state = {_unwrapped(key): value for key, value in tensors.items()}
-    best, prefix = _matched(state, own, ""), ""
-    for candidate in _prefixes(list(state), list(own)):
-        count = _matched(state, own, candidate)
+    best, prefix = _matched(state, expected, ""), ""
+    for candidate in _prefixes(list(state), list(expected)):
+        count = _matched(state, expected, candidate)
         if (count, "ema" in candidate) > (best, "ema" in prefix) and count:
             best, prefix = count, candidate
-    if not prefix and not best and (shared := _shared(list(own))):
+    if not prefix and not best and (shared := _shared(list(expected))):
         added = {f"{shared}{key}": value for key, value in state.items()}
-        if added.keys() == own.keys():
+        if added.keys() == expected.keys():
             return Part(name, added, f"+{shared}", 0, len(added))
     inner = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
     return Part(name, inner, prefix, len(state) - len(inner), best)
 
 
-def _matched(state: Tensors, own: Tensors, prefix: str) -> int:
-    return sum(f"{prefix}{key}" in state for key in own)
+def _matched(state: Tensors, expected: Tensors, prefix: str) -> int:
+    return sum(f"{prefix}{key}" in state for key in expected)
 
 
-def _prefixes(names: Sequence[str], own: Sequence[str]) -> list[str]:
-    """Return what may stand before a module's names: all that the file's names share, or words that trainers use."""
-    probes = (own[0], own[-1]) if own else ()
-    found = {key[: -len(probe)] for key in names for probe in probes if key.endswith(f".{probe}")}
+def _prefixes(names: Sequence[str], expected: Sequence[str]) -> list[str]:
+    """Return possible prefixes of a module's names: those that all names of the file share, or words of trainers."""
+    probes = (expected[0], expected[-1]) if expected else ()
+    prefixes = {key[: -len(probe)] for key in names for probe in probes if key.endswith(f".{probe}")}
     return sorted(
         prefix
-        for prefix in found
+        for prefix in prefixes
         if all(key.startswith(prefix) for key in names) or _OUTER.issuperset(prefix.rstrip(".").split("."))
     )
 
 
 def _unwrapped(name: str) -> str:
-    """Return a name without what torch's own wrappers add to it."""
+    """Return a name without the parts that torch's own wrappers add."""
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
 def _shared(names: Sequence[str]) -> str:
-    """Return the first part that all names share, with its dot; empty where they share none."""
+    """Return the first part of the names, with its dot, if all share it; else empty."""
     first = {name.partition(".")[0] for name in names if "." in name}
     return f"{first.pop()}." if len(first) == 1 and all("." in name for name in names) else ""
 
 
-def _in_precision_of(state: Tensors, own: Tensors) -> tuple[Tensors, str]:
-    """Return the tensors in the floating-point precision that the module has, and what was cast, in words."""
+def _in_precision_of(state: Tensors, expected: Tensors) -> tuple[Tensors, str]:
+    """Return the tensors in the module's floating-point precision, and a description of the casts."""
     fitted, cast = dict(state), set()
-    made: dict[Any, Any] = {}  # tied tensors stay tied: each is cast once
+    converted: dict[Any, Any] = {}  # casting each tensor once keeps tied tensors tied
     for name, tensor in state.items():
-        wanted = getattr(own.get(name), "dtype", None)
+        wanted = getattr(expected.get(name), "dtype", None)
         if wanted is not None and wanted.is_floating_point and tensor.is_floating_point() and tensor.dtype != wanted:
             key = (identity(tensor), wanted)
-            if key not in made:
-                made[key] = tensor.to(wanted)
-            fitted[name] = made[key]
+            if key not in converted:
+                converted[key] = tensor.to(wanted)
+            fitted[name] = converted[key]
             cast.add(f"{_short(tensor.dtype)} to {_short(wanted)}")
     return fitted, ", ".join(sorted(cast))
 

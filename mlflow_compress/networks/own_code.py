@@ -1,4 +1,4 @@
-"""A user's own Python code: run as a module, and asked for what it defines."""
+"""Runs a user's own Python file as a module, and calls its functions."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from mlflow_compress.networks.own_samples import Guide
 from mlflow_compress.networks.random_state import seed_all
 
 _moving = threading.Lock()
-_stays: list[Path] = []  # where the process was, then the folders that it works in; the last is where it is
+_stays: list[Path] = []  # the original working folder, then the folders entered since; the last is the current one
 NOT_RESTORED = ("load_weights", "samples", "training")  # functions whose files a restored model does not need
 
 
 @dataclass(frozen=True)
 class Built:
-    """The call that builds an architecture: a function's name, and what it is given."""
+    """The call that builds an architecture: the name of a function, and its arguments."""
 
     function: str
     arguments: list[Any]
@@ -39,26 +39,26 @@ class Built:
 
 @dataclass
 class OwnCode:
-    """A user's file, and what was made of its module.
+    """A user's file, and how its module was built and filled.
 
     Attributes:
         code: the file, run as a module.
-        path: where it is.
-        built: what built the architecture; None: the function that the options name, without arguments.
-        function: the name of the function that builds the architecture, where it is the model itself.
-        form: of what an exported module takes and gives; None of others.
-        seed: of what is drawn while the architecture is built.
-        opened: the files that it read while it was run, built its architecture, or was used; and their state.
-        read_when_run: those of them that it read while the file itself was run.
-        read_to_build: those that it read until the architecture was built first; None: it is not yet.
-        noted: the functions that were called meanwhile.
-        filled_from: the files that `load_weights` read; None: it was not called.
-        outside: what `load_weights` set outside of the state dict (see `outside_state`).
-        lost: names of what it set there and can't be saved.
-        is_restored: whether it is the copy in a model folder, whose files nobody changes.
-        passing: how the module is called on what the file's `batch` gives; None: not known yet.
-        guide: what arguments look like, for samples; None: not known yet.
-        has_one_label: whether each sample's reference is one number or text; None: not known.
+        path: path of the file.
+        built: the call that built the architecture; None: the function in the options, without arguments.
+        function: name of the function that builds the architecture of the model itself.
+        form: form of arguments and output of an exported module; None for others.
+        seed: seed for random numbers while the architecture is built.
+        opened: files that the code read so far, with their states.
+        read_when_run: those that it read while the file itself ran.
+        read_to_build: those that it read until the architecture was first built; None: not built yet.
+        noted: functions whose files were recorded.
+        filled_from: files that `load_weights` read; None: it was not called.
+        outside: values that `load_weights` set outside the state dict (see `outside_state`).
+        lost: names of values that it set there and that can't be saved.
+        is_restored: whether it is the copy in a model folder, whose files do not change.
+        passing: how the module is called on the output of `batch`; None: not known yet.
+        guide: the structure of the arguments, to batch samples; None: not known yet.
+        has_one_label: whether the reference of each sample is one number or text; None: not known yet.
     """
 
     code: ModuleType
@@ -81,19 +81,19 @@ class OwnCode:
 
 
 def came_with_us(path: Path) -> bool:
-    """Return whether a file is the code of a recipe of this package, or a copy of it under the same name."""
+    """Return whether a file is code of a recipe in this package, or a copy with the same name."""
     package = Path(__file__).parents[1]
-    ours = (folder / "recipes" / path.name for folder in (package, package.parent))
-    return any(each.is_file() and each.read_bytes() == path.read_bytes() for each in ours)
+    originals = (folder / "recipes" / path.name for folder in (package, package.parent))
+    return any(original.is_file() and original.read_bytes() == path.read_bytes() for original in originals)
 
 
 def run_file(path: Path) -> ModuleType:
-    """Run the user's file as a module of its own. It may import what lies beside it, unless it came with us.
+    """Run the user's file as a separate module. It may import modules beside it, unless it is one of our recipes.
 
-    What came with us runs without trust, wherever a copy of it lies: what lies beside that may be a stranger's.
+    Our recipes run without trust, wherever a copy is: files beside the copy may be from others.
 
     Raises:
-        RecipeError: there is no such file, or it raises.
+        RecipeError: the file does not exist, or raises.
     """
     if not path.is_file():
         raise RecipeError(f"There is no file {path}.")
@@ -115,9 +115,9 @@ def run_file(path: Path) -> ModuleType:
 
 @contextlib.contextmanager
 def at_home(path: Path) -> Iterator[None]:
-    """Work in the folder of a user's file, from which the paths in it start, with the modules that lie beside it.
+    """Work in the folder of a user's file, the base of its relative paths, with the modules beside it.
 
-    Threads that do so at once leave the process where it was when the last one is done.
+    With several threads, the process returns to its original folder when the last one is done.
     """
     with _moving:
         if not _stays:
@@ -136,7 +136,7 @@ def at_home(path: Path) -> Iterator[None]:
 
 
 def loaded(path: Path, seed: int, is_restored: bool = False) -> OwnCode:
-    """Run a user's file, and note which files it reads.
+    """Run a user's file, and record the files that it reads.
 
     Raises:
         RecipeError: see `run_file`.
@@ -150,11 +150,11 @@ def loaded(path: Path, seed: int, is_restored: bool = False) -> OwnCode:
 
 
 def at_source(own: OwnCode, source: Path | None) -> OwnCode:
-    """Return the user's own file instead of its restored copy: the data beside it was not copied.
+    """Return the user's original file instead of its restored copy, because the data beside it was not copied.
 
     Args:
         own: the code.
-        source: where the file was; None: not known.
+        source: path of the original file; None: not known.
     """
     if not own.is_restored or source is None or not source.is_file() or sha256(source) != sha256(own.path):
         return own
@@ -162,7 +162,7 @@ def at_source(own: OwnCode, source: Path | None) -> OwnCode:
 
 
 def build(own: OwnCode, function: str) -> Any:
-    """Build the architecture with the function of this name, or as the student that the model is was built."""
+    """Build the architecture with the function of this name; if the model is a student, with the call that built it."""
     built = own.built or Built(function, [])
     builder = defined(own, built.function)
     own.function = function
@@ -174,12 +174,12 @@ def build(own: OwnCode, function: str) -> Any:
 
 
 def defined(own: OwnCode, name: str) -> Callable[..., Any]:
-    """Return the function of this name; called, it works in its file's folder.
+    """Return the function of this name, wrapped to work in its file's folder.
 
-    What it reads the first time is noted, where it is called for a restored model too.
+    The files of its first call are recorded, if a restored model calls it too.
 
     Raises:
-        RecipeError: the file defines none.
+        RecipeError: the file does not define it.
     """
     function = getattr(own.code, name, None)
     if not callable(function):
@@ -189,15 +189,15 @@ def defined(own: OwnCode, name: str) -> Callable[..., Any]:
         is_noted = name in own.noted or name in NOT_RESTORED
         own.noted.add(name)
         with at_home(own.path), contextlib.nullcontext() if is_noted else _noted(own):
-            given = function(*arguments)
-            return list(given) if inspect.isgenerator(given) else given  # it would be run later, and elsewhere
+            output = function(*arguments)
+            return list(output) if inspect.isgenerator(output) else output  # a generator would run later, elsewhere
 
     return called
 
 
 @contextlib.contextmanager
 def _noted(own: OwnCode) -> Iterator[None]:
-    """Note which files are read meanwhile; not of a restored model, where this would cost time and tell nothing."""
+    """Record the files that are read meanwhile; not for a restored model, where this would only cost time."""
     if own.is_restored:
         yield
         return

@@ -1,4 +1,4 @@
-"""A folder of somebody else's must hold its own files: looked at before it is copied, sent or loaded."""
+"""Checks that a folder from others contains only files, before it is copied, sent or loaded."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from mlflow_compress.errors import WeightsError
 
 
 def require_own_files(folder: Path) -> None:
-    """Check that a folder of somebody else's holds files and folders only, before it is copied or loaded.
+    """Check that a folder from others contains only files and folders, before it is copied or loaded.
 
-    A link would let files of this machine be taken for the folder's, and be logged with it; a pipe would never end.
+    With a link, files of this machine would be logged as files of the folder; reading a pipe would never end.
 
     Raises:
-        WeightsError: it holds something else.
+        WeightsError: it contains something else.
     """
     waiting = [folder]
     while waiting:

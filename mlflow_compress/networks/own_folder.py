@@ -1,9 +1,9 @@
-"""A user's code in a model folder: the file, what it needs of the files beside it, and how the architecture is built.
+"""A user's code in a model folder: the file, the files beside it that it needs, and how the architecture is built.
 
-A file that stands alone is `model.py`. One that needs others lies in `code/` under its own name, and they lie around it
-as they did. What is needed are the modules that it imports, and the files below its folder that it read while it was
-run, built the model, made a batch and predicted, or that its text names for these. What only functions name that are
-not called again stays where it is, as hidden files do: a checkpoint that `load_weights` reads is in the weights.
+A file without others is saved as `model.py`. A file that needs others is saved in `code/` under its own name, with the
+others around it as before. It needs the modules that it imports, and the files below its folder that it read while it
+ran, built the model, made a batch and predicted, or that its source names for this. Hidden files are not saved, nor
+files that only functions name that are not called again: a checkpoint that `load_weights` reads is in the weights.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from mlflow_compress.networks.exported_modules import CallForm
 from mlflow_compress.networks.own_code import NOT_RESTORED, Built, OwnCode, came_with_us, loaded
 from mlflow_compress.networks.own_weights import read_outside, write_outside
 
-MOST_BYTES = 64 * 2**20  # of the files beside it that are neither Python nor checkpoints of `model()`
-_CHECKPOINTS = (".bin", ".ckpt", ".pt", ".pth", ".safetensors")  # whose tensors a module's state dict holds
-ALONE = "model.py"  # a file's name in a model folder, where it stands alone
+MOST_BYTES = 64 * 2**20  # size of the files beside it that are neither Python nor checkpoints of `model()`
+_CHECKPOINTS = (".bin", ".ckpt", ".pt", ".pth", ".safetensors")  # their tensors are in a module's state dict
+ALONE = "model.py"  # name of a file without others
 _WITH_OTHERS = "code"
-_FORM = "gives.json"  # of what it gives; only of an exported module
+_FORM = "gives.json"  # form of the output, only for an exported module
 _CHANGES = "architecture.json"
 _CALLED_AGAIN = ("batch", "predict", "metrics")
 _READ_AGAIN = "read_again"
 
 
 def keep(own: OwnCode, structure: Mapping[str, LayerSizes], folder: Path) -> str:
-    """Write all that `restored` needs into a model folder.
+    """Write everything that `restored` needs into a model folder.
 
     Returns:
-        In words which files of weights the code reads while it builds the model: they are kept, though all that it
-        takes of them is in the model's weights too. Empty: none.
+        The weight files that the code reads while it builds the model, as text: they are saved although the model's
+        weights contain their tensors too. Empty: none.
 
     Raises:
-        RecipeError: the code needs more beside it than is kept.
+        RecipeError: the code needs more files beside it than can be saved.
     """
     beside = files_beside(own)
     again = [path for path in beside if _is_read_to_build(own, path)]
@@ -69,18 +69,18 @@ def keep(own: OwnCode, structure: Mapping[str, LayerSizes], folder: Path) -> str
 
 
 def weights_read_again(folder: Path) -> list[Path]:
-    """Return the files of weights in a model folder that code reads to build the model: its weights hold them too."""
+    """Return the weight files in a model folder that code reads to build the model: its weights contain them too."""
     path = folder / _CHANGES
     changes = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    names = changes.get(_READ_AGAIN, []) if isinstance(changes, dict) else []  # other families write what they like
+    names = changes.get(_READ_AGAIN, []) if isinstance(changes, dict) else []  # other families may write anything
     return [folder / name for name in names]
 
 
 def place_of(folder: Path) -> Path:
-    """Return where in a model folder the user's file is, relative to it.
+    """Return the path of the user's file, relative to the model folder.
 
     Raises:
-        Unsupported: the state dict and what the file builds are not all of the model.
+        Unsupported: the model is more than the file's architecture with the state dict.
     """
     path = folder / _CHANGES
     changes = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -95,7 +95,7 @@ def place_of(folder: Path) -> Path:
 
 
 def restored(folder: Path) -> tuple[OwnCode, dict[str, LayerSizes]]:
-    """Run the code in a model folder; return it, and the layers that are not as it builds them.
+    """Run the code in a model folder; return it, and the layers that differ from those that it builds.
 
     Raises:
         WeightsError: the folder is damaged.
@@ -118,12 +118,12 @@ def restored(folder: Path) -> tuple[OwnCode, dict[str, LayerSizes]]:
 
 
 def files_beside(own: OwnCode) -> list[Path]:
-    """Return the files below the folder of a user's file that it needs to be built and to predict.
+    """Return the files below the folder of a user's file that are needed to build the model and to predict.
 
     Raises:
-        RecipeError: those that are no Python are larger than `MOST_BYTES` together.
+        RecipeError: the files other than Python are larger than `MOST_BYTES` together.
     """
-    if came_with_us(own.path):  # it needs nothing, and what lies beside a copy of it is somebody else's
+    if came_with_us(own.path):  # it needs no files, and files beside a copy may be from others
         return []
     folder = own.path.parent
     modules = [*code_files.imported(own.path), *modules_beside.loaded_from(folder)]
@@ -138,7 +138,7 @@ def files_beside(own: OwnCode) -> list[Path]:
         for path in read | dict.fromkeys(place for place in places if not _is_filled_from(own, place))
         if path.is_file() and code_files.is_own(path, folder) and path.suffix not in (".py", ".pyc")
     ]
-    if own.form is not None:  # its architecture is not built again
+    if own.form is not None:  # an exported architecture is not built again
         others = [path for path in others if not _is_read_to_build(own, path) or str(path) in own.read_when_run]
     capped = [path for path in others if not _is_read_to_build(own, path)]
     if (size := sum(path.stat().st_size for path in capped)) > MOST_BYTES:
@@ -152,12 +152,12 @@ def files_beside(own: OwnCode) -> list[Path]:
 
 
 def _is_read_to_build(own: OwnCode, path: Path) -> bool:
-    """Return whether a file is a checkpoint that was read while the model was built: its weights hold it too."""
+    """Return whether a file is a checkpoint that was read while the model was built: its weights contain it too."""
     return path.suffix in _CHECKPOINTS and str(path) in (own.read_to_build or ())
 
 
 def _is_filled_from(own: OwnCode, path: Path) -> bool:
-    """Return whether a file that a text names holds weights that are in the module already."""
+    """Return whether a file contains weights that are already in the module."""
     if path.suffix not in WEIGHTS:
         return False
     return hasattr(own.code, "load_weights") if own.filled_from is None else str(path) in own.filled_from

@@ -1,4 +1,4 @@
-"""A user's own samples: read in whatever form they come, and put together into arguments as `batch()` makes them."""
+"""A user's own samples: read from several forms, and batched into arguments like those of `batch()`."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ _REFERENCES = ("reference", "label", "labels", "target", "y")
 _INPUTS = ("inputs", "input")
 
 
-def read(given: Any, origin: str) -> list[Sample]:
-    """Return samples of a list, a generator, or a Dataset of torch: pairs (input, reference), or mappings.
+def read(samples: Any, origin: str) -> list[Sample]:
+    """Return the samples in a list, a generator, or a torch Dataset of pairs (input, reference) or mappings.
 
     Args:
-        given: what a user's `samples()` gave.
-        origin: says where it comes from, in errors.
+        samples: output of a user's `samples()`.
+        origin: name of its origin for messages.
 
     Raises:
-        RecipeError: it holds something else.
+        RecipeError: it contains something else.
     """
     import torch
 
-    if isinstance(given, torch.utils.data.DataLoader):
-        given = given.dataset  # the loader gives batches
-    if not isinstance(given, Iterable) and hasattr(given, "__getitem__") and hasattr(given, "__len__"):
-        given = [given[index] for index in range(len(given))]
-    if not isinstance(given, Iterable) or isinstance(given, (str, Mapping, torch.Tensor)):
-        raise RecipeError(f"{origin} returned a {type(given).__name__}: return a list of pairs (input, reference).")
-    return [_sample(one, f"{origin}, sample {index + 1}") for index, one in enumerate(given)]
+    if isinstance(samples, torch.utils.data.DataLoader):
+        samples = samples.dataset  # the loader gives batches
+    if not isinstance(samples, Iterable) and hasattr(samples, "__getitem__") and hasattr(samples, "__len__"):
+        samples = [samples[index] for index in range(len(samples))]
+    if not isinstance(samples, Iterable) or isinstance(samples, (str, Mapping, torch.Tensor)):
+        raise RecipeError(f"{origin} returned a {type(samples).__name__}: return a list of pairs (input, reference).")
+    return [_sample(one, f"{origin}, sample {index + 1}") for index, one in enumerate(samples)]
 
 
 def _sample(one: Any, origin: str) -> Sample:
@@ -55,7 +55,7 @@ def _sample(one: Any, origin: str) -> Sample:
 
 
 def _reference(reference: Any) -> Any:
-    """Return a number for a tensor or array of one, as metrics compare it."""
+    """Return a number for a tensor or array with one element, as metrics compare numbers."""
     if getattr(reference, "ndim", None) == 0 or (hasattr(reference, "numel") and reference.numel() == 1):
         return reference.item()
     return reference
@@ -63,28 +63,28 @@ def _reference(reference: Any) -> Any:
 
 @dataclass(frozen=True)
 class Guide:
-    """What the arguments of a call look like, by two batches.
+    """Shows the structure of a call's arguments by two batches.
 
     Attributes:
-        one: the arguments for one sample.
-        two: those for two samples; the same as `one` where it takes one batch size only.
+        one: arguments for one sample.
+        two: arguments for two samples; the same as `one` if only one batch size is supported.
     """
 
     one: Arguments
     two: Arguments
 
     def arguments(self, inputs: Sequence[Any], at_once: int | None = None) -> list[Arguments]:
-        """Put the inputs of samples together.
+        """Batch the inputs of samples.
 
         Args:
-            inputs: of each sample; one at least.
-            at_once: how many samples a call takes; the last is filled up with its last sample. None: any number.
+            inputs: input of each sample; at least one.
+            at_once: number of samples in a call; the last call repeats its last sample to fill up. None: any number.
 
         Returns:
-            The arguments of one call, where a call takes any number and all have equal shapes; else of several.
+            The arguments of one call, if a call takes any number and all have equal shapes; else of several calls.
 
         Raises:
-            RecipeError: an input is none of what `batch()` gives.
+            RecipeError: an input does not match the output of `batch()`.
         """
         try:
             return self._calls(inputs, at_once)
@@ -95,18 +95,18 @@ class Guide:
             ) from error
 
     def _calls(self, inputs: Sequence[Any], at_once: int | None) -> list[Arguments]:
-        several = [self._arguments(each) for each in inputs]
+        samples = [self._arguments(sample) for sample in inputs]
         try:
             if at_once is None:
-                return [_stacked(self.one, self.two, several)]
+                return [_stacked(self.one, self.two, samples)]
         except _Ragged:
             at_once = 1
-        filled_up = [*several, *several[-1:] * (-len(several) % at_once)]
+        filled_up = [*samples, *samples[-1:] * (-len(samples) % at_once)]
         chunks = [filled_up[start : start + at_once] for start in range(0, len(filled_up), at_once)]
         return [_stacked(self.one, self.two, chunk) for chunk in chunks]
 
     def _arguments(self, sample: Any) -> Arguments:
-        """Give each argument its part of a sample; what is the same in both batches comes from there."""
+        """Return the arguments of a sample; arguments that are equal in both batches come from there."""
         names: list[Any] = list(self.one) if isinstance(self.one, dict) else list(range(len(self.one)))
         varying = [name for name in names if self._varies(name)] or names
         parts: Mapping[Any, Any]
@@ -128,12 +128,12 @@ class Guide:
         return whole if isinstance(self.one, dict) else list(whole.values())
 
     def _varies(self, name: Any) -> bool:
-        """Return whether an argument has a tensor, or a list, that is longer for two samples than for one."""
+        """Return whether an argument has a tensor or a list whose length differs between one and two samples."""
         return bool(_shapes(self.one[name]) != _shapes(self.two[name]))
 
 
-class _Ragged(Exception):  # noqa: N818  (they go one by one)
-    """Samples have other shapes."""
+class _Ragged(Exception):  # noqa: N818  (not an error: the samples are then passed one by one)
+    """Samples have different shapes."""
 
 
 def _is_several(sample: Any) -> bool:
@@ -145,11 +145,11 @@ def _shapes(tree: Any) -> list[Any]:
 
 
 def _stacked(one: Any, two: Any, samples: Sequence[Any]) -> Any:
-    """Put samples, or the same part of each, together as two batches do it.
+    """Combine samples, or the same part of each, as the two batches show.
 
     Raises:
-        _Ragged: their tensors have other shapes.
-        RecipeError: one is no tensor where the batches hold one.
+        _Ragged: their tensors have different shapes.
+        RecipeError: a value can't be a tensor although the batches have one there.
     """
     import torch
 
@@ -157,7 +157,7 @@ def _stacked(one: Any, two: Any, samples: Sequence[Any]) -> Any:
         return _stacked_tensors(one, two, samples)
     if isinstance(one, dict):
         return {name: _stacked(one[name], two[name], [sample[name] for sample in samples]) for name in one}
-    if isinstance(one, list) and isinstance(two, list) and len(two) != len(one):  # of one for each sample
+    if isinstance(one, list) and isinstance(two, list) and len(two) != len(one):  # one item for each sample
         return [_tensor(sample, one[0]) for sample in samples] if one else list(samples)
     if isinstance(one, (list, tuple)):
         inside = [_stacked(parts[0], parts[1], parts[2:]) for parts in zip(one, two, *samples, strict=True)]
@@ -186,7 +186,7 @@ def _stacked_tensors(one: Any, two: Any, samples: Sequence[Any]) -> Any:
 
 
 def _tensor(sample: Any, like: Any) -> Any:
-    """Make a tensor of a sample; of whole numbers one with fractions, where the module takes such."""
+    """Convert a sample to a tensor; integers to floating point if the module takes floating point."""
     import torch
 
     try:

@@ -1,4 +1,4 @@
-"""The user's `load_weights`: called, and what it made of the module kept, for as long as what it is made of stays."""
+"""Calls the user's `load_weights`, and caches the weights until their sources change."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from mlflow_compress.networks.own_code import OwnCode, at_home
 from mlflow_compress.networks.stored_weights import load_weights, save_weights
 
 _MADE_OF, _OUTSIDE = "made_of.json", "outside.pt"
-States = dict[str, State]  # by path, and of variables of the environment by `$NAME`
+States = dict[str, State]  # by path, and for environment variables by `$NAME`
 
 
 def fill_cached(module: Any, own: OwnCode, function: str) -> None:
-    """Fill a module by `load_weights`, or with what that gave before, where all that it was made of is as it was.
+    """Fill a module by `load_weights`, or from the cache if none of its sources changed.
 
-    That is the file, its folder, the seed, and torch; the modules beside it that it imports; the files that it read,
-    by their size and date, and the folders that it listed, by their names; all that its text needs (see `code_needs`),
-    what may be meant by names that it puts together too. What it set elsewhere than on the module is not kept: then it
-    is called each time.
+    The sources are the file, its folder, the seed, and torch; the modules beside it that it imports; the files that it
+    read, by size and date, and the folders that it listed, by their names; and all that its source needs (see
+    `code_needs`), including files that composed names may match. If it sets values outside the module, nothing is
+    cached, and it is called each time.
 
     Raises:
         WeightsError: `load_weights` changed the architecture.
@@ -41,38 +41,38 @@ def fill_cached(module: Any, own: OwnCode, function: str) -> None:
     home = hashlib.sha256(os.fsencode(own.path.parent.resolve())).hexdigest()[:12]  # what is read starts there
     same = f"{own.path.stem}-{function}-{sha256(own.path)[:12]}-{home}-{own.seed}-torch{torch.__version__}-"
     entries = cache_folder("weights")
-    told = _told_now(own)
+    needed = _needed_now(own)
     for entry in _kept(entries, same):
-        made_of = _made_of(entry)
-        if made_of is not None and made_of.is_current(told):
+        sources = _sources_of(entry)
+        if sources is not None and sources.is_current(needed):
             load_weights(module, entry)
             tensor_layouts.apply(module, entry)
             own.outside = read_outside(entry)
-            own.filled_from = frozenset(made_of.filled_from)
+            own.filled_from = frozenset(sources.filled_from)
             outside_state.put_back(own.outside, module)
             return
     with watched() as watch:
         _fill(module, own)
     own.filled_from = frozenset(watch.read)
-    if own.lost:  # the next time, the module would be another one
+    if own.lost:  # a module filled from the cache would be a different one
         return
     beside = {str(path): state_of(str(path)) for path in modules_beside.loaded_from(own.path.parent)}
     read = {**beside, **own.opened, **watch.settled()}
-    read.pop(str(own.path), None)  # its content is in the name
-    made_of = _MadeOf(_told_now(own), read, sorted(watch.read))
+    read.pop(str(own.path), None)  # a hash of its content is in the entry's name
+    sources = _Sources(_needed_now(own), read, sorted(watch.read))
     for entry in _kept(entries, same):
-        older = _made_of(entry)
-        if older is None or not older.has_same_files(made_of.told):  # another value of a variable may come back
+        older = _sources_of(entry)
+        if older is None or not older.has_same_files(sources.told):  # an old value of a variable may come back
             folder_trees.remove(entry)
-    with whole_folder(entries / f"{same}{made_of.digest}") as aside:
+    with whole_folder(entries / f"{same}{sources.digest}") as aside:
         save_weights(module, aside)
         tensor_layouts.keep(module, aside)
         write_outside(own.outside, aside)
-        (aside / _MADE_OF).write_text(json.dumps(dataclasses.asdict(made_of)), encoding="utf-8")
+        (aside / _MADE_OF).write_text(json.dumps(dataclasses.asdict(sources)), encoding="utf-8")
 
 
 def write_outside(values: outside_state.Values, folder: Path) -> None:
-    """Write what is outside of the state dict, where there is something."""
+    """Write the values outside the state dict, if there are any."""
     import torch
 
     if values:
@@ -80,7 +80,7 @@ def write_outside(values: outside_state.Values, folder: Path) -> None:
 
 
 def read_outside(folder: Path) -> outside_state.Values:
-    """Read what `write_outside` wrote, without running code from it.
+    """Read the values that `write_outside` wrote, without running code from the file.
 
     Raises:
         WeightsError: it can't be read.
@@ -97,7 +97,7 @@ def read_outside(folder: Path) -> outside_state.Values:
 
 
 def _fill(module: Any, own: OwnCode) -> None:
-    """Call `load_weights`, and note what it set outside of the state dict."""
+    """Call `load_weights`, and record what it set outside the state dict."""
     before, built = outside_state.values_of(module), outside_state.structure_of(module)
     beside = modules_beside.modules_from(own.path.parent)
     codes = {code.__name__: code for code in beside if code is not own.code} | {own.path.name: own.code}
@@ -121,13 +121,13 @@ def _kept(entries: Path, same: str) -> Iterator[Path]:
 
 
 @dataclass(frozen=True)
-class _MadeOf:
-    """What kept weights were made of.
+class _Sources:
+    """The sources of cached weights.
 
     Attributes:
-        told: what the code's text needs.
-        read: what was read, whether the text tells it or not.
-        filled_from: what `load_weights` itself read.
+        told: files and variables that the code's source needs.
+        read: files that were read, whether the source shows them or not.
+        filled_from: files that `load_weights` itself read.
     """
 
     told: States
@@ -138,30 +138,30 @@ class _MadeOf:
     def digest(self) -> str:
         return hashlib.sha256(json.dumps([self.told, self.read], sort_keys=True).encode()).hexdigest()[:12]
 
-    def is_current(self, told: States) -> bool:
-        """Return whether all is as it was."""
-        return self.told == told and self.has_same_files(told)
+    def is_current(self, needed: States) -> bool:
+        """Return whether nothing changed."""
+        return self.told == needed and self.has_same_files(needed)
 
-    def has_same_files(self, told: States) -> bool:
-        """Return whether all files are as they were, whatever variables of the environment hold."""
-        are_told_alike = _of_files(self.told) == _of_files(told)
-        return are_told_alike and all(state_of(path) == state for path, state in self.read.items())
-
-
-def _of_files(told: States) -> States:
-    return {name: state for name, state in told.items() if not name.startswith("$")}
+    def has_same_files(self, needed: States) -> bool:
+        """Return whether no file changed, whatever the values of environment variables are."""
+        has_same_needs = _of_files(self.told) == _of_files(needed)
+        return has_same_needs and all(state_of(path) == state for path, state in self.read.items())
 
 
-def _made_of(entry: Path) -> _MadeOf | None:
-    """Read what an entry was made of; None where another version wrote it, or something else."""
+def _of_files(states: States) -> States:
+    return {name: state for name, state in states.items() if not name.startswith("$")}
+
+
+def _sources_of(entry: Path) -> _Sources | None:
+    """Read the sources of an entry; None if another version or program wrote it."""
     try:
-        return _MadeOf(**json.loads((entry / _MADE_OF).read_text(encoding="utf-8")))
+        return _Sources(**json.loads((entry / _MADE_OF).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def _told_now(own: OwnCode) -> States:
-    """Return the state of what the code says in its text that it needs."""
+def _needed_now(own: OwnCode) -> States:
+    """Return the states of files and variables that the code's source needs."""
     needs = needs_of(own.path)
     paths = (*needs.all_files(), *needs.missing)
     variables: States = {f"${name}": variable_state(name) for name in needs.variables}

@@ -1,6 +1,6 @@
-"""By which protocol a language model's likelihood of texts is taken: which tokens are predicted, and from what.
+"""Protocols for the likelihood of texts under a language model: which tokens are predicted, from which context.
 
-Numbers of different protocols are not comparable, so each run says by which its own were made.
+Numbers from different protocols are not comparable, so each run names its protocol.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from mlflow_compress.networks.token_windows import Window, blocks, rolling, slid
 
 Name = Literal["lm_eval", "wikitext2", "sliding"]
 
-JOINED_BY = "\n\n"  # of the papers that measure on WikiText-2
-_WINDOWS: dict[Name, int] = {"lm_eval": 8192, "wikitext2": 2048, "sliding": 1024}  # tokens, where nobody says how many
+JOINED_BY = "\n\n"  # as in the papers that measure on WikiText-2
+_WINDOWS: dict[Name, int] = {"lm_eval": 8192, "wikitext2": 2048, "sliding": 1024}  # default lengths in tokens
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Protocol:
     """How texts are read and cut.
 
     Attributes:
-        name: `lm_eval` (lm-evaluation-harness: every token is predicted, the first from a prefix token, and windows do
-            not overlap but for the last), `wikitext2` (the papers of GPTQ, AWQ and Wanda: all texts joined, cut into
-            blocks, the rest left out), or `sliding` (transformers' documentation: windows overlap).
-        window: most tokens that the model is given at once.
-        stride: how far a sliding window is from the next.
-        prefix: the token that stands before each text; None: none does, or the tokenizer's own.
+        name: `lm_eval` (lm-evaluation-harness: every token is predicted, the first from a prefix token, and only the
+            last window overlaps), `wikitext2` (the papers of GPTQ, AWQ and Wanda: all texts joined, cut into blocks,
+            the rest left out), or `sliding` (transformers' documentation: windows overlap).
+        window: maximum number of tokens in one pass.
+        stride: distance between sliding windows.
+        prefix: the token before each text; None: none, or the tokenizer's own.
     """
 
     name: Name
@@ -40,19 +40,19 @@ class Protocol:
 
     @classmethod
     def of(cls, name: Name, config: Any, tokenizer: Any, window: int | None, stride: int | None, bos: bool) -> Protocol:
-        """Choose what is left open by what the model can take.
+        """Choose the open options according to the model's limits.
 
         Args:
-            name: which protocol.
-            config: the model's.
-            tokenizer: the model's.
-            window: most tokens at once; None: of `lm_eval` as many as the model can take, 8,192 at most, of `wikitext2`
-                2,048, of `sliding` 1,024; never more than the model can take.
-            stride: of `sliding`; None: half of the window.
-            bos: whether a prefix stands before the texts of `sliding`.
+            name: name of the protocol.
+            config: config of the model.
+            tokenizer: tokenizer of the model.
+            window: maximum number of tokens in one pass; None: 8,192 for `lm_eval`, 2,048 for `wikitext2`, 1,024 for
+                `sliding`; never more than the model can take.
+            stride: stride of `sliding`; None: half of the window.
+            bos: whether `sliding` adds a prefix to each text.
 
         Raises:
-            RecipeError: the protocol has no such option, or the tokenizer no token for a prefix.
+            RecipeError: the protocol has no such option, or the tokenizer has no prefix token.
         """
         if name != "sliding" and (stride is not None or bos):
             option = "with_bos" if bos else "stride"
@@ -71,7 +71,7 @@ class Protocol:
 
     @property
     def text(self) -> str:
-        """The protocol in a line that is kept beside the numbers."""
+        """The protocol as one line, which is logged with the numbers."""
         if self.name == "lm_eval":
             return f"lm-evaluation-harness: prefix token {self.prefix}, rolling windows of {self.window} tokens"
         if self.name == "wikitext2":
@@ -80,18 +80,18 @@ class Protocol:
         return f"sliding windows of {self.window} tokens, stride {self.stride}{begin}"
 
     def encoded(self, tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-        """Return the tokens of each text, behind the prefix where there is one."""
-        specials = self.name != "lm_eval"  # there, the prefix alone stands before a text
+        """Return the tokens of each text, after the prefix if there is one."""
+        specials = self.name != "lm_eval"  # lm_eval puts only the prefix before a text
         ids: list[list[int]] = tokenizer(list(texts), verbose=False, add_special_tokens=specials)["input_ids"]
         if self.prefix is None:
             return ids
-        return [each if specials and each[:1] == [self.prefix] else [self.prefix, *each] for each in ids]
+        return [tokens if specials and tokens[:1] == [self.prefix] else [self.prefix, *tokens] for tokens in ids]
 
     def blocks(self, tokenizer: Any, texts: Sequence[str], limit: int | None) -> list[list[int]]:
-        """Return the tokens of joined texts, cut into blocks, the first ones only where there is a limit.
+        """Return the tokens of the joined texts, cut into blocks; with a limit only the first blocks.
 
         Raises:
-            RecipeError: they are less than one block.
+            RecipeError: the texts are shorter than one block.
         """
         (ids,) = self.encoded(tokenizer, [JOINED_BY.join(texts)])
         whole = [ids[start : start + self.window] for start in range(0, len(ids) - self.window + 1, self.window)]
@@ -103,11 +103,11 @@ class Protocol:
         return whole if limit is None else whole[:limit]
 
     def windows(self, texts: Sequence[Sequence[int]]) -> list[Window]:
-        """Cut texts, as tokens, into windows."""
+        """Cut tokenised texts into windows."""
         return [part for index, ids in enumerate(texts) for part in self._cut(index, len(ids))]
 
     def words(self, text: str) -> int:
-        """Count what stands between white space; lm-evaluation-harness counts what is before and behind it too."""
+        """Count words between white space; lm-evaluation-harness also counts empty ones at both ends."""
         return len(re.split(r"\s+", text)) if self.name == "lm_eval" else len(text.split())
 
     def _cut(self, index: int, length: int) -> Iterable[Window]:

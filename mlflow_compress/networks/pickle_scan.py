@@ -1,7 +1,7 @@
-"""What code a checkpoint of torch would run, told without loading it.
+"""Finds code that a torch checkpoint would run, without loading it.
 
-A pickle names the functions and classes that it calls when it is read. Those of torch's tensors, torch's and
-ultralytics' layers, and plain containers only build what they are named for; anything else is code of somebody's own.
+A pickle names the functions and classes that it calls when it is read. Those of torch's tensors, of layers of torch and
+ultralytics, and of plain containers only build data; everything else counts as foreign code.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from mlflow_compress.networks import plain_checkpoint
 
 UNREADABLE = "what can't be told"
-_LAYERS = (  # their names in ultralytics' first versions, too
+_LAYERS = (  # including the names in the first versions of ultralytics
     "torch.nn.modules.",
     "torchvision.transforms.autoaugment ",
     "torchvision.transforms.functional InterpolationMode",
@@ -71,13 +71,13 @@ _DTYPES = ("Storage", "float16", "float32", "float64", "bfloat16", "int8", "int1
 
 
 def code_in(path: Path) -> list[str]:
-    """Name the functions and classes that a checkpoint calls beyond those that only build data.
+    """Return the functions and classes that a checkpoint calls, without those that only build data.
 
     Args:
-        path: what `torch.save` wrote.
+        path: a file of `torch.save`.
 
     Returns:
-        `module name` of each, sorted; `what can't be told` where it is no such file or hides its calls.
+        `module name` of each, sorted; `UNREADABLE` alone if the file has another format or hides its calls.
     """
     try:
         with plain_checkpoint.opened(path) as checkpoint:
@@ -87,24 +87,24 @@ def code_in(path: Path) -> list[str]:
 
 
 def foreign(calls: Mapping[str, Sequence[tuple[Any, ...]]]) -> list[str]:
-    """Return those names, sorted, that do not only build data (see `inert_pickle.Inert`)."""
-    return sorted(name for name, given in calls.items() if not (_is_plain(name) or _takes_methods(name, given)))
+    """Return the called names, sorted, without those that only build data (see `inert_pickle.Inert`)."""
+    return sorted(name for name, arguments in calls.items() if not (_is_plain(name) or _takes_methods(name, arguments)))
 
 
-def _takes_methods(name: str, given: Sequence[tuple[Any, ...]]) -> bool:
-    """Return whether a name is `getattr`, and only methods of layers are taken with it, as in ultralytics' releases."""
+def _takes_methods(name: str, calls: Sequence[tuple[Any, ...]]) -> bool:
+    """Return whether a name is `getattr` and only takes methods of layers, as in the releases of ultralytics."""
     return name in _GETATTR and all(
         len(arguments) == 2 and _is_layer(getattr(arguments[0], "name", "")) and arguments[1] in _METHODS
-        for arguments in given
+        for arguments in calls
     )
 
 
 def _is_layer(name: str) -> bool:
-    what = name.partition(" ")[2]
-    return name.startswith(_LAYERS) and _CLASS.fullmatch(what) is not None
+    attribute = name.partition(" ")[2]
+    return name.startswith(_LAYERS) and _CLASS.fullmatch(attribute) is not None
 
 
 def _is_plain(name: str) -> bool:
-    module, _, what = name.partition(" ")
-    is_dtype = module == "torch" and what.endswith(_DTYPES) and what.isidentifier()
+    module, _, attribute = name.partition(" ")
+    is_dtype = module == "torch" and attribute.endswith(_DTYPES) and attribute.isidentifier()
     return name in _PLAIN or _is_layer(name) or is_dtype

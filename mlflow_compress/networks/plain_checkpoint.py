@@ -1,4 +1,4 @@
-"""A file of `torch.save` read as data: the content of its pickle, of which nothing is called, and its tensors."""
+"""Reads a file of `torch.save` as data: the content of its pickle, without calling anything, and its tensors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from mlflow_compress.networks import inert_pickle
 from mlflow_compress.networks.inert_pickle import Elsewhere, Made
 
-_FRONT = b"PK\x03\x04"  # by this torch tells its zips from older files, which are pickles from their first byte
+_FRONT = b"PK\x03\x04"  # torch recognises its zip archives by this; older files are plain pickles
 _PICKLE, _SCRIPT = "data.pkl", "constants.pkl"
 _MOST_ENTRIES = 100_000
 _FOREIGN = "it is not a zip archive of torch.save"
@@ -30,17 +30,17 @@ _DTYPES = {
 
 
 class Checkpoint:
-    """What a file holds.
+    """The content of a file.
 
     Args:
         archive: the file.
 
     Attributes:
-        content: of its pickle (see `inert_pickle.Inert`).
-        calls: what the pickle would look up, and call it with (see `inert_pickle.Inert`).
+        content: content of its pickle (see `inert_pickle.Inert`).
+        calls: the calls that the pickle would make (see `inert_pickle.Inert`).
 
     Raises:
-        ValueError: it is not as torch writes it.
+        ValueError: it has another format than torch writes.
     """
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
@@ -52,13 +52,13 @@ class Checkpoint:
         if f"{self._folder}byteorder" in archive.namelist() and self._read("byteorder") != b"little":
             raise ValueError("its numbers are not little-endian")
 
-    def tensor(self, made: Any) -> Any:
-        """Return the tensor that a part of the content stands for; a view where its storage is shared.
+    def tensor(self, node: Any) -> Any:
+        """Return the tensor that a part of the content represents; a view if its storage is shared.
 
         Raises:
-            ValueError: it stands for none, or for one that is not in the file.
+            ValueError: it does not represent a tensor, or its data is not in the file.
         """
-        match made:
+        match node:
             case Made(name="torch._utils _rebuild_parameter", arguments=(data, *_)):
                 return self.tensor(data)
             case Made(
@@ -97,7 +97,7 @@ def opened(path: Path) -> Iterator[Checkpoint]:
 
     Raises:
         OSError: it can't be read.
-        ValueError: it is not as torch writes it.
+        ValueError: it has another format than torch writes.
     """
     with path.open("rb") as file:
         if file.read(len(_FRONT)) != _FRONT:
@@ -111,15 +111,15 @@ def opened(path: Path) -> Iterator[Checkpoint]:
             yield checkpoint
 
 
-def mapping_of(made: Any) -> Mapping[Any, Any]:
-    """Return what a part of the content would have been as a dictionary; empty where it would have been none."""
-    if isinstance(made, Made) and made.name == "collections OrderedDict":
-        return made.entries
-    return made if isinstance(made, dict) else {}
+def mapping_of(node: Any) -> Mapping[Any, Any]:
+    """Return the dictionary that a part of the content represents; empty if it represents none."""
+    if isinstance(node, Made) and node.name == "collections OrderedDict":
+        return node.entries
+    return node if isinstance(node, dict) else {}
 
 
 def _pickle_in(archive: zipfile.ZipFile) -> str:
-    """Name the only pickle of an archive that is as torch writes it: nothing compressed, no name twice."""
+    """Return the name of the only pickle in an archive of torch, where nothing is compressed and names are unique."""
     entries = archive.infolist()
     names = [entry.filename for entry in entries]
     if len(names) > _MOST_ENTRIES or len(set(names)) < len(names):
@@ -141,7 +141,7 @@ def _kind(kind: Any) -> str:
 
 
 def _view(storage: Any, offset: Any, size: Any, stride: Any) -> Any:
-    """Return a tensor in a storage [elements]."""
+    """Return a tensor as a view of a storage [elements]."""
     numbers = (offset, *size, *stride) if isinstance(size, tuple) and isinstance(stride, tuple) else (None,)
     if any(type(number) is not int or number < 0 for number in numbers) or len(size) != len(stride):
         raise ValueError("a tensor has no valid size")

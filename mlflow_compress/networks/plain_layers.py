@@ -1,7 +1,7 @@
-"""Layers that methods would pass over: weights that are made at each call, linear layers that are written transposed.
+"""Layers that methods would miss: weights that are computed at each call, and transposed linear layers.
 
-A method that needs plain ones makes them so before it compresses; the model notes it, and is made so again when it is
-built anew to be filled.
+A method that needs plain layers converts them before it compresses. The model records this, so that the same layers are
+converted when it is built again to be filled.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from typing import Any
 from mlflow_compress.networks import made_weights
 from mlflow_compress.sockets import LayerSizes, Model
 
-_MADE, _TURNED = "made weights", "transposed linear layers"  # as the note calls them
-_WHOLE = ""  # the module's name for itself
+_MADE, _TURNED = "made weights", "transposed linear layers"  # names in the record
+_WHOLE = ""  # name of the module itself
 
 
 def make_plain(model: Model, turn: bool = True) -> None:
-    """Make plain, in place, what is not, and note it.
+    """Convert layers to plain ones, in place, and record it.
 
     Args:
         model: the model.
-        turn: whether transformers' `Conv1D`, as GPT-2 has them, become `nn.Linear`.
+        turn: whether `Conv1D` layers of transformers, as in GPT-2, become `nn.Linear`.
     """
     done = [_MADE] if made_weights.fold(model.module) else []
     if turn and (layers := transposed(model.module)):
         model.module = _turned(model.module, layers)
         done.append(_TURNED)
-    noted = [*noted_in(model), *(each for each in done if each not in noted_in(model))]
+    noted = list(dict.fromkeys([*noted_in(model), *done]))
     if not done:
         return
     if model.is_transformer:
@@ -38,7 +38,7 @@ def make_plain(model: Model, turn: bool = True) -> None:
 
 
 def make_plain_again(model: Model) -> None:
-    """Make plain, in a model that was built anew, what its note says."""
+    """Convert the recorded layers in a model that was built again."""
     noted = noted_in(model)
     if _MADE in noted:
         made_weights.fold(model.module)
@@ -47,7 +47,7 @@ def make_plain_again(model: Model) -> None:
 
 
 def noted_in(model: Model) -> list[str]:
-    """Return what was made plain in a model."""
+    """Return the record of conversions in a model."""
     if model.is_transformer:
         return list(getattr(model.config, "plain_layers", []))
     return list(model.structure.get(_WHOLE, {}).get("plain", []))
@@ -55,7 +55,7 @@ def noted_in(model: Model) -> list[str]:
 
 def transposed(module: Any) -> list[Any]:
     """Return the `Conv1D` layers of transformers, whose weight is [in, out]."""
-    if "transformers.pytorch_utils" not in sys.modules:  # then nobody has made any
+    if "transformers.pytorch_utils" not in sys.modules:  # then there can be no such layer
         return []
     from transformers.pytorch_utils import Conv1D
 
@@ -63,10 +63,10 @@ def transposed(module: Any) -> list[Any]:
 
 
 def _turned(module: Any, layers: list[Any]) -> Any:
-    """Put linear layers in the place of transposed ones, wherever these are held.
+    """Replace transposed layers by linear layers, wherever they are.
 
     Returns:
-        The module, or the linear layer where it was itself a transposed one.
+        The module, or the new linear layer if the module itself was a transposed one.
     """
     turned = {layer: _linear(layer) for layer in layers}
     for parent in list(module.modules()):
@@ -83,5 +83,5 @@ def _linear(layer: Any) -> Any:
     linear = nn.Linear(rows, columns, device="meta")
     linear.weight = nn.Parameter(layer.weight.detach().t().contiguous(), requires_grad=False)
     linear.bias = layer.bias
-    linear.nf = layer.nf  # as callers may ask for it
+    linear.nf = layer.nf  # callers may read it
     return linear.train(layer.training)

@@ -1,4 +1,4 @@
-"""A user's module as methods take it: without wrappers, with all of its parameters real."""
+"""Prepares a user's module for methods: without wrappers, and with all parameters initialised."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from mlflow_compress.errors import RecipeError, Unsupported, named_line
 
 
 def unwrapped(module: Any) -> tuple[Any, bool]:
-    """Take off what wraps a module or a part of it: torch.compile, and what spreads it over several devices.
+    """Remove wrappers of a module and its parts: torch.compile, and wrappers for several devices.
 
     Returns:
         The module, and whether it was compiled.
 
     Raises:
-        Unsupported: it is a program of TorchScript.
+        Unsupported: it is a TorchScript module.
     """
     import torch
 
@@ -38,14 +38,14 @@ def unwrapped(module: Any) -> tuple[Any, bool]:
 
 
 def make_real(module: Any, run: Callable[[Any], object]) -> None:
-    """Give lazy layers their parameters, by a first batch.
+    """Initialise lazy layers with a first batch.
 
     Args:
         module: the module.
-        run: runs it without its wrappers on a batch.
+        run: runs the module, without its wrappers, on a batch.
 
     Raises:
-        RecipeError: that failed, or left a layer without.
+        RecipeError: the call failed, or a layer is still not initialised.
     """
     import torch
 
@@ -76,7 +76,7 @@ def _lazy(module: Any) -> list[str]:
 
 
 def _inner(module: Any) -> Any:
-    """Return the module that one wraps; None where it wraps none."""
+    """Return the module inside a wrapper; None if it is not a wrapper."""
     import torch
 
     if _is_compiled(module):

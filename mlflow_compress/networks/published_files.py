@@ -1,4 +1,4 @@
-"""What a model folder holds for others: its files without this package's own, and the line that loads them."""
+"""Exports a model folder for other programs: its files without this package's own, and the line that loads them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from mlflow_compress.sockets import Published
 
 OURS = ("manifest.json", "layouts.json", "graphs.json", "architecture.json", "gives.json")
 _PATTERN = re.compile(r"\*\.\w+")
-_MODULE = re.compile(r"\b(?!open\b|net\b)[a-z]\w*(?=\.)")  # what the line must import
+_MODULE = re.compile(r"\b(?!open\b|net\b)[a-z]\w*(?=\.)")  # the module that the line must import
 
 
 def copy_plain(saved: Path, folder: Path, without: Sequence[str] = ()) -> None:
-    """Copy a model folder into an empty one, without the files at its top that this package alone reads.
+    """Copy a model folder into an empty one, without the top-level files that only this package reads.
 
     Args:
         saved: the model folder.
-        folder: where to.
-        without: more names that are left out.
+        folder: the empty folder.
+        without: further names to leave out.
     """
     left_out = {*OURS, *without}
     for path in sorted(saved.iterdir()):
@@ -37,11 +37,11 @@ def publish_runtime(saved: Path, loaded_by: str, folder: Path) -> Published:
 
     Args:
         saved: the model folder.
-        loaded_by: as `Method.loaded_by`.
-        folder: an empty one.
+        loaded_by: see `Method.loaded_by`.
+        folder: the empty folder.
 
     Raises:
-        Unsupported: there is no file of that runtime.
+        Unsupported: there is no file for that runtime.
     """
     suffixes = [pattern[1:] for pattern in _PATTERN.findall(loaded_by)]
     names = sorted(path.stem for path in saved.glob(f"*{suffixes[0]}")) if suffixes else []
@@ -57,16 +57,16 @@ def publish_runtime(saved: Path, loaded_by: str, folder: Path) -> Published:
 
 
 def require_weights(saved: Path) -> None:
-    """Raise where a float model's weights are not in files of safetensors.
+    """Raise if the weights of a float model are not in safetensors files.
 
     Raises:
-        Unsupported: they are in a form that only this package reads.
+        Unsupported: they have a format that only this package reads.
     """
     if not any((saved / name).is_file() for name in (SAFETENSORS, INDEX)):
         raise Unsupported("its weights are not in safetensors files, like those of version 0.1: measure it again")
 
 
 def _imported(loaded_by: str) -> str:
-    found = _MODULE.search(loaded_by.split("=", 1)[-1])
-    assert found is not None, loaded_by
-    return found[0]
+    match = _MODULE.search(loaded_by.split("=", 1)[-1])
+    assert match is not None, loaded_by
+    return match[0]

@@ -1,6 +1,6 @@
-"""Checkpoints that somebody else quantised (`quantization_config` in their config.json), measured as they are.
+"""Checkpoints that others quantised (`quantization_config` in their config.json), measured as they are.
 
-transformers loads them with the library that made them. Their own files are saved again: nothing is encoded anew.
+transformers loads them with the library that made them. Their own files are copied: nothing is encoded again.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from mlflow_compress.networks.hub import config_fields
 from mlflow_compress.networks.stored_weights import Held
 from mlflow_compress.version import installed
 
-PACKED = "packed"  # the fact: how the weights are quantised, as tables say it
+PACKED = "packed"  # fact: how the weights are quantised, as shown in tables
 _FIELD = "quantization_config"
 _BITS = range(1, 17)
-_BYTES_OF_HALF = 2  # of a number in half precision: what has fewer is quantised
+_BYTES_OF_HALF = 2  # bytes of a half-precision number; smaller numbers are quantised
 _FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "quantize_config.json", "quant_config.json")
-_NEEDS: Mapping[str, tuple[str, ...]] = {  # what runs each method beside torch and transformers, by distribution
+_NEEDS: Mapping[str, tuple[str, ...]] = {  # distributions that each method needs besides torch and transformers
     "gptq": ("optimum", "gptqmodel"),
     "awq": ("gptqmodel",),
     "compressed-tensors": ("compressed-tensors",),
@@ -39,9 +39,9 @@ class Packing:
     """How a checkpoint is quantised.
 
     Attributes:
-        method: as `quant_method` names it.
-        numbers: what the weights are, in short: `4 bit`, `nf4`, `int8`.
-        group_size: how many weights share a scale; 0: not said.
+        method: name of the method in `quant_method`.
+        numbers: short name of the type of the weights: `4 bit`, `nf4`, `int8`.
+        group_size: number of weights that share a scale; 0: unknown.
     """
 
     method: str
@@ -49,11 +49,11 @@ class Packing:
     group_size: int = 0
 
     def __str__(self) -> str:
-        """Return it as tables say it: `gptq 4 bit`."""
+        """Return the text for tables: `gptq 4 bit`."""
         return f"{self.method} {self.numbers}".strip()
 
     def facts(self) -> dict[str, str]:
-        """Say what the files hold, and which library runs it."""
+        """Return the facts about the files and the library that runs them."""
         groups = f", {self.group_size} weights share a scale" if self.group_size else ""
         libraries = ", ".join(f"{name} {installed(name)}" for name in _NEEDS[self.method])
         by = f"transformers with {libraries}" if libraries else "transformers"
@@ -61,65 +61,64 @@ class Packing:
 
 
 def packing(fields: Mapping[str, Any], location: str) -> Packing | None:
-    """Return how a checkpoint is quantised; None where it is not.
+    """Return how a checkpoint is quantised; None if it is not.
 
     Args:
-        fields: of its config.
-        location: where it is, for messages.
+        fields: fields of its config.
+        location: its location, for messages.
 
     Raises:
-        WeightsError: the config contradicts itself.
-        Unsupported: it is quantised in a way that is not served.
+        WeightsError: the config is invalid.
+        Unsupported: the method of quantisation is not supported.
     """
-    told = fields.get(_FIELD)
-    if told is None:
+    settings = fields.get(_FIELD)
+    if settings is None:
         return None
-    if not isinstance(told, Mapping):
-        raise WeightsError(f"{_FIELD} in the config.json of {location} must be a mapping, not {told!r:.60}.")
-    method = str(told.get("quant_method") or _unnamed(told))
+    if not isinstance(settings, Mapping):
+        raise WeightsError(f"{_FIELD} in the config.json of {location} must be a mapping, not {settings!r:.60}.")
+    method = str(settings.get("quant_method") or _unnamed(settings))
     if method not in _NEEDS:
         _require_known(method, location)
         raise Unsupported(
             f"its weights are quantised with {method:.40}, which is not supported. Supported: "
             f"{', '.join(sorted(_NEEDS))}"
         )
-    return Packing(method, _numbers(method, told, location), _group_size(told, location))
+    return Packing(method, _numbers(method, settings, location), _group_size(settings, location))
 
 
-def require_runs(found: Packing, fields: Mapping[str, Any], location: str) -> None:
+def require_runs(scheme: Packing, fields: Mapping[str, Any], location: str) -> None:
     """Check that this machine can run a checkpoint, before its weights are loaded.
 
     Raises:
-        MachineLacks: a library is not installed, or transformers asks for a device that is not there.
-        Unsupported: what runs it would be fetched from the hub.
-        WeightsError: its files are pickles, or what its config says of the packing is not what transformers takes.
+        MachineLacks: a library is not installed, or transformers requires a device that is missing.
+        Unsupported: its kernels would be fetched from the hub.
+        WeightsError: its files are pickles, or transformers rejects its config.
     """
-    if missing := [name for name in _NEEDS[found.method] if not _is_there(name)]:
+    if missing := [name for name in _NEEDS[scheme.method] if not _is_there(name)]:
         raise MachineLacks(
-            f"its weights are quantised ({found}), and running them requires {' and '.join(missing)}: pip install "
+            f"its weights are quantised ({scheme}), and running them requires {' and '.join(missing)}: pip install "
             f"{' '.join(missing)}"
         )
     if Path(location).is_dir() and not any(Path(location).glob("*.safetensors")):
         raise WeightsError(
-            f"The weights in {location} are quantised ({found}) but not in safetensors files: pickles may run code."
+            f"The weights in {location} are quantised ({scheme}) but not in safetensors files: pickles may run code."
         )
     import torch
     from transformers.quantizers.auto import AutoHfQuantizer, AutoQuantizationConfig
 
-    if found.method == "fp8" and torch.cuda.is_available():
+    if scheme.method == "fp8" and torch.cuda.is_available():
         raise Unsupported(
             "on a GPU, transformers runs fp8 with kernels from the hub, and code from the hub is never run"
         )
     try:
-        told = {"quant_method": found.method, **fields[_FIELD]}
-        config = AutoQuantizationConfig.from_dict(told)
+        config = AutoQuantizationConfig.from_dict({"quant_method": scheme.method, **fields[_FIELD]})
         quantizer = AutoHfQuantizer.from_config(config, pre_quantized=True)
-    except Exception as error:  # each library checks its own fields in its own way
+    except Exception as error:  # each library raises its own errors
         raise WeightsError(f"{_FIELD} in the config.json of {location} can't be used: {one_line(error)}") from error
     try:
         quantizer.validate_environment(dtype=None, device_map=None)
     except Exception as error:  # as above
-        raise MachineLacks(f"its weights are quantised ({found}), and can't run here: {one_line(error)}") from error
+        raise MachineLacks(f"its weights are quantised ({scheme}), and can't run here: {one_line(error)}") from error
 
 
 def is_quantised(module: Any) -> bool:
@@ -128,7 +127,7 @@ def is_quantised(module: Any) -> bool:
 
 
 def lies_in(folder: Path) -> bool:
-    """Return whether a model folder holds such a checkpoint's own files."""
+    """Return whether a model folder contains the files of such a checkpoint."""
     try:
         return isinstance(config_fields(str(folder)).get(_FIELD), Mapping)
     except (RecipeError, WeightsError):
@@ -136,10 +135,10 @@ def lies_in(folder: Path) -> bool:
 
 
 def prepare(module: Any, folder: Path) -> None:
-    """Have a loaded module know where its files are, and how many parameters its layers hold.
+    """Record in a loaded module where its files are, and how many parameters its layers hold.
 
     Raises:
-        WeightsError: weights are not packed as the config says.
+        WeightsError: the weights are not packed as the config says.
     """
     module.checkpoint_folder = folder
     _count_packed(module)
@@ -152,11 +151,11 @@ def copy(module: Any, folder: Path) -> None:
 
 
 def note(module: Any, facts: dict[str, str]) -> None:
-    """Say in the facts where the library unpacked the weights for good, so that the model computes in floating point.
+    """Note in the facts if the library unpacked the weights permanently, so that the model computes in floating point.
 
     Args:
-        module: the model, after its first call: some unpack then.
-        facts: of the model, with how it is quantised.
+        module: the model, after its first call, in which some libraries unpack.
+        facts: facts of the model, which say how it is quantised.
     """
     unpacked = next((dtype for layer in module.modules() if (dtype := _unpacked_to(layer))), "")
     if getattr(getattr(module.config, _FIELD, None), "dequantize", False):
@@ -166,7 +165,7 @@ def note(module: Any, facts: dict[str, str]) -> None:
 
 
 def _count_packed(module: Any) -> None:
-    """Have the layers say how many parameters they hold (see `stored_weights.held`), where tensors alone do not."""
+    """Give layers a method for the number of their parameters (see `stored_weights.held`) if tensors do not show it."""
     for layer in module.modules():
         kind = type(layer).__name__
         if kind == "Linear4bit" and type(layer).__module__.startswith("bitsandbytes"):
@@ -183,9 +182,9 @@ def _count_packed(module: Any) -> None:
             layer.held_weights = functools.partial(_held_gptq, layer)
 
 
-def _unnamed(told: Mapping[str, Any]) -> str:
-    """Return the method of a config that names none, as the first ones of bitsandbytes did."""
-    return "bitsandbytes" if told.get("load_in_8bit") or told.get("load_in_4bit") else ""
+def _unnamed(settings: Mapping[str, Any]) -> str:
+    """Return the method for a config that names none, as early configs of bitsandbytes."""
+    return "bitsandbytes" if settings.get("load_in_8bit") or settings.get("load_in_4bit") else ""
 
 
 def _require_known(method: str, location: str) -> None:
@@ -198,45 +197,46 @@ def _require_known(method: str, location: str) -> None:
         )
 
 
-def _numbers(method: str, told: Mapping[str, Any], location: str) -> str:
+def _numbers(method: str, settings: Mapping[str, Any], location: str) -> str:
     if method == "bitsandbytes":
-        return str(told.get("bnb_4bit_quant_type", "fp4"))[:8] if told.get("load_in_4bit") else "int8"
+        return str(settings.get("bnb_4bit_quant_type", "fp4"))[:8] if settings.get("load_in_4bit") else "int8"
     if method == "torchao":
-        kind = told.get("quant_type")
+        kind = settings.get("quant_type")
         inner = kind.get("default") if isinstance(kind, Mapping) else kind
         name = inner.get("_type", "") if isinstance(inner, Mapping) else inner or ""
         return str(name).removesuffix("Config")[:40]
     if method == "fp8":
         return ""
     if method == "compressed-tensors":
-        groups = told.get("config_groups")
+        groups = settings.get("config_groups")
         schemes = groups.values() if isinstance(groups, Mapping) else ()
-        given = [each.get("weights") for each in schemes if isinstance(each, Mapping)]
-        weights = [each for each in given if isinstance(each, Mapping)]
-        if not weights or len(weights) < len(given):
+        entries = [scheme.get("weights") for scheme in schemes if isinstance(scheme, Mapping)]
+        weights = [entry for entry in entries if isinstance(entry, Mapping)]
+        if not weights or len(weights) < len(entries):
             raise WeightsError(f"{_FIELD} in the config.json of {location} names no weights in its config_groups.")
-        names = {f"{_kind_of(each)}{_bits(each, 'num_bits', location)}" for each in weights}
+        names = {f"{_kind_of(entry)}{_bits(entry, 'num_bits', location)}" for entry in weights}
         return "+".join(sorted(names))
-    return f"{_bits(told, 'bits' if 'bits' in told else 'w_bit', location)} bit"
+    return f"{_bits(settings, 'bits' if 'bits' in settings else 'w_bit', location)} bit"
 
 
 def _kind_of(weights: Mapping[str, Any]) -> str:
     return "fp" if weights.get("type") == "float" else "int"
 
 
-def _bits(told: Mapping[str, Any], name: str, location: str) -> int:
-    bits = told.get(name)
+def _bits(settings: Mapping[str, Any], name: str, location: str) -> int:
+    bits = settings.get(name)
     if type(bits) is not int or bits not in _BITS:
         raise WeightsError(f"{_FIELD} in the config.json of {location} says {name}={bits!r:.40}, which is not valid.")
     return bits
 
 
-def _group_size(told: Mapping[str, Any], location: str) -> int:
-    """Return how many weights share a scale; 0 where that is not said, or they are all of a row."""
-    groups = told.get("config_groups")
-    schemes = [each for each in groups.values() if isinstance(each, Mapping)] if isinstance(groups, Mapping) else [told]
-    inner = [weights for each in schemes if isinstance(weights := each.get("weights", each), Mapping)]
-    sizes = [size for each in inner if (size := each.get("group_size")) is not None]
+def _group_size(settings: Mapping[str, Any], location: str) -> int:
+    """Return how many weights share a scale; 0 if that is unknown, or a whole row shares it."""
+    groups = settings.get("config_groups")
+    schemes = list(groups.values()) if isinstance(groups, Mapping) else [settings]
+    mappings = [scheme for scheme in schemes if isinstance(scheme, Mapping)]
+    inner = [weights for scheme in mappings if isinstance(weights := scheme.get("weights", scheme), Mapping)]
+    sizes = [size for weights in inner if (size := weights.get("group_size")) is not None]
     for size in sizes:
         if type(size) is not int or (size != -1 and size <= 0):
             raise WeightsError(
@@ -250,7 +250,7 @@ def _is_there(name: str) -> bool:
 
 
 def _unpacked_to(layer: Any) -> str:
-    """Return the type that compressed-tensors unpacked a layer's weights to; empty where they are packed."""
+    """Return the type to which compressed-tensors unpacked a layer's weights; empty if they are packed."""
     import torch
 
     weight = getattr(layer, "weight", None) if hasattr(layer, "quantization_scheme") else None
@@ -285,7 +285,7 @@ def _held_8bit(layer: Any) -> Iterator[Held]:
 
 
 def _held_compressed(layer: Any) -> Iterator[Held]:
-    """Return what a layer of compressed-tensors holds: packed until its first call, as numbers afterwards."""
+    """Yield the tensors of a compressed-tensors layer: packed until its first call, then unpacked."""
     import torch
 
     for name, tensor in (*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)):
@@ -303,7 +303,7 @@ def _held_compressed(layer: Any) -> Iterator[Held]:
 
 
 def _codes(packed: Any, bits: int, columns: int) -> Any:
-    """Return the numbers in words of 32 bits [rows, words], the first in the lowest bits [rows, columns]."""
+    """Unpack words of 32 bits [rows, words], with the first number in the lowest bits, to numbers [rows, columns]."""
     import torch
 
     shifts = torch.arange(0, 32 - 32 % bits, bits, device=packed.device)

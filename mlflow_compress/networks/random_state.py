@@ -1,15 +1,15 @@
-"""The generators of random numbers that a user's code may draw from: torch's, NumPy's and Python's own."""
+"""The random number generators that a user's code may use: those of torch, NumPy and Python."""
 
 from __future__ import annotations
 
 import pickle
 import random
 
-_SEEDS = 2**32  # that NumPy takes
+_SEEDS = 2**32  # number of seeds that NumPy accepts
 
 
 def seed_all(seed: int) -> None:
-    """Let all three begin anew, the same for the same seed; torch's on every device."""
+    """Seed all three generators; torch's on every device."""
     import numpy as np
     import torch
 
@@ -19,7 +19,7 @@ def seed_all(seed: int) -> None:
 
 
 def has_drawn(seed: int) -> bool:
-    """Return whether something has drawn from one of them since `seed_all`; all begin anew then."""
+    """Return whether a generator was used since `seed_all`, and seed all generators again."""
     now = _states()
     seed_all(seed)
     return now != _states()

@@ -1,4 +1,4 @@
-"""What `save_pretrained` wrote, looked at before transformers reads it: what it can't read rightly is refused."""
+"""Checks what `save_pretrained` wrote before transformers reads it: what it can't read correctly is rejected."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Saved:
     """A model that can be read.
 
     Attributes:
-        origin: where it is.
-        location: what `from_pretrained` reads.
-        adapter: what is merged into it; None: nothing.
-        arguments: what `from_pretrained` takes for its files, beside those of the origin.
-        told: what is said of how it was read, by name.
-        cautions: what the reader of the numbers must know of how it was read.
+        origin: where it comes from.
+        location: the folder or hub id that `from_pretrained` reads.
+        adapter: the adapter that is merged into it; None: none.
+        arguments: arguments of `from_pretrained` for its files, besides those of the origin.
+        told: facts about how it was read, by name.
+        cautions: cautions about how it was read.
     """
 
     origin: Origin
@@ -53,7 +53,7 @@ class Saved:
     cautions: list[Caution] = field(default_factory=list)
 
     def merge(self, module: Any) -> frozenset[str]:
-        """Merge the adapter into the module that was read; return the names of what was replaced as a whole."""
+        """Merge the adapter into the loaded module; return the names of tensors that were replaced as a whole."""
         if self.adapter is None:
             return frozenset()
         replaced = self.adapter.merge(module)
@@ -61,22 +61,22 @@ class Saved:
         return replaced
 
     def facts(self) -> dict[str, str]:
-        """Say how the weights that are measured differ from those in the files, once they were read."""
-        kept = weight_files.dtype_in(self.origin.folder, self.origin.variant) if self.origin.folder else ""
-        is_float32 = kept in ("", "float32")
-        precision = {} if is_float32 else {"precision": f"measured in float32; the files hold {kept}"}
+        """Return how the loaded weights differ from those in the files."""
+        stored = weight_files.dtype_in(self.origin.folder, self.origin.variant) if self.origin.folder else ""
+        is_float32 = stored in ("", "float32")
+        precision = {} if is_float32 else {"precision": f"measured in float32; the files hold {stored}"}
         variant = {"variant": self.origin.variant} if self.origin.variant else {}
         return {**precision, **variant, **self.told}
 
 
 @contextlib.contextmanager
 def opened(origin: Origin) -> Iterator[Saved]:
-    """Look at what a model was saved as, and at the adapter that is merged into it.
+    """Check the files of a saved model, and of the adapter that is merged into it.
 
     Raises:
-        WeightsError: files are missing, or of another library; it brings code of its own; or the adapter can't be
+        WeightsError: files are missing or belong to another library, it has its own code, or the adapter can't be
             merged.
-        Unsupported: it is quantised in a way that this machine does not run.
+        Unsupported: this machine does not run its quantisation.
     """
     folder = Path(origin.location)
     if origin.file:
@@ -91,30 +91,30 @@ def opened(origin: Origin) -> Iterator[Saved]:
         weight_files.require_whole(folder)
     arguments: dict[str, Any] = {"variant": origin.variant} if origin.variant else {}
     kind = custom_code.passed_over(fields)
-    told = {"code": f"transformers' own {kind}; what config.json names (auto_map) was not run"} if kind else {}
+    facts = {"code": f"transformers' own {kind}; what config.json names (auto_map) was not run"} if kind else {}
     cautions = [CODE_NOT_RUN.of(kind=kind)] if kind else []
     if not origin.adapter:
-        yield Saved(origin, origin.location, arguments=arguments, told=told, cautions=cautions)
+        yield Saved(origin, origin.location, arguments=arguments, told=facts, cautions=cautions)
         return
     adapter = _adapter(Path(origin.adapter))
     if adapter.labels is not None and adapter.labels != _labels(fields):
-        # the base has no head, or another: what is made anew is the adapter's
+        # the base has no head, or a different one: the new head is filled by the adapter
         arguments |= {"num_labels": adapter.labels, "ignore_mismatched_sizes": True}
     with _base_alone(origin) as location:
-        yield Saved(origin, location, adapter, arguments, told, cautions)
+        yield Saved(origin, location, adapter, arguments, facts, cautions)
 
 
 def _adapter(folder: Path) -> lora_adapters.Opened:
     weight_files.require_whole(folder)
-    read = lora_adapters.read(folder)
-    if read is None:
+    adapter = lora_adapters.read(folder)
+    if adapter is None:
         raise WeightsError(f"There is no adapter in {folder}.")
-    return lora_adapters.Opened(read)
+    return lora_adapters.Opened(adapter)
 
 
 @contextlib.contextmanager
 def _base_alone(origin: Origin) -> Iterator[str]:
-    """Give a place with the base's files only: where peft is installed, transformers would load the adapter itself."""
+    """Yield a folder with the base's files only: if peft is installed, transformers would load the adapter itself."""
     folder = Path(origin.location)
     if not (folder / lora_adapters.CONFIG).is_file():
         yield origin.location
@@ -127,7 +127,7 @@ def _base_alone(origin: Origin) -> Iterator[str]:
 
 
 def _fields(origin: Origin) -> Mapping[str, Any]:
-    """Return what the config says; nothing where it can't be read: transformers can't either, and says so."""
+    """Return the fields of the config; empty if it can't be read: then transformers raises the error."""
     try:
         return config_fields(origin.source)
     except (RecipeError, WeightsError):
@@ -135,21 +135,21 @@ def _fields(origin: Origin) -> Mapping[str, Any]:
 
 
 def _labels(fields: Mapping[str, Any]) -> int:
-    """Return how many labels a config has; of what names none, transformers makes two."""
+    """Return the number of labels in a config; without labels transformers uses two."""
     named = fields.get("id2label")
     return len(named) if isinstance(named, Mapping) else int(fields.get("num_labels") or 2)
 
 
 def _require_runs(fields: Mapping[str, Any], origin: Origin) -> None:
-    """Check that weights which are quantised already can be measured here, as they are."""
-    if (found := quantised_checkpoints.packing(fields, origin.location)) is None:
+    """Check that quantised weights can be measured here as they are."""
+    if (packing := quantised_checkpoints.packing(fields, origin.location)) is None:
         return
     if origin.adapter:
         raise WeightsError(
-            f"The adapter can't be merged into the weights in {origin.location}: they are quantised ({found}). Give "
+            f"The adapter can't be merged into the weights in {origin.location}: they are quantised ({packing}). Give "
             "the original model as its base."
         )
-    quantised_checkpoints.require_runs(found, fields, origin.location)
+    quantised_checkpoints.require_runs(packing, fields, origin.location)
 
 
 def _require_no_code(fields: Mapping[str, Any], origin: Origin) -> None:

@@ -1,4 +1,4 @@
-"""Which output of a module is the score, and what it predicts: the class with the greatest."""
+"""Finds the output of a module that holds the scores, and the predicted class: the one with the greatest score."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from typing import Any
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.networks import value_trees
 
-_SCORES = "logits"  # what transformers, and most others, call them
+_SCORES = "logits"  # the name in transformers and most other libraries
 
 
 def score_of(output: Any, chosen: str | int = "") -> Any:
-    """Return the tensor that holds scores: the one that was chosen, else `logits`, else the only one.
+    """Return the tensor with the scores: the chosen one, else `logits`, else the only one.
 
     Args:
-        output: what the module gave.
-        chosen: its name, its index, or the way to it: `hidden.0`; empty: nobody has chosen one.
+        output: output of the module.
+        chosen: name, index or path of the tensor: `hidden.0`; empty: none was chosen.
 
     Raises:
-        RecipeError: there is no such output, or several could be meant.
+        RecipeError: there is no such output, or there are several candidates.
     """
     import torch
 
     named = {path: leaf for path, leaf in value_trees.named_leaves(output) if isinstance(leaf, torch.Tensor)}
-    told = ", ".join(".".join(map(str, path)) for path in named) or "none"
+    names = ", ".join(".".join(map(str, path)) for path in named) or "none"
     if chosen != "":
         wanted = str(chosen).split(".")
         matching = [leaf for path, leaf in named.items() if list(map(str, path[: len(wanted)])) == wanted]
         if not matching and str(chosen).isdigit() and int(chosen) < len(named):
             matching = [list(named.values())[int(chosen)]]
         if len(matching) != 1:
-            raise RecipeError(f"output={chosen}: the module returns no such tensor. Its tensors: {told}.")
+            raise RecipeError(f"output={chosen}: the module returns no such tensor. Its tensors: {names}.")
         return matching[0]
     by_name = [leaf for path, leaf in named.items() if path and path[-1] == _SCORES]
     floating = [leaf for leaf in named.values() if leaf.is_floating_point()]
@@ -42,37 +42,37 @@ def score_of(output: Any, chosen: str | int = "") -> Any:
             f"The module returns no tensor but a {type(output).__name__}: define predict(module, inputs)."
         )
     raise RecipeError(
-        f"The module returns several tensors ({told}): name the one with the scores in the recipe (output: NAME), or "
+        f"The module returns several tensors ({names}): name the one with the scores in the recipe (output: NAME), or "
         "define predict(module, inputs) in its file."
     )
 
 
-_IMAGES = 4  # axes, from which on the classes are the second, as torch's cross_entropy has them; else they are the last
+_IMAGES = 4  # with this many axes or more, the classes are the second axis, as in torch's cross_entropy; else the last
 
 
 def is_of_images(scores: Any) -> bool:
-    """Return whether scores are of each pixel: [batch, classes, height, width], or more axes behind."""
+    """Return whether there are scores for each pixel: [batch, classes, height, width], or more axes."""
     return bool(scores.is_floating_point() and scores.dim() >= _IMAGES)
 
 
 def has_two_batch_axes(scores: Any, samples: int) -> bool:
-    """Return whether the samples may lie along several axes: [steps, batch, classes] of as many steps as samples."""
+    """Return whether several axes may be the batch axis: [steps, batch, classes] with as many steps as samples."""
     axes = list(scores.shape[:-1] if scores.is_floating_point() else scores.shape)
     return samples > 1 and not is_of_images(scores) and axes.count(samples) > 1
 
 
 def classes_of(scores: Any, samples: int) -> list[Any]:
-    """Return the prediction for each sample: the index of its greatest score; whole numbers are predictions already.
+    """Return the prediction for each sample: the index of its greatest score; integers are already predictions.
 
-    The classes are the last axis: [batch, classes], [batch, steps, classes], [steps, batch, classes]; of images they
-    are the second: [batch, classes, height, width].
+    The classes are the last axis: [batch, classes], [batch, steps, classes], [steps, batch, classes]. For images they
+    are the second axis: [batch, classes, height, width].
 
     Raises:
-        RecipeError: there is one score only for each sample, or there are scores for another number of samples.
+        RecipeError: there is only one score for each sample, or the number of samples differs.
     """
     if is_of_images(scores) and scores[0, 0].numel() == 1:
-        scores = scores.flatten(1)  # one pixel: what a classifier without a linear layer gives
-    axes = list(scores.shape[:-1] if scores.is_floating_point() else scores.shape)  # the last of scores is the classes
+        scores = scores.flatten(1)  # one pixel: a classifier without a linear layer
+    axes = list(scores.shape[:-1] if scores.is_floating_point() else scores.shape)  # without the axis of the classes
     if scores.dim() > 1 and scores.shape[0] != samples and samples in axes and not is_of_images(scores):
         scores = scores.movedim(axes.index(samples), 0)
     is_prediction = scores.dim() > 0 and not scores.is_floating_point()

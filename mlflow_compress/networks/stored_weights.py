@@ -1,9 +1,8 @@
-"""Weights as they are held and as they are kept on disk.
+"""Weights in memory and on disk.
 
-A module's state is written as safetensors when all of it is plain tensors, in the files that transformers writes and
-reads: `model.safetensors`, or shards of it and their index. Else (packed int8 of `torch.ao`) it is written with
-`torch.save`, and read back with `weights_only=True`: no code is ever unpickled. Tensors that share memory (tied
-weights) are written once.
+A module's state is written as safetensors if all values are plain tensors, in the same files as transformers writes:
+`model.safetensors`, or shards and their index. Else (packed int8 of `torch.ao`) it is written with `torch.save`, and
+read with `weights_only=True`: no code is ever unpickled. Tensors that share memory (tied weights) are written once.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ from mlflow_compress.networks.tensor_layouts import following_buffers
 SAFETENSORS, TORCH = "model.safetensors", "weights.pt"
 INDEX = f"{SAFETENSORS}.index.json"
 _SAFETENSORS_OF_0_1 = "weights.safetensors"
-_MOST_SHARD_BYTES = 5 * 10**9  # of a file, as transformers wrote them for years
+_MOST_SHARD_BYTES = 5 * 10**9  # size of a file, the long-standing default of transformers
 _ALIASES = "aliases"
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _MOST_NAMES = 3  # in a message
 
-_SHAPES = re.compile(  # what torch says of a tensor that does not fit
+_SHAPES = re.compile(  # torch's message for a tensor that does not fit
     r"size mismatch for (?P<name>[^:]+): .*torch\.Size\((?P<given>\[.*?\])\).*torch\.Size\((?P<own>\[.*?\])\)"
 )
 
-# relative difference of the outputs of one model that rounding makes: another device rounds otherwise than the CPU
+# relative difference of a model's outputs that rounding explains: devices round differently from the CPU
 ROUNDING = {"cpu": 0.02, "cuda": 0.1}
 
 
@@ -55,21 +54,21 @@ def save_weights(module: Any, folder: Path) -> None:
             continue
         plain = tensor.detach().contiguous()
         if (storage := plain.untyped_storage().data_ptr()) in storages:
-            plain = plain.clone()  # views that overlap only in part: the format has no word for them
+            plain = plain.clone()  # the format can't represent views that overlap only in part
         storages.add(storage)
         unique[name] = plain
     write_shards(unique, folder, {_ALIASES: json.dumps(aliases), "format": "pt"})
 
 
 def write_shards(tensors: Mapping[str, Any], folder: Path, metadata: Mapping[str, str]) -> None:
-    """Write tensors as one file of safetensors, or as several and their index where they take more than 5 GB.
+    """Write tensors as one safetensors file, or as several with an index if they take more than 5 GB.
 
-    Source: `save_pretrained` of transformers, whose names and index these are.
+    Source: names and index of `save_pretrained` in transformers.
 
     Args:
-        tensors: by name; no two share memory.
-        folder: where to.
-        metadata: of each file.
+        tensors: tensors by name; no two share memory.
+        folder: the target folder.
+        metadata: metadata for each file.
     """
     from huggingface_hub import split_torch_state_dict_into_shards
     from safetensors.torch import save_file
@@ -83,10 +82,10 @@ def write_shards(tensors: Mapping[str, Any], folder: Path, metadata: Mapping[str
 
 
 def load_weights(module: Any, folder: Path) -> None:
-    """Fill a module, whose parameters may be on the meta device, with what `save_weights` wrote.
+    """Fill a module, whose parameters may be on the meta device, from the files of `save_weights`.
 
     Raises:
-        WeightsError: a file is missing or corrupt, or its tensors are not this module's.
+        WeightsError: a file is missing or corrupt, or its tensors do not fit this module.
     """
     if (folder / INDEX).is_file():
         fill(module, read_state(folder / INDEX), folder / INDEX)
@@ -99,7 +98,7 @@ def load_weights(module: Any, folder: Path) -> None:
 
 
 def shards(index: Path) -> Sequence[str]:
-    """Return the names of the files that an index of weights names.
+    """Return the file names in an index of weights.
 
     Raises:
         WeightsError: it is not such an index.
@@ -137,11 +136,11 @@ def read_state(path: Path) -> Mapping[str, Any]:
         raise WeightsError(f"The weights file {path} can't be read: {first_line(error)}") from error
     if not isinstance(state, Mapping):
         raise WeightsError(f"The weights file {path} holds a {type(state).__name__}, not a state dict.")
-    return state  # not copied: packed modules need the versions that it carries as an attribute
+    return state  # not copied: packed modules need the versions in its attribute
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Any], Mapping[str, str]]:
-    """Return a file's tensors by name, and the further names of tied ones.
+    """Return a file's tensors by name, and the additional names of tied tensors.
 
     Raises:
         WeightsError: it can't be read.
@@ -153,7 +152,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], Mapping[str, str]]:
         with safe_open(path, framework="pt") as file:
             names, metadata = list(file.keys()), file.metadata() or {}
         state = {}
-        for name in names:  # each maps the file by itself: a tensor that is let go then gives its memory back at once
+        for name in names:  # a separate mapping for each tensor frees its memory as soon as the tensor is released
             with safe_open(path, framework="pt") as file:
                 state[name] = file.get_tensor(name)
         return state, json.loads(metadata.get(_ALIASES, "{}"))
@@ -162,7 +161,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], Mapping[str, str]]:
 
 
 def _tied(state: dict[str, Any], aliases: Mapping[str, str], path: Path) -> Mapping[str, Any]:
-    """Return a state dict in which tied tensors have all of their names."""
+    """Return a state dict in which tied tensors have all their names."""
     try:
         return state | {name: state[owner] for name, owner in aliases.items()}
     except (KeyError, AttributeError, TypeError) as error:
@@ -170,10 +169,10 @@ def _tied(state: dict[str, Any], aliases: Mapping[str, str], path: Path) -> Mapp
 
 
 def _require_content(path: Path) -> None:
-    """Complain about what stands for a file where Git LFS has not fetched it.
+    """Check that a file exists and is not a pointer of Git LFS.
 
     Raises:
-        WeightsError: it is such a pointer, or there is no file.
+        WeightsError: it is missing, or is a pointer.
     """
     if not path.is_file():
         raise WeightsError(f"There is no weights file {path}.")
@@ -182,13 +181,13 @@ def _require_content(path: Path) -> None:
 
 
 def is_pointer(path: Path) -> bool:
-    """Return whether a file is what stands for one that Git LFS has not fetched."""
+    """Return whether a file is a pointer to a file that Git LFS has not fetched."""
     with path.open("rb") as file:
         return file.read(len(_POINTER)) == _POINTER
 
 
 def fill(module: Any, state: Mapping[str, Any], origin: Path) -> None:
-    """Let a module take tensors over, rather than copy them into those that it holds.
+    """Assign tensors to a module, instead of copying them into its own tensors.
 
     Raises:
         WeightsError: names or shapes differ.
@@ -203,7 +202,7 @@ def fill(module: Any, state: Mapping[str, Any], origin: Path) -> None:
 
 
 def _tie(module: Any) -> None:
-    """Make parameters that view the same memory one object again: casting or moving would give each its own copy."""
+    """Make parameters that share memory one object again: casting or moving would give each its own copy."""
     first: dict[Any, Any] = {}
     for layer in module.modules():
         for name, parameter in list(layer.named_parameters(recurse=False, remove_duplicate=False)):
@@ -235,9 +234,9 @@ def cast(module: Any, dtype: Any) -> None:
 
 
 def flat(output: Any) -> Any:
-    """Return all numbers of a model's raw output, however nested, as one vector of float32 on the CPU.
+    """Return all numbers in a model's nested output as one float32 vector on the CPU.
 
-    They are those of tensors and arrays, and plain ones.
+    The numbers are those in tensors and arrays, and plain numbers.
     """
     import torch
 
@@ -246,7 +245,7 @@ def flat(output: Any) -> Any:
 
 
 def _vector(leaf: Any) -> Any:
-    """Return the numbers of a leaf; None of what holds none."""
+    """Return the numbers in a leaf; None if it has none."""
     import numpy as np
     import torch
 
@@ -264,9 +263,9 @@ def _vector(leaf: Any) -> Any:
 
 
 def distance(one: Any, other: Any) -> float:
-    """Return the 2-norm of the difference of two vectors over that of the second.
+    """Return the 2-norm of the difference of two vectors, divided by the 2-norm of the second.
 
-    Infinite where their lengths differ; NaN where both are empty.
+    It is infinite if their lengths differ, and NaN if both are empty.
     """
     if one.shape != other.shape:
         return float("inf")
@@ -284,12 +283,12 @@ def unfilled() -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class Held:
-    """A plain tensor that holds weights.
+    """A plain tensor with weights.
 
     Attributes:
-        tensor: the tensor, whose bytes are what the weights take.
-        parameters: how many parameters it holds; 0 for scales and zero points.
-        unpack: gives the parameters, zero where they are zero, if they are not its elements.
+        tensor: the tensor, whose bytes are the memory of the weights.
+        parameters: number of its parameters; 0 for scales and zero points.
+        unpack: returns the parameters, zero where they are zero, if they are not its elements.
     """
 
     tensor: Any
@@ -304,33 +303,33 @@ class Held:
 
 
 def held(module: Any) -> Iterator[Held]:
-    """Return every tensor that holds weights, once: parameters, and what packed modules and subclasses keep inside.
+    """Yield every tensor with weights once: parameters, and the tensors inside packed modules and subclasses.
 
-    Buffers (batch-norm statistics, position ids) are no weights. Tied parameters come once. A layer that packs its
-    weights, and what stands for a module in another runtime, may say itself what it holds: it has a method
-    `held_weights` that gives `Held`, or pairs of a tensor and whether its elements are parameters.
+    Buffers (batch-norm statistics, position ids) are not weights. Tied parameters count once. A layer that packs its
+    weights, and a replacement of a module in another runtime, may have a method `held_weights`, which returns `Held`
+    objects, or pairs of a tensor and whether its elements are parameters.
     """
     if hasattr(module, "held_weights"):
-        yield from _told(module)
+        yield from _reported(module)
         return
     seen: set[Any] = set()
     for layer in _layers(module, set()):
         if hasattr(layer, "held_weights"):
-            yield from _told(layer)
+            yield from _reported(layer)
             continue
         for parameter in layer.parameters(recurse=False):
-            for each in _opened(parameter.data):
-                if (place := identity(each.tensor)) not in seen:
+            for part in _opened(parameter.data):
+                if (place := identity(part.tensor)) not in seen:
                     seen.add(place)
-                    yield each
-    told = tuple(f"{name}." for name, layer in module.named_modules() if hasattr(layer, "held_weights"))
+                    yield part
+    reporting = tuple(f"{name}." for name, layer in module.named_modules() if hasattr(layer, "held_weights"))
     for name, value in module.state_dict().items():
-        if not name.startswith(told) and (not _is_tensor(value) or value.is_quantized):
-            yield from _opened(value)  # unpacked into fresh copies: their addresses tell nothing
+        if not name.startswith(reporting) and (not _is_tensor(value) or value.is_quantized):
+            yield from _opened(value)  # unpacked into new copies, whose addresses do not identify them
 
 
 def _layers(module: Any, seen: set[Any]) -> Iterator[Any]:
-    """Return a module and all below it, each once, but nothing below one that says itself what it holds."""
+    """Yield a module and all modules below it once, but none below a module with `held_weights`."""
     if module not in seen:
         seen.add(module)
         yield module
@@ -339,12 +338,12 @@ def _layers(module: Any, seen: set[Any]) -> Iterator[Any]:
                 yield from _layers(child, seen)
 
 
-def _told(layer: Any) -> Iterator[Held]:
-    for each in layer.held_weights():
-        if isinstance(each, Held):
-            yield each
+def _reported(layer: Any) -> Iterator[Held]:
+    for entry in layer.held_weights():
+        if isinstance(entry, Held):
+            yield entry
         else:
-            tensor, is_parameter = each
+            tensor, is_parameter = entry
             yield Held(tensor, tensor.numel() if is_parameter else 0)
 
 
@@ -357,10 +356,10 @@ def _opened(value: Any) -> Iterator[Held]:
             yield from _opened(part)
     elif isinstance(value, torch.Tensor):
         if hasattr(value, "__tensor_flatten__"):
-            inner = [each for name in value.__tensor_flatten__()[0] for each in _opened(getattr(value, name))]
-            for index, each in enumerate(inner):
-                is_packed = each.tensor.numel() != value.numel()  # several in an element, as with 4 bits
-                yield Held(each.tensor, 0 if index else value.numel(), _unpacker(value) if is_packed else None)
+            inner = [part for name in value.__tensor_flatten__()[0] for part in _opened(getattr(value, name))]
+            for index, part in enumerate(inner):
+                is_packed = part.tensor.numel() != value.numel()  # several parameters in an element, as with 4 bits
+                yield Held(part.tensor, 0 if index else value.numel(), _unpacker(value) if is_packed else None)
         elif value.is_quantized:
             yield Held(value.int_repr(), value.numel())
             if value.qscheme() in (torch.per_channel_affine, torch.per_channel_affine_float_qparams):
@@ -371,7 +370,7 @@ def _opened(value: Any) -> Iterator[Held]:
 
 
 def _unpacker(value: Any) -> Callable[[], Any]:
-    """Return what gives a packed tensor's elements: two of four by their positions, else few bits."""
+    """Return the function that unpacks a tensor: one with 2:4 sparsity, or one with few bits."""
     import torch
 
     is_sparse = isinstance(value, torch.sparse.SparseSemiStructuredTensor)
@@ -392,14 +391,14 @@ def _is_tensor(value: Any) -> bool:
 
 
 def identity(tensor: Any) -> Any:
-    """Tell tensors apart by the memory that they view: tied weights are one."""
+    """Return a key that is equal for tensors that share memory, such as tied weights."""
     if tensor.device.type == "meta" or tensor.numel() == 0:
         return id(tensor)
     return (tensor.device, tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
 
 
 def _mismatch(error: Exception) -> str:
-    """Return what torch says of names and shapes that differ, in short."""
+    """Return a short form of torch's message about names and shapes that differ."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     differences = []
     for kind, start in (("missing", "Missing key(s)"), ("unexpected", "Unexpected key(s)")):

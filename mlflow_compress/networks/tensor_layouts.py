@@ -1,6 +1,6 @@
-"""What files of weights do not hold of tensors: the order of axes in memory, and the precision of unsaved buffers.
+"""Properties of tensors that weight files do not store: the order of axes in memory, and types of unsaved buffers.
 
-The order decides which kernels run (channels last, transposed weights), so a restored model has the one that was saved.
+The order decides which kernels run (channels last, transposed weights), so a restored model must have the same order.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-_FILE = "layouts.json"  # only of a module whose tensors are not as they are read
-_MAKES_ITS_OWN = ("transformers.", "transformers_modules.")  # whose unsaved buffers stay in float32 in any precision
+_FILE = "layouts.json"  # only for a module whose tensors differ from what loading gives
+_MAKES_ITS_OWN = ("transformers.", "transformers_modules.")  # their unsaved buffers stay in float32 in any precision
 
 
 def keep(module: Any, folder: Path) -> None:
-    """Write how a module's tensors lie in memory, and in which precision its unsaved buffers are."""
+    """Write the memory layout of a module's tensors, and the precision of its unsaved buffers."""
     import torch
 
     if not isinstance(module, torch.nn.Module):
@@ -35,7 +35,7 @@ def keep(module: Any, folder: Path) -> None:
 
 
 def apply(module: Any, folder: Path) -> None:
-    """Lay the tensors of a filled module as `keep` found them."""
+    """Give the tensors of a filled module the layout that `keep` wrote."""
     import torch
 
     if not (folder / _FILE).is_file() or not isinstance(module, torch.nn.Module):
@@ -45,20 +45,20 @@ def apply(module: Any, folder: Path) -> None:
     for name, stride in kept["strides"].items():
         tensor = tensors.get(name)
         if tensor is not None and _is_strided(tensor) and tensor.stride() != tuple(stride):
-            laid = torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype, device=tensor.device)
-            tensor.data = laid.copy_(tensor.data)
+            target = torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype, device=tensor.device)
+            tensor.data = target.copy_(tensor.data)
     for name, layer, key in following_buffers(module):
         if name in kept["dtypes"]:
             layer._buffers[key] = layer._buffers[key].to(getattr(torch, kept["dtypes"][name]))
 
 
 def following_buffers(module: Any) -> Iterator[tuple[str, Any, str]]:
-    """Yield the unsaved floating-point buffers that follow the weights' precision, as under `Module.half()`.
+    """Yield the unsaved floating-point buffers that follow the weights' precision, as with `Module.half()`.
 
-    Those of transformers' layers do not: its rotary embeddings stay in float32, and so it loads them.
+    Buffers of transformers' layers do not: its rotary embeddings are loaded in float32 and stay so.
 
     Returns:
-        Of each its whole name, its layer, and its name there.
+        For each buffer its full name, its layer, and its name in the layer.
     """
     for path, layer in module.named_modules():
         if type(layer).__module__.startswith(_MAKES_ITS_OWN):
@@ -77,7 +77,7 @@ def _is_strided(tensor: Any) -> bool:
 
 
 def _is_dense(tensor: Any) -> bool:
-    """Return whether a tensor is a contiguous one with its axes in another order."""
+    """Return whether a tensor is contiguous up to the order of its axes."""
     step = 1
     for stride, length in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if length > 1:

@@ -1,4 +1,4 @@
-"""Encoders of text that give scores of labels, of a whole text or of each token: what their families share."""
+"""Text encoders that return scores of labels for a text or for each token: the common part of their families."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TextEncoder(TransformersFamily):
     tokens: Annotated[int, Ge(1)] = 128
 
     def settle(self, model: Model) -> None:
-        """Make a model that was just loaded ready, and run it once.
+        """Prepare a newly loaded model, and run it once.
 
         Raises:
             RecipeError: it does not run on token ids alone.
@@ -53,7 +53,7 @@ class TextEncoder(TransformersFamily):
         """Make random token ids and a full attention mask, both [size, tokens], int64.
 
         Raises:
-            RecipeError: the model can't take so many.
+            RecipeError: the model can't take this many tokens.
         """
         import torch
 
@@ -62,7 +62,7 @@ class TextEncoder(TransformersFamily):
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
     def run(self, model: Model, batch: Any, mark: Mark) -> Any:
-        """Run the encoder; gives logits [batch, ..., labels]."""
+        """Run the encoder, and return logits [batch, ..., labels]."""
         return model.module(**taken(model.module, batch))["logits"]
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
@@ -72,12 +72,12 @@ class TextEncoder(TransformersFamily):
         return {"model": graph(_logits, inputs, ["logits"], dynamic, encoder=model.module)}
 
     def attach(self, model: Model, calls: Calls) -> Model:
-        """Put the exported encoder in the module's place."""
+        """Replace the module by the exported encoder."""
         model.module = _Exported(calls)
         return model
 
     def student(self, model: Model, keep: float) -> Model:
-        """Take over a share of the layers, spaced evenly (see `Family.student`)."""
+        """Copy a share of the layers, evenly spaced (see `Family.student`)."""
         return thinned(model, keep)
 
     def classes(self, model: Model) -> int:

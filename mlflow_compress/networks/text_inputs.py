@@ -1,6 +1,6 @@
-"""What a transformers model of text takes: which token ids, how many, beside which other inputs.
+"""Inputs of transformers models for text: which token ids, how many, and which other inputs.
 
-Models that also see or hear keep what they say of text in a part of their config; some encoders know no attention mask.
+Models with image or audio inputs have the settings for text in a part of their config; some encoders take no mask.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from mlflow_compress.errors import CompressError, RecipeError, Unsupported, name
 from mlflow_compress.networks.transformers_models import companions
 from mlflow_compress.sockets import Model
 
-USABLE_POSITIONS = "usable_positions"  # a field of ours in the config
+USABLE_POSITIONS = "usable_positions"  # our own field in the config
 _TEXT_PARTS = ("text_config", "decoder", "generator")
-_ENDLESS = 10**9  # tokenizers that know no length say 10**30
+_ENDLESS = 10**9  # tokenizers without a maximum length report 10**30
 _STANDS_FOR_OTHERS = re.compile(
     r"(image|video|vision|audio|speech|boi|eoi|boa|eoa|bov|eov|img|patch)\w*_(token|token_id|token_index)"
 )
 
 
 def of_text(config: Any, name: str) -> Any:
-    """Return a field of a config, or of its part about text; None where neither says it."""
+    """Return a field of a config, or of its part for text; None if neither has it."""
     for part in (config, *(getattr(config, inner, None) for inner in _TEXT_PARTS)):
         value = getattr(part, name, None)
         if value is not None:
@@ -34,52 +34,51 @@ def of_text(config: Any, name: str) -> Any:
 
 
 def vocabulary(model: Model) -> int:
-    """Return how many token ids a model knows; where its config does not say it, those of its tokenizer."""
+    """Return the size of a model's vocabulary; if its config does not have it, that of its tokenizer."""
     size = of_text(model.config, "vocab_size")
     return int(size) if size else len(companions(model).tokenizer)
 
 
 def note_positions(module: Any, config: Any) -> None:
-    """Write into a config how many positions are left to tokens, where a table of them begins behind the padding's.
+    """Write the number of usable positions into a config, if a position table starts after the padding index.
 
-    RoBERTa and its kin count positions from `padding_idx + 1`: of 514 positions 512 can be used.
+    RoBERTa and similar models count positions from `padding_idx + 1`: of 514 positions 512 can be used.
     """
     from torch import nn
 
     tables = [
-        each
-        for name, each in module.named_modules()
-        if isinstance(each, nn.Embedding) and "position" in name.rpartition(".")[2] and each.padding_idx is not None
+        layer
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Embedding) and "position" in name.rpartition(".")[2] and layer.padding_idx is not None
     ]
     if tables:
-        usable = min(each.num_embeddings - int(each.padding_idx or 0) - 1 for each in tables)
+        usable = min(table.num_embeddings - int(table.padding_idx or 0) - 1 for table in tables)
         setattr(config, USABLE_POSITIONS, usable)
 
 
 def positions(config: Any) -> int | None:
-    """Return how many tokens a model has positions for, or None where there is no end."""
+    """Return the number of positions of a model; None: unlimited."""
     usable = getattr(config, USABLE_POSITIONS, None)
     count = of_text(config, "max_position_embeddings") if usable is None else usable
-    return count if isinstance(count, int) and count > 0 else None  # XLNet says -1
+    return count if isinstance(count, int) and count > 0 else None  # -1 in XLNet
 
 
 def longest(model: Model) -> int | None:
-    """Return how many tokens a model and its tokenizer can take, or None where there is no end."""
-    told = companions(model).tokenizer.model_max_length
-    lengths = [length for length in (positions(model.config), told) if length is not None and length < _ENDLESS]
-    return min(lengths, default=None)
+    """Return how many tokens a model and its tokenizer can take; None: unlimited."""
+    limits = (positions(model.config), companions(model).tokenizer.model_max_length)
+    return min((limit for limit in limits if limit is not None and limit < _ENDLESS), default=None)
 
 
 def must_fit(model: Model, tokens: int, what: str) -> None:
-    """Refuse to time a model of learned positions on more tokens than it has positions for.
+    """Check that a model has positions for all tokens of a timed call.
 
     Args:
         model: the model.
-        tokens: how many tokens a call would be of.
-        what: the options that say so.
+        tokens: number of tokens in a call.
+        what: the options that set this number.
 
     Raises:
-        RecipeError: they are too many.
+        RecipeError: there are too many tokens.
     """
     most = positions(model.config)
     if most is not None and tokens > most:
@@ -87,10 +86,10 @@ def must_fit(model: Model, tokens: int, what: str) -> None:
 
 
 def settle_padding(model: Model) -> None:
-    """Tell a classifier which token fills texts up, where its config does not.
+    """Set the padding token of a classifier if its config does not.
 
-    GPT-2, LLaMA and their kin read their scores at the last token that is not the padding's. So this must be another
-    than the one that ends each text, if the tokenizer puts one there.
+    GPT-2, LLaMA and similar models read their scores at the last token that is not padding. So the padding token must
+    differ from the token with which the tokenizer ends each text, if there is one.
     """
     text, tokenizer = model.config.get_text_config(), companions(model).tokenizer
     if getattr(text, "pad_token_id", None) is not None:
@@ -104,21 +103,21 @@ def settle_padding(model: Model) -> None:
 
 
 def settle_start(model: Model) -> None:
-    """Tell a classifier with a decoder which token its decoder begins with, where its config does not.
+    """Set the start token of a classifier's decoder if its config does not.
 
-    T5's asks for it, and transformers writes it into the settings of generating only. It is the padding's.
+    T5 requires it, but transformers writes it only into the generation config. It is the padding token.
 
-    Source: Raffel et al., Exploring the Limits of Transfer Learning, arXiv 1910.10683, as transformers has it.
+    Source: Raffel et al., Exploring the Limits of Transfer Learning, arXiv 1910.10683, as in transformers.
     """
     if model.config.is_encoder_decoder and getattr(model.config, "decoder_start_token_id", None) is None:
         model.config.decoder_start_token_id = model.config.pad_token_id
 
 
 def fill_up(model: Model, encoded: Any) -> Any:
-    """Put the padding token that a decoder's config names where its tokenizer filled texts up with another one.
+    """Replace the tokenizer's padding token by the one in a decoder's config, if they differ.
 
     Args:
-        model: a classifier. GPT-2, LLaMA and their kin read their scores at the last token that is not the padding's.
+        model: a classifier. GPT-2, LLaMA and similar models read their scores at the last token that is not padding.
         encoded: its tokenizer's `input_ids` and `attention_mask`, both [batch, tokens].
 
     Returns:
@@ -127,17 +126,16 @@ def fill_up(model: Model, encoded: Any) -> Any:
     pad = getattr(model.config.get_text_config(), "pad_token_id", None)
     if pad is None or pad == companions(model).tokenizer.pad_token_id:
         return encoded
-    is_read_at_padding = not getattr(model.config, "is_encoder_decoder", False)  # BART's kin read where a text ends
+    is_read_at_padding = not getattr(
+        model.config, "is_encoder_decoder", False
+    )  # BART and similar models read at the end of a text
     if is_read_at_padding and 0 <= pad < vocabulary(model):
         encoded["input_ids"] = encoded["input_ids"].masked_fill(encoded["attention_mask"] == 0, pad)
     return encoded
 
 
 def token_ids(model: Model, size: int, tokens: int, seed: int) -> Any:
-    """Return random token ids [size, tokens], int64, on the model's device.
-
-    None of them stands for a picture or a sound.
-    """
+    """Return random token ids [size, tokens], int64, on the model's device, without placeholders for image or sound."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -150,7 +148,7 @@ def token_ids(model: Model, size: int, tokens: int, seed: int) -> Any:
 
 
 def _ids_of_others(config: Any) -> set[int]:
-    """Return the ids of tokens in whose place a model puts what it sees or hears."""
+    """Return the ids of placeholder tokens for images or sound."""
     return {
         value
         for name, value in vars(config).items()
@@ -159,9 +157,9 @@ def _ids_of_others(config: Any) -> set[int]:
 
 
 def taken(module: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of the inputs that a module's `forward` takes: FNet's, for one, takes no attention mask."""
+    """Return the inputs that a module's `forward` takes: FNet, for example, takes no attention mask."""
     forward = getattr(type(module), "forward", None)
-    if forward is None:  # what an exporter put in its place
+    if forward is None:  # an exported replacement
         return dict(inputs)
     parameters = _parameters(forward)
     if parameters is None:
@@ -171,24 +169,24 @@ def taken(module: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in named.items() if name in parameters}
 
 
-@functools.cache  # asking takes 40 us, and timed calls ask
+@functools.cache  # inspecting takes 40 us, and timed calls need it
 def _parameters(forward: Callable[..., object]) -> frozenset[str] | None:
-    """Return the names of what a `forward` takes, or None where it takes any name."""
+    """Return the names of the parameters of a `forward`; None if it takes any name."""
     parameters = inspect.signature(forward).parameters
-    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         return None
     return frozenset(parameters)
 
 
 def require_two_parts(model: Model, what: str) -> None:
-    """Check that a model has an encoder and a decoder, which are timed apart.
+    """Check that a model has an encoder and a decoder, which are timed separately.
 
     Args:
         model: the model.
-        what: what its encoder is to read, in words.
+        what: the input of its encoder, for messages.
 
     Raises:
-        RecipeError: it is one language model, with something before it that makes tokens of sounds or pictures.
+        RecipeError: it is a language model with an audio or image encoder before it.
     """
     if not model.config.is_encoder_decoder:
         raise RecipeError(
@@ -199,15 +197,15 @@ def require_two_parts(model: Model, what: str) -> None:
 
 
 def require_pass(model: Model, call: Callable[[], object], what: str) -> None:
-    """Run a model once after loading it, so that one that needs other inputs is refused before anything is measured.
+    """Run a model once after loading it, so that a model that needs other inputs is rejected before the measurement.
 
     Args:
         model: the model.
-        call: runs it.
-        what: what it is given, in words.
+        call: runs the model.
+        what: the inputs of the call, for messages.
 
     Raises:
-        RecipeError: it does not run on that.
+        RecipeError: it does not run on these inputs.
     """
     import torch
 
@@ -216,7 +214,7 @@ def require_pass(model: Model, call: Callable[[], object], what: str) -> None:
             call()
     except (CompressError, Unsupported):
         raise
-    except Exception as error:  # whatever the model's own code raises
+    except Exception as error:  # the model's own code may raise anything
         if is_out_of_memory(error):
             raise
         name = type(model.module).__name__

@@ -1,8 +1,8 @@
-"""How likely texts are to a language model that looks at a window of tokens at a time, by the field's protocols.
+"""Likelihood of texts under a language model that sees a window of tokens at a time, by the usual protocols.
 
 Source: EleutherAI's lm-evaluation-harness, get_rolling_token_windows with context_len=1 and make_disjoint_window
 (`rolling`); transformers' documentation, Perplexity of fixed-length models (`sliding`); the code of GPTQ, AWQ and
-Wanda, which cuts the joined text into blocks that know nothing of each other (`blocks`).
+Wanda, which cuts the joined text into independent blocks (`blocks`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-_MOST_LOGITS = 2**26  # held at once
+_MOST_LOGITS = 2**26  # in memory at once
 _PROBE = (24, 17)  # tokens of two random texts
-_SAME, _ROUNDINGS = 1e-3, 8  # how far outputs may be apart, relative, and in units of what their type can tell apart
+_SAME, _ROUNDINGS = 1e-3, 8  # tolerated difference of outputs, relative, and in rounding steps of their type
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Window:
     """A part of a text.
 
     Attributes:
-        text: the text's index.
-        start, end: the part's place in it, in tokens.
-        scored: how many of its last tokens are predicted here, from those before them.
+        text: index of the text.
+        start, end: position of the part in the text, in tokens.
+        scored: number of its last tokens that are predicted from those before them.
     """
 
     text: int
@@ -33,12 +33,12 @@ class Window:
 
     @property
     def length(self) -> int:
-        """How many tokens the part has."""
+        """Number of tokens in the part."""
         return self.end - self.start
 
 
 def sliding(text: int, length: int, window: int, stride: int) -> Iterator[Window]:
-    """Cut a text into windows, each a stride further on; the first token of all is never predicted."""
+    """Cut a text into windows at multiples of the stride; the first token of the text is never predicted."""
     done = 0
     for start in range(0, length, stride):
         end = min(start + window, length)
@@ -49,15 +49,15 @@ def sliding(text: int, length: int, window: int, stride: int) -> Iterator[Window
 
 
 def rolling(text: int, length: int, window: int) -> Iterator[Window]:
-    """Cut a text that begins with a prefix token into windows of which each predicts as many tokens as it is given.
+    """Cut a text that begins with a prefix token into windows; each predicts as many tokens as it takes as input.
 
-    No token is predicted twice. Behind the first window, one token before those predicted is given; where fewer are
-    left at the end, so many more before them are.
+    No token is predicted twice. Each later window starts one token before its predicted tokens; the last window starts
+    earlier if fewer tokens are left.
 
     Args:
-        text: the text's index.
-        length: tokens of the text and its prefix token.
-        window: most tokens that the model is given.
+        text: index of the text.
+        length: number of tokens, including the prefix token.
+        window: maximum number of input tokens.
     """
     done = 1
     while done < length:
@@ -67,27 +67,27 @@ def rolling(text: int, length: int, window: int) -> Iterator[Window]:
 
 
 def blocks(text: int, length: int) -> Iterator[Window]:
-    """Take a text, which is a block, as one window."""
+    """Return a text, which is a block, as one window."""
     yield Window(text, 0, length, length - 1)
 
 
 def likelihoods(
     run: Callable[[Any], Any], texts: Sequence[Sequence[int]], parts: Iterable[Window], vocabulary: int
 ) -> list[tuple[float, int]]:
-    """Score texts: as many windows at once as memory allows, unless the model's outputs depend on what is beside them.
+    """Score texts, with as many windows at once as memory allows, unless a text's outputs depend on others in a batch.
 
     Args:
-        run: gives logits [batch, tokens, vocabulary] for token ids [batch, tokens], int64 on the CPU, of a model in
-            which no token sees a later one.
-        texts: token ids of each.
-        parts: the windows of all texts. A window's last token is predicted, and not given.
-        vocabulary: how many tokens there are.
+        run: returns logits [batch, tokens, vocabulary] for token ids [batch, tokens], int64 on the CPU, of a causal
+            model.
+        texts: token ids of each text.
+        parts: the windows of all texts. The last token of a window is predicted, and is not an input.
+        vocabulary: size of the vocabulary.
 
     Returns:
-        For each text the summed negative log-likelihood in nats, and the number of tokens predicted.
+        For each text the summed negative log-likelihood in nats, and the number of predicted tokens.
     """
     waiting = sorted((part for part in parts if part.scored > 0), key=lambda part: part.length, reverse=True)
-    longest = waiting[0].length - 1 if waiting else 0  # the longest first, so that little is filled up
+    longest = waiting[0].length - 1 if waiting else 0  # in descending order, so that there is little padding
     most = _MOST_LOGITS // vocabulary if len(waiting) > 1 and _is_independent(run, vocabulary, longest) else 0
     sums, counts = [0.0] * len(texts), [0] * len(texts)
     while waiting:
@@ -108,17 +108,17 @@ def _losses(run: Callable[[Any], Any], texts: Sequence[Sequence[int]], scored: S
     losses = []
     for row, (text, count) in enumerate(zip(texts, scored, strict=True)):
         end = len(text)
-        wanted = torch.tensor(text[end - count :], device=logits.device)
-        chosen = logits[row, end - count - 1 : end - 1].float()
-        loss = torch.nn.functional.cross_entropy(chosen, wanted, reduction="none")
+        targets = torch.tensor(text[end - count :], device=logits.device)
+        scored_logits = logits[row, end - count - 1 : end - 1].float()
+        loss = torch.nn.functional.cross_entropy(scored_logits, targets, reduction="none")
         losses.append(float(loss.double().sum()))
     return losses
 
 
 def _is_independent(run: Callable[[Any], Any], vocabulary: int, longest: int) -> bool:
-    """Return whether a text's logits are the same whatever text it is run with.
+    """Return whether a text's logits do not depend on the other texts in a batch.
 
-    They are not where activations are quantised by the range that they have in the whole batch.
+    They do if activations are quantised by their range in the whole batch.
     """
     import torch
 
@@ -134,7 +134,7 @@ def _is_independent(run: Callable[[Any], Any], vocabulary: int, longest: int) ->
 
 
 def _filled_up(texts: Sequence[Sequence[int]]) -> Any:
-    """Make one tensor of texts, the shorter ones filled up behind, where no token sees it."""
+    """Combine texts into one tensor; shorter texts are padded at the end, where no earlier token sees it."""
     import torch
 
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(text) for text in texts], batch_first=True)

@@ -1,7 +1,7 @@
-"""What code a TorchScript file would run beyond computing, told without loading it.
+"""Finds code in a TorchScript file that does more than compute, without loading the file.
 
-TorchScript is code, some of which runs when the file is loaded, and it can open files by name and write to them. What
-is let through here computes: nothing in it runs at loading, and it names no operator that opens a file.
+TorchScript is code. Some of it runs when the file is loaded, and it can open and write files by name. Files that pass
+here only compute: nothing in them runs at loading, and they name no operator that opens a file.
 """
 
 from __future__ import annotations
@@ -9,31 +9,31 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-_FRONT = b"PK\x03\x04"  # by this torch tells its archives from other formats, which hold code too
+_FRONT = b"PK\x03\x04"  # torch recognises its archives by this; other formats hold code too
 _KNOWN_RECORDS = re.compile(
     r"code/[\w./-]+\.py(\.debug_pkl)?|(data|constants|traced_inputs)(\.pkl|/\d+)|version|byteorder|\.data/\w+"
     r"|\.format_version|\.storage_alignment"
 )
-_OPENS_FILES = ("from_file", "save")  # of torch's own operators, all that take a file's name
-# A state is set by code when it is loaded; hooks and forks hide what they call; torch's own classes have constructors
-# that do anything; what is printed reaches a terminal as it is.
+_OPENS_FILES = ("from_file", "save")  # all operators of torch that take a file name
+# `__setstate__` runs at loading; hooks and forks hide their calls; constructors of torch's own classes may do anything;
+# printed text reaches the terminal unchanged.
 _HIDES = ("__setstate__", "__forward_hooks__", "__forward_pre_hooks__", "fork", "classes", "print")
 _REFUSED = frozenset(_OPENS_FILES + _HIDES)
 _WORD = re.compile(r"[A-Za-z_]\w*")
-# Under another name, or by `getattr`, any operator could be called.
+# With an alias, or with `getattr`, any operator could be called.
 _OTHERS_OPERATORS = re.compile(r"(?<![\w.])(torch\b(?!\.\w)|ops\b(?!\.(aten|prim|quantized|torchvision)\.\w))")
-_COMPUTED_DEFAULT = re.compile(r"\bdef\b(?!\s+\w+\([\w\s.:,\[\]]*\)\s*->)")  # it would be computed at loading
+_COMPUTED_DEFAULT = re.compile(r"\bdef\b(?!\s+\w+\([\w\s.:,\[\]]*\)\s*->)")  # it would run at loading
 
 
 def code_in_script(path: Path) -> str:
-    """Say what in a file of `torch.jit.save` does more than compute, or is not known to do no more.
+    """Name the part of a `torch.jit.save` file that may do more than compute.
 
     Returns:
-        What it is, to follow `holds`; empty if there is nothing.
+        A phrase to follow `holds`; empty if the file only holds parts that are known to be safe.
     """
     try:
         _check(path)
-    except Exception as error:  # of torch's reader, for what is not as torch writes it
+    except Exception as error:  # torch's reader raises many types for malformed files
         return str(error).split("\n", maxsplit=1)[0][:300] or type(error).__name__
     return ""
 
@@ -44,7 +44,7 @@ def _check(path: Path) -> None:
     with path.open("rb") as file:
         if file.read(len(_FRONT)) != _FRONT:
             raise ValueError("no archive as torch.jit.save writes it")
-    reader = torch._C.PyTorchFileReader(str(path))  # as torch reads it
+    reader = torch._C.PyTorchFileReader(str(path))  # torch's own reader
     for name in reader.get_all_records():
         if not _KNOWN_RECORDS.fullmatch(name):
             raise ValueError(f"{name!r:.100}, which is not part of a TorchScript model")

@@ -1,7 +1,7 @@
-"""Stacks of equal layers in transformers models: finding them, dropping layers, watching what they do.
+"""Stacks of equal layers in transformers models: finds them, drops layers, and observes their hidden states.
 
-A stack is the list of layers of an encoder or a decoder. What is changed in one is written into the model's config,
-from which the family builds the model again: the number of layers is in transformers' own fields.
+A stack is the list of layers of an encoder or a decoder. Changes are written into the model's config, from which the
+family builds the model again: the number of layers is in transformers' own fields.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.sockets import Model
 
-# the config's field with the number of layers, by the part that they are of; the second of T5
+# config fields with the number of layers, for each part; the second ones are T5's
 _COUNTS = {
     "": ("num_hidden_layers",),
     "encoder": ("encoder_layers", "num_layers"),
@@ -32,8 +32,8 @@ class Stack:
 
     Attributes:
         name: its name in the module: `model.encoder.layers`.
-        part: `encoder` or `decoder` of a model that has both, else empty.
-        count: the config's field with the number of layers.
+        part: `encoder` or `decoder` in a model with both, else empty.
+        count: the config field with the number of layers.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Stack:
     count: str
 
     def layers(self, model: Model) -> Any:
-        """Return the layers, a `torch.nn.ModuleList`."""
+        """Return the layers as a `torch.nn.ModuleList`."""
         return model.module.get_submodule(self.name)
 
 
@@ -49,7 +49,7 @@ def stacks(model: Model) -> list[Stack]:
     """Find the stacks of a transformers model.
 
     Raises:
-        Unsupported: it is none, or has none whose length is in its config.
+        Unsupported: it is not a transformers model, or has no stack whose length is in its config.
     """
     from torch import nn
 
@@ -59,21 +59,21 @@ def stacks(model: Model) -> list[Stack]:
             "this is not a transformers model: it has no stack of equal layers to shrink. Remove channels instead "
             "(prune_structured:what=channels), or distill it with student() in your own file"
         )
-    found: list[Stack] = []
-    for name, each in model.module.named_modules():
-        is_inside = any(name.startswith(f"{stack.name}.") for stack in found)
-        if isinstance(each, nn.ModuleList) and not is_inside:
+    results: list[Stack] = []
+    for name, layer in model.module.named_modules():
+        is_inside = any(name.startswith(f"{stack.name}.") for stack in results)
+        if isinstance(layer, nn.ModuleList) and not is_inside:
             part = _part(config, name)
-            count = next((count for count in _COUNTS[part] if getattr(config, count, None) == len(each)), None)
+            count = next((count for count in _COUNTS[part] if getattr(config, count, None) == len(layer)), None)
             if count is not None:
-                found.append(Stack(name, part, count))
-    if not found:
+                results.append(Stack(name, part, count))
+    if not results:
         raise Unsupported(
             f"a {type(model.module).__name__} has no stack of equal layers whose number is in its config. For a "
             "convolutional network use source=torchvision:NAME or timm:NAME, where prune_structured removes channels, "
             "or your own file, where distill trains what student() builds"
         )
-    return found
+    return results
 
 
 def _part(config: Any, name: str) -> str:
@@ -83,31 +83,31 @@ def _part(config: Any, name: str) -> str:
 
 
 def spaced(count: int, kept: int) -> list[int]:
-    """Return `kept` of `count` indices as far apart as can be, the first and the last among them.
+    """Return `kept` of `count` indices, evenly spaced, with the first and the last.
 
-    Of 12 layers, 6 are those that DistilBERT took over from BERT: 0, 2, 4, 7, 9, 11.
+    For 6 of 12 layers, they are those that DistilBERT copied from BERT: 0, 2, 4, 7, 9, 11.
     """
     return [round(index * (count - 1) / max(kept - 1, 1)) for index in range(kept)]
 
 
 def share(count: int, amount: float) -> int:
-    """Return how many are left of `count` when about this share is removed.
+    """Return how many of `count` are left if about this share is removed.
 
-    It is at least one, and of two numbers that are equally near the greater one.
+    The result is at least one; of two equally near numbers it is the greater one.
     """
     return max(1, count - math.ceil(amount * count - 0.5))
 
 
 def thinned(model: Model, keep: float, part: str = "") -> Model:
-    """Copy a model with a share of its layers, spaced evenly; the copy's parameters can be trained.
+    """Copy a model with a share of its layers, evenly spaced; the copy's parameters can be trained.
 
     Args:
-        model: the original, which stays as it is.
-        keep: share of the layers of each stack that is kept.
+        model: the original, which does not change.
+        keep: share of the layers to keep in each stack.
         part: thin only the `encoder` or the `decoder`; empty: all stacks.
 
     Raises:
-        Unsupported: no layer would go.
+        Unsupported: no layer would be removed.
     """
     module, config = copy.deepcopy((model.module, model.config))
     thin = dataclasses.replace(model, module=module, config=config)
@@ -125,40 +125,42 @@ def thinned(model: Model, keep: float, part: str = "") -> Model:
 
 
 def keep_layers(model: Model, stack: Stack, kept: Sequence[int]) -> None:
-    """Drop all layers of a stack but those with the given indices, and count anew."""
+    """Keep only the layers of a stack with these indices, and update their numbers and the config."""
     from torch import nn
 
     layers = stack.layers(model)
     left = nn.ModuleList(layers[index] for index in kept)
     for index, layer in enumerate(left):
-        for each in layer.modules():
-            if hasattr(each, "layer_idx"):  # its place in the cache of keys and values
-                each.layer_idx = index  # type: ignore[assignment]  # modules hold plain numbers too
+        for inner in layer.modules():
+            if hasattr(inner, "layer_idx"):  # its place in the cache of keys and values
+                inner.layer_idx = index  # type: ignore[assignment]  # modules hold plain numbers too
     _hand_over_bias(layers[0], left[0])
     parent, _, name = stack.name.rpartition(".")
     setattr(model.module.get_submodule(parent), name, left)
     for config in configs_of(model):
         for key, value in list(vars(config).items()):
-            if isinstance(value, list) and len(value) == len(layers) and "layer" in key:  # `layer_types`, one for each
+            if (
+                isinstance(value, list) and len(value) == len(layers) and "layer" in key
+            ):  # `layer_types`: one for each layer
                 setattr(config, key, [value[index] for index in kept])
         setattr(config, stack.count, len(left))
     forget_alignment(model, stack)
 
 
 def _hand_over_bias(first: Any, other: Any) -> None:
-    """Hand the bias of relative positions, which T5's first layer holds for all, to the layer that is first now."""
-    for own, new in zip(first.modules(), other.modules(), strict=False):
-        if getattr(own, "has_relative_attention_bias", False):
-            new.relative_attention_bias, new.has_relative_attention_bias = own.relative_attention_bias, True
+    """Move the bias of relative positions, which T5's first layer holds for all layers, to the new first layer."""
+    for old, new in zip(first.modules(), other.modules(), strict=False):
+        if getattr(old, "has_relative_attention_bias", False):
+            new.relative_attention_bias, new.has_relative_attention_bias = old.relative_attention_bias, True
 
 
 def influence(hidden: Sequence[Any]) -> list[float]:
-    """Return how much each layer of a stack changes its input: 1 less the cosine between that and its output.
+    """Return how much each layer of a stack changes its input: 1 minus the cosine between input and output.
 
     Source: Block Influence, Men et al., ShortGPT, arXiv 2403.03853, equation 1.
 
     Args:
-        hidden: the hidden states before, between and after the layers, as `watched` gives them.
+        hidden: the hidden states before, between and after the layers, from `watched`.
     """
     from torch.nn.functional import cosine_similarity
 
@@ -168,11 +170,11 @@ def influence(hidden: Sequence[Any]) -> list[float]:
 
 @contextlib.contextmanager
 def watched(model: Model) -> Iterator[Mapping[str, list[Any]]]:
-    """Watch the hidden states while the model runs.
+    """Record the hidden states while the model runs.
 
     Yields:
-        For each stack's name, what its first layer got and what each layer gave in the last forward pass: tensors
-        [batch, tokens, width], one more than there are layers.
+        For each stack's name, the input of its first layer and the output of each layer in the last forward pass:
+        tensors [batch, tokens, width], one more than there are layers.
     """
     seen: dict[str, list[Any]] = {}
     handles = []
@@ -202,7 +204,7 @@ def watched(model: Model) -> Iterator[Mapping[str, list[Any]]]:
 
 
 def forget_alignment(model: Model, stack: Stack) -> None:
-    """Drop what tells a recogniser when words were said: it names heads by their layer and number."""
+    """Remove Whisper's alignment heads, which give time stamps of words: they name heads by layer and number."""
     if stack.part == "decoder" and hasattr(model.module.generation_config, "alignment_heads"):
         model.module.generation_config.alignment_heads = None
 
@@ -211,6 +213,6 @@ def configs_of(model: Model) -> list[Any]:
     """Return every config object of the model, once."""
     from transformers import PreTrainedConfig
 
-    held = [getattr(each, "config", None) for each in model.module.modules()]
-    unique = {id(each): each for each in (model.config, *held) if isinstance(each, PreTrainedConfig)}
+    inner = [getattr(layer, "config", None) for layer in model.module.modules()]
+    unique = {id(config): config for config in (model.config, *inner) if isinstance(config, PreTrainedConfig)}
     return list(unique.values())

@@ -1,4 +1,4 @@
-"""Models that transformers builds: loaded, with all that belongs to them, and saved so that they can be built again."""
+"""Loads models that transformers builds, with their tokenizers and the like, and saves them to be built again."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from mlflow_compress.networks.native_precision import NATIVE, of_config
 from mlflow_compress.networks.published_files import copy_plain, require_weights
 from mlflow_compress.sockets import Family, Model, NativeFlavor, Published
 
-_KERNELS = "_implementation"  # in the names of what a config says of attention and of experts
+_KERNELS = "_implementation"  # part of the names of config fields for kernels of attention and experts
 _GENERATION = "generation_config.json"
-_AUTO_CLASSES = {  # what reads each; version 0.1 saved each in a folder of its name
+_AUTO_CLASSES = {  # the class that reads each; version 0.1 saved each in a folder with its name
     "tokenizer": "AutoTokenizer",
     "features": "AutoFeatureExtractor",
     "processor": "AutoImageProcessor",
 }
-_COMPONENTS = {"tokenizer": "tokenizer", "features": "feature_extractor", "processor": "image_processor"}  # of MLflow
+_COMPONENTS = {"tokenizer": "tokenizer", "features": "feature_extractor", "processor": "image_processor"}  # in MLflow
 
 
 @dataclass
 class Companions:
-    """What belongs to a transformers model beside its weights and its config; None: its family has none of it.
+    """The parts of a transformers model besides its weights and its config; None: its family has no such part.
 
     Attributes:
-        tokenizer: turns text into token ids and back.
-        features: the feature extractor, turns sound into the encoder's input.
-        processor: the image processor, turns a picture into pixels.
+        tokenizer: the tokenizer: text to token ids and back.
+        features: the feature extractor: sound to the encoder's input.
+        processor: the image processor: an image to pixels.
         generation: the generation config.
-        code: the folder with the Python code that builds it; None: transformers has it itself.
+        code: the folder with the Python code that builds the model; None: transformers builds it.
     """
 
     tokenizer: Any = None
@@ -51,13 +51,13 @@ class Companions:
 
 @dataclass
 class TransformersFamily(Family):
-    """A family of models that transformers builds; its subclasses differ in what they take and give.
+    """A family of models that transformers builds; its subclasses differ in inputs and outputs.
 
     Attributes:
-        auto_class: the transformers class that makes the model (`AutoModelForCausalLM`).
-        keeps: what belongs to a model, as `Companions` names it.
-        task: what transformers calls its pipeline; empty: it has none.
-        trust: whether Python code that lies beside a local model may build it (`auto_map` in its `config.json`).
+        auto_class: the transformers class that builds the model (`AutoModelForCausalLM`).
+        keeps: the parts of a model, as named in `Companions`.
+        task: name of the pipeline in transformers; empty: it has none.
+        trust: whether Python code beside a local model may build it (`auto_map` in its `config.json`).
     """
 
     needs: ClassVar[tuple[str, ...]] = ("torch", "transformers", "accelerate", "safetensors")
@@ -70,7 +70,7 @@ class TransformersFamily(Family):
     trust: bool = False
 
     def code(self, source: str, weights: str, folder: Path) -> str:
-        """Say that a local model is built by code beside it (see `Family.code`)."""
+        """Return a message if a local model is built by code beside it (see `Family.code`)."""
         place = folder / (source if weights in ("auto", "pretrained") else weights)
         if weights == "random" or not custom_code.is_needed(_saved_fields(str(place)) if place.is_dir() else {}):
             return ""
@@ -86,10 +86,10 @@ class TransformersFamily(Family):
         return replace(origin, runs_code=may_run)
 
     def weights_bytes(self, source: str, weights: str, folder: Path) -> int | None:
-        """Return what the weights will take in memory (see `Family.weights_bytes`)."""
+        """Return the bytes that the weights will take in memory (see `Family.weights_bytes`)."""
         try:
             origin = self.origin(source, weights, folder)
-        except (RecipeError, WeightsError):  # loading says so
+        except (RecipeError, WeightsError):  # loading raises the error
             return None
         if origin.kind == "random":
             fields = getattr(self, "architecture", {})
@@ -99,7 +99,7 @@ class TransformersFamily(Family):
         return memory_need.of_files(origin.folder, origin.variant, self.precision)
 
     def refuses(self, model: Model) -> str:
-        """Say that weights which are quantised already can't be compressed (see `Family.refuses`)."""
+        """Return a message if the weights are already quantised and can't be compressed (see `Family.refuses`)."""
         if (file := file_of(model.module)) is not None:
             return f"{file.name} is already quantised: set dtype=float32 to unpack it, or give the original float model"
         if not quantised_checkpoints.is_quantised(model.module):
@@ -108,7 +108,7 @@ class TransformersFamily(Family):
         return f"it is already quantised ({packed}): give the original float model"
 
     def save(self, model: Model, folder: Path) -> None:
-        """Write the config and the companions where transformers' own `save_pretrained` does."""
+        """Write the config and the companions to the same files as `save_pretrained` of transformers."""
         _config_of(model).save_pretrained(folder)
         if (code := companions(model).code) is not None:
             custom_code.copy(code, folder)
@@ -117,7 +117,7 @@ class TransformersFamily(Family):
                 continue
             if name in _AUTO_CLASSES:
                 companion.save_pretrained(folder)
-            else:  # save_pretrained would refuse settings that contradict each other, as published ones do
+            else:  # save_pretrained rejects contradictory settings, which exist in published models
                 companion.to_json_file(folder / _GENERATION, use_diff=True, keys_to_pop=["compile_config"])
         if quantised_checkpoints.is_quantised(model.module):
             quantised_checkpoints.copy(model.module, folder)
@@ -133,13 +133,13 @@ class TransformersFamily(Family):
         else:
             with unfilled():
                 model.module = built(self.auto_class, model.config)
-            model.module.tie_weights()  # on the way to the meta device each got a parameter of its own
+            model.module.tie_weights()  # moving to the meta device has untied them
         if (generation := companions(model).generation) is not None:
             model.module.generation_config = generation
         return model
 
     def publish(self, saved: Path, folder: Path) -> Published:
-        """Copy what `from_pretrained` reads: it stands in the folder as it is."""
+        """Copy the files that `from_pretrained` reads: they are in the folder unchanged."""
         require_weights(saved)
         copy_plain(saved, folder)
         trusted = ", trust_remote_code=True" if custom_code.is_needed(_saved_fields(str(saved))) else ""
@@ -147,7 +147,7 @@ class TransformersFamily(Family):
         return Published(code, ("transformers",))
 
     def native_flavor(self, saved: Path) -> NativeFlavor:
-        """Return that of transformers, unless code beside the model builds it (see `Family.native_flavor`).
+        """Return the transformers flavor, unless code beside the model builds it (see `Family.native_flavor`).
 
         MLflow runs such code without asking.
         """
@@ -163,7 +163,7 @@ class TransformersFamily(Family):
         """Read the config and the companions.
 
         Raises:
-            WeightsError: code that was not trusted, or code or kernels of the hub, would run.
+            WeightsError: untrusted code, or code or kernels from the hub, would run.
         """
         import transformers
 
@@ -183,7 +183,7 @@ class TransformersFamily(Family):
             if name in _AUTO_CLASSES:
                 place = folder / name if (folder / name).is_dir() else folder
                 kept = _reader(name, place).from_pretrained(place, local_files_only=True, trust_remote_code=runs_code)
-            elif (folder / _GENERATION).is_file():  # of language models, 0.1 wrote none
+            elif (folder / _GENERATION).is_file():  # version 0.1 wrote none for language models
                 kept = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
             else:
                 kept = None
@@ -201,8 +201,8 @@ def _reader(name: str, place: Path) -> Any:
 def _reader_name(name: str, place: Path) -> str:
     """Return the name of the class that reads a companion.
 
-    Beside the config of some models (Mistral's), the class that picks others passes over the one that wrote the
-    stand-in of random weights.
+    For some configs (Mistral), AutoTokenizer does not choose the class of the tokenizer that replaces a missing one for
+    random weights.
     """
     written = place / "tokenizer_config.json"
     if name == "tokenizer" and written.is_file():
@@ -213,13 +213,13 @@ def _reader_name(name: str, place: Path) -> str:
 
 
 def _restore_quantised(auto_class: str, model: Model, folder: Path) -> None:
-    """Have transformers load the quantised weights that lie in a model folder."""
+    """Load the quantised weights in a model folder with transformers."""
     import transformers
 
-    found = quantised_checkpoints.packing(_saved_fields(str(folder)), str(folder))
-    if found is None:
+    packing = quantised_checkpoints.packing(_saved_fields(str(folder)), str(folder))
+    if packing is None:
         return
-    quantised_checkpoints.require_runs(found, _saved_fields(str(folder)), str(folder))
+    quantised_checkpoints.require_runs(packing, _saved_fields(str(folder)), str(folder))
     loader = getattr(transformers, auto_class)
     runs_code = companions(model).code is not None
     module = loader.from_pretrained(
@@ -233,12 +233,12 @@ def _restore_quantised(auto_class: str, model: Model, folder: Path) -> None:
 
 
 def companions(model: Model) -> Companions:
-    """Return what belongs to a model that transformers built."""
+    """Return the companions of a model that transformers built."""
     return model.data_as(Companions)
 
 
 def _config_of(model: Model) -> Any:
-    """Return the config that describes the model as it is now: its class, and the precision of its weights."""
+    """Return the config that describes the current model: its class, and the precision of its weights."""
     import torch
 
     config = copy.deepcopy(model.config)
@@ -249,7 +249,7 @@ def _config_of(model: Model) -> Any:
 
 
 def built(auto_class: str, config: Any) -> Any:
-    """Build the module that a config describes; code of somebody's own builds it where the config is of that code."""
+    """Build the module that a config describes; with custom code if the config's class is from such code."""
     import transformers
 
     loader = getattr(transformers, auto_class)
@@ -257,35 +257,34 @@ def built(auto_class: str, config: Any) -> Any:
         return loader.from_config(config, trust_remote_code=True)
     if type(config) in loader._model_mapping:
         return loader.from_config(config, trust_remote_code=False)
-    # of a language model within one that sees (Mllama): its class is known by the whole model's config only
+    # the language model inside a multimodal one (Mllama): only the config of the whole model is registered
     named = [getattr(transformers, name, None) for name in config.architectures or []]
-    kinds = [each for each in named if isinstance(each, type) and issubclass(each, transformers.PreTrainedModel)]
-    if not kinds:  # transformers says which configs it knows
+    classes = [kind for kind in named if isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)]
+    if not classes:  # raises, and lists the configs that transformers knows
         return loader.from_config(config, trust_remote_code=False)
-    return kinds[0]._from_config(config)
+    return classes[0]._from_config(config)
 
 
 def load_transformer(
     auto_class: str, source: str, origin: Origin, architecture: Mapping[str, Any], seed: int, precision: str = "float32"
 ) -> Model:
-    """Load a transformers model on the CPU, from where `find_weights` said, its weights at once in their precision.
+    """Load a transformers model on the CPU from its origin, with its weights directly in their precision.
 
     Args:
         auto_class: the transformers class that loads it (`AutoModelForCausalLM`).
         source: the hub id or folder, for messages.
-        origin: where the weights come from.
-        architecture: the config's fields with `model_type`, for random weights; empty when it is to be read from where
-            the weights are.
-        seed: of random weights.
-        precision: `native`: the checkpoint's own, of random weights the architecture's; or the name of a type, to which
-            what a GGUF file packs is unpacked.
+        origin: the origin of the weights, from `find_weights`.
+        architecture: config fields with `model_type`, for random weights; empty: read from the origin.
+        seed: seed for random weights.
+        precision: `native`: that of the checkpoint, or of the architecture for random weights; or the name of a type,
+            to which a GGUF file is unpacked.
 
     Returns:
         The model with its config.
 
     Raises:
-        WeightsError: the files are missing, corrupt, gated or of another architecture.
-        RecipeError: the architecture is none that transformers can build.
+        WeightsError: the files are missing, corrupt, gated or for another architecture.
+        RecipeError: transformers can't build the architecture.
     """
     import torch
     import transformers
@@ -302,7 +301,7 @@ def load_transformer(
     if type(model.config) not in loader._model_mapping:
         model.config.architectures = [type(model.module).__name__]
     if getattr(model.config, "rescale_every", 0):
-        # RWKV would divide its weights in place at its first call, once more after they were saved and restored
+        # RWKV divides its weights in place at its first call, and would do so again after saving and restoring
         model.config.rescale_every = 0
     return model
 
@@ -324,9 +323,9 @@ def _from_architecture(
     dtype = of_config(fields) if precision == NATIVE else getattr(torch, precision)
     try:
         config = AutoConfig.for_model(fields.pop("model_type"), **fields)
-        config.architectures = config.architectures or []  # transformers walks over it
+        config.architectures = config.architectures or []  # transformers iterates over it
         return loader.from_config(config, dtype=dtype, trust_remote_code=False)
-    except Exception as error:  # KeyError, ValueError, the config's own checks of each field, or what the model makes
+    except Exception as error:  # KeyError, ValueError, the config's own checks, or an error of the model
         raise RecipeError(f"options.architecture of {source} does not describe a model: {one_line(error)}") from error
 
 
@@ -350,7 +349,7 @@ def _from_pretrained(loader: Any, origin: Origin, precision: str) -> Model:
                 **saved.arguments,
                 **origin.arguments,
             )
-        except Exception as error:  # safetensors, pickle, hub and config errors share no root
+        except Exception as error:  # errors of safetensors, pickle, the hub and configs have no common base class
             raise WeightsError(f"The weights in {origin.location} can't be loaded: {one_line(error)}") from error
         unread = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
         missing = sorted(unread - saved.merge(module))
@@ -372,7 +371,7 @@ def _from_pretrained(loader: Any, origin: Origin, precision: str) -> Model:
 
 
 def _unpacked(origin: Origin) -> dict[str, Any]:
-    """Have the weights of a GGUF file unpacked, where transformers would else leave that to what is installed."""
+    """Return arguments to unpack the weights of a GGUF file; else it depends on the installed packages."""
     import transformers
 
     packing = getattr(transformers, "GgufConfig", None)
@@ -380,14 +379,14 @@ def _unpacked(origin: Origin) -> dict[str, Any]:
 
 
 def _require_own_kernels(fields: Mapping[str, Any], origin: str) -> None:
-    """Check that a config names no kernels of the hub (`owner/name`), which transformers would fetch and run.
+    """Check that a config names no kernels from the hub (`owner/name`), which transformers would fetch and run.
 
     Args:
-        fields: of the config.
-        origin: where it is from, for messages.
+        fields: fields of the config.
+        origin: origin of the config, for messages.
 
     Raises:
-        WeightsError: it does.
+        WeightsError: it names such kernels.
     """
     waiting: list[tuple[str, Any]] = [("", fields)]
     while waiting:
@@ -404,7 +403,7 @@ def _require_own_kernels(fields: Mapping[str, Any], origin: str) -> None:
 
 
 def _saved_fields(location: str) -> Mapping[str, Any]:
-    """Return what a config says; nothing where it can't be read: transformers can't either, and says so."""
+    """Return the fields of a config; empty if it can't be read: then transformers raises the error."""
     try:
         return config_fields(location)
     except (RecipeError, WeightsError):
@@ -412,7 +411,7 @@ def _saved_fields(location: str) -> Mapping[str, Any]:
 
 
 def _plain(loader: Any, module: Any) -> Any:
-    """Return a model with the same weights, and nothing in it or its configuration that says that they were packed."""
+    """Return a model with the same weights, without traces of their packing in it or in its config."""
     from mlflow_compress.networks.stored_weights import unfilled
 
     config = module.config
@@ -427,11 +426,11 @@ def _plain(loader: Any, module: Any) -> Any:
 
 
 def load_tokenizer(origin: Origin, **options: Any) -> Any:
-    """Return the model's tokenizer; for random weights a stand-in that reads bytes and needs no file.
+    """Return the model's tokenizer; for random weights a tokenizer of bytes, which needs no file.
 
     Args:
-        origin: where the weights come from.
-        options: what `from_pretrained` of the tokenizer takes beside the location.
+        origin: the origin of the weights.
+        options: further arguments of the tokenizer's `from_pretrained`.
 
     Raises:
         WeightsError: it can't be loaded.
@@ -445,11 +444,11 @@ def load_tokenizer(origin: Origin, **options: Any) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(origin.location, **origin.arguments, **options)
     except Exception as error:  # as above
         message = one_line(error)
-        is_lacking = importlib.util.find_spec("sentencepiece") is None
-        hint = " It may require sentencepiece (pip install sentencepiece). The error:" if is_lacking else ""
+        is_missing = importlib.util.find_spec("sentencepiece") is None
+        hint = " It may require sentencepiece (pip install sentencepiece). The error:" if is_missing else ""
         raise WeightsError(f"The tokenizer in {origin.location} can't be loaded.{hint} {message}") from error
-    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes up where there are no files
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # made up by transformers without files
         raise WeightsError(f"There is no tokenizer in {origin.location}: save it there with save_pretrained.")
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)  # masked, whatever it is
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)  # any token: padding is masked
     return tokenizer

@@ -1,8 +1,8 @@
-"""What ultralytics builds a model from: read from other people's files, and so taken in a closed form only.
+"""Descriptions from which ultralytics builds models: they come from untrusted files, so only a closed form is accepted.
 
-Ultralytics evaluates the text of an activation, looks layers up among all names of a module of its own, and replaces
-texts that are names of its local variables. Here an activation is a class of `torch.nn` with plain numbers, a layer is
-a class of layers, and all else is plain data of bounded size.
+ultralytics evaluates the text of an activation, looks up layers among all names of one of its modules, and replaces
+texts that are names of its local variables. Here an activation must be a class of `torch.nn` with plain numbers, a
+layer must be a layer class, and everything else must be plain data of limited size.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from typing import Any
 from mlflow_compress.errors import WeightsError
 
 _MOST_VALUES, _DEEPEST, _LONGEST = 100_000, 12, 4096
-_GREATEST = 100_000  # of a number: channels, classes
+_GREATEST = 100_000  # the greatest number: channels, classes
 _MOST_REPEATS = 100
 _LONGEST_ACTIVATION = 200
-_REPR = reprlib.Repr()  # short, whatever the value is
+_REPR = reprlib.Repr()  # always short
 _REPR.maxstring = 80
-_WORD = re.compile(r"[A-Za-z_][\w.-]{0,60}")  # what a layer takes as text: nearest, resnet18
-_VARIABLES = ("nc", "kpt_shape", "ch", "reg_max", "end2end")  # what a layer may take of the architecture by name
+_WORD = re.compile(r"[A-Za-z_][\w.-]{0,60}")  # text arguments of layers: nearest, resnet18
+_VARIABLES = ("nc", "kpt_shape", "ch", "reg_max", "end2end")  # numbers of the architecture that a layer may name
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a model is for.
+    """The task of a model.
 
     Attributes:
-        built_by: the class of `ultralytics.nn.tasks`.
-        side: of its usual square input, in pixels.
-        outputs: names of what `output_of` gives.
-        classifies: whether it gives logits of classes; else boxes.
+        built_by: class in `ultralytics.nn.tasks` that builds the model.
+        side: side of its usual square input, in pixels.
+        outputs: names of the outputs of `output_of`.
+        classifies: whether it returns logits of classes; else boxes.
     """
 
     built_by: str
@@ -42,12 +42,12 @@ class Task:
     outputs: tuple[str, ...]
     classifies: bool = False
 
-    def output_of(self, given: Any) -> Any:
-        """Return of what a module gave what is measured and scored: logits, raw boxes, or these and prototypes."""
-        return given[1] if self.classifies else given[0]
+    def output_of(self, output: Any) -> Any:
+        """Return the part of a module's output that is measured and scored: logits, or raw boxes and any prototypes."""
+        return output[1] if self.classifies else output[0]
 
     def given_for(self, outputs: tuple[Any, ...]) -> Any:
-        """Return what a module would give for these outputs, as far as `output_of` looks at it."""
+        """Return a module's output with these outputs, as far as `output_of` reads it."""
         if self.classifies:
             return None, outputs[0]
         return (outputs[0] if len(self.outputs) == 1 else outputs,)
@@ -62,15 +62,15 @@ TASKS: Mapping[str, Task] = {
 
 @dataclass
 class Architecture:
-    """What ultralytics builds a model from, and what it is for.
+    """The description of a model for ultralytics, and its task.
 
     Attributes:
         yaml: ultralytics' own description of the layers.
-        names: of the classes, by their numbers.
+        names: names of the classes, by number.
         task: `detect`, `segment` or `classify`.
 
     Raises:
-        WeightsError: it is not in the form that runs nothing but layers.
+        WeightsError: building it could run something other than layers.
     """
 
     yaml: dict[str, Any]
@@ -78,7 +78,7 @@ class Architecture:
     task: str
 
     def __post_init__(self) -> None:
-        """Look at all that ultralytics would evaluate or look up."""
+        """Check everything that ultralytics would evaluate or look up."""
         try:
             _require_task(self.task)
             _require_names(self.names)
@@ -88,26 +88,26 @@ class Architecture:
 
     @property
     def does(self) -> Task:
-        """What differs between tasks."""
+        """The properties of the task."""
         return TASKS[self.task]
 
     @classmethod
     def of(cls, module: Any) -> Architecture:
         """Describe a module."""
         name = type(module).__name__
-        task = next(task for task, each in TASKS.items() if each.built_by == name)
+        task = next(key for key, task in TASKS.items() if task.built_by == name)
         return cls(module.yaml, dict(module.names), task)
 
 
 class _OpenError(ValueError):
-    """An architecture is not in a closed form; says what is wrong."""
+    """An architecture is not in the closed form; the message says why."""
 
 
 def require_closed(yaml: object) -> None:
-    """Check that building what a description describes runs nothing but layers.
+    """Check that building a description runs nothing but layers.
 
     Raises:
-        ValueError: it may run something else; says what.
+        ValueError: it may run something else, which the message names.
     """
     if not isinstance(yaml, dict):
         raise _OpenError(f"its description is a {type(yaml).__name__}, not a mapping")
@@ -142,7 +142,7 @@ def _require_names(names: object) -> None:
 
 
 def _require_plain(value: object) -> None:
-    """Check that a value is plain data, and not much."""
+    """Check that a value is plain data of limited size."""
     waiting, seen = [(value, 0)], 0
     while waiting:
         part, depth = waiting.pop()
@@ -175,29 +175,29 @@ def _require_activation(text: object) -> None:
     """Check that the text of an activation is a class of `torch.nn` with plain numbers: `nn.LeakyReLU(0.1)`."""
     from torch import nn
 
-    refused = _OpenError(
+    rejection = _OpenError(
         f"its activation {shown(text)} would be evaluated, and must be a class of torch.nn with plain numbers, such "
         "as nn.SiLU() or nn.LeakyReLU(0.1)"
     )
     if not isinstance(text, str) or len(text) > _LONGEST_ACTIVATION:
-        raise refused
+        raise rejection
     try:
         call = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise refused from None
+        raise rejection from None
     if not isinstance(call, ast.Call):
-        raise refused
+        raise rejection
     module, _, name = ast.unparse(call.func).rpartition(".")
     kind = getattr(nn, name, None) if module in ("nn", "torch.nn") else None
     values = [*call.args, *(keyword.value for keyword in call.keywords)]
     is_named = all(keyword.arg for keyword in call.keywords)
     is_activation = getattr(kind, "__module__", "") == "torch.nn.modules.activation"
     if not (is_activation and is_named and all(map(_is_number, values))):
-        raise refused
+        raise rejection
 
 
 def _is_number(node: ast.expr) -> bool:
-    """Return whether a piece of code is a number, or True or False."""
+    """Return whether an expression is a number, True or False."""
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         node = node.operand
     return isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float))
@@ -216,7 +216,7 @@ def _require_layer(layer: object) -> None:
 
 
 def _require_layer_class(name: str) -> None:
-    """Check that a name is that of a class of layers."""
+    """Check that a name is that of a layer class."""
     import torchvision
     from torch import nn
     from ultralytics.nn import tasks
@@ -226,12 +226,12 @@ def _require_layer_class(name: str) -> None:
     home, module = homes.get(prefix, (tasks, "ultralytics.nn.modules."))
     kind = vars(home).get(name.removeprefix(prefix))
     is_layer = isinstance(kind, type) and issubclass(kind, nn.Module) and kind.__module__.startswith(module)
-    if not is_layer and name != "Silence":  # that ultralytics itself replaces
+    if not is_layer and name != "Silence":  # ultralytics itself replaces this name
         raise _OpenError(f"{shown(name)} is not a layer that ultralytics knows")
 
 
 def _require_word(argument: str) -> None:
-    """Check that a text stands for itself, or for a number of the architecture."""
+    """Check that ultralytics uses a text as it is, or as the name of a number of the architecture."""
     from ultralytics.nn import tasks
 
     code = tasks.parse_model.__code__
@@ -241,5 +241,5 @@ def _require_word(argument: str) -> None:
 
 
 def shown(value: object) -> str:
-    """Return a value as a message has it: short, whatever it is."""
+    """Return a short text of any value, for messages."""
     return _REPR.repr(value)

@@ -1,4 +1,4 @@
-"""What ultralytics saved, read as data: the description of a model and its weights, of which nothing is called."""
+"""Reads files of ultralytics as data: the description of a model and its weights, without calling anything."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from mlflow_compress.trust_word import trust_word
 _PACKAGE = "ultralytics."
 _TASKS_MODULE = "ultralytics.nn.tasks "
 _OLD_NAMES = {"YOLOv10DetectionModel": "DetectionModel"}
-_DEEPEST, _MOST_LAYERS = 32, 100_000  # layers in layers, and all of them
-_WITHOUT_EFFECT = ("inplace", "momentum", "training")  # on what a layer gives
+_DEEPEST, _MOST_LAYERS = 32, 100_000  # nested layers, and layers in total
+_WITHOUT_EFFECT = ("inplace", "momentum", "training")  # settings that do not change a layer's output
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A model that was saved.
+    """A saved model.
 
     Attributes:
-        described: what it is built from.
-        weights: its tensors, by the names that the model's state has.
-        layers: what stands for each of its layers, by the names that the model has.
+        described: description of its architecture.
+        weights: its tensors, by their names in the state dict.
+        layers: its pickled layers, by their names in the model.
     """
 
     described: Architecture
@@ -38,10 +38,10 @@ class Saved:
 
 
 def read(path: Path) -> Saved:
-    """Read what ultralytics saved: by training, or by `YOLO.save`.
+    """Read a file that ultralytics saved, in training or by `YOLO.save`.
 
     Raises:
-        WeightsError: it is no such file, or is more than a description and weights.
+        WeightsError: it has another format, or is more than a description and weights.
     """
     try:
         with plain_checkpoint.opened(path) as checkpoint:
@@ -54,7 +54,7 @@ def read(path: Path) -> Saved:
             named = _state_of(model)
             described = Architecture(dict(mapping_of(named.get("yaml"))), _names(named), _task(model, path))
             layers = dict(_layers(model))
-            return Saved(described, {name: checkpoint.tensor(made) for name, made in _tensors(layers)}, layers)
+            return Saved(described, {name: checkpoint.tensor(node) for name, node in _tensors(layers)}, layers)
     except (OSError, ValueError) as error:
         raise WeightsError(f"The weights file {path} can't be loaded: {error}.") from error
 
@@ -62,13 +62,13 @@ def read(path: Path) -> Saved:
 def is_of_others(path: Path) -> bool:
     """Return whether a file can be read and holds no model of ultralytics: a state dict, or another module.
 
-    What calls anything else is not looked at closer: whoever loads it is asked for trust, and told what it calls.
+    A file with foreign calls does not count: loading it requires trust, and names the calls.
     """
     try:
         with plain_checkpoint.opened(path) as checkpoint:
             content = mapping_of(checkpoint.content)
-            held = [content.get("ema"), content.get("model"), checkpoint.content]
-            models = [each for each in held if isinstance(each, Made)]
+            candidates = [content.get("ema"), content.get("model"), checkpoint.content]
+            models = [candidate for candidate in candidates if isinstance(candidate, Made)]
             if any(model.name.startswith(_PACKAGE) for model in models):
                 return False
             return any("_modules" in _state_of(model) for model in models) or not foreign(checkpoint.calls)
@@ -77,37 +77,37 @@ def is_of_others(path: Path) -> bool:
 
 
 def require_same_layers(saved: Saved, module: Any, path: Path) -> None:
-    """Check that what was built of a description has the layers that were saved: somebody may have replaced some.
+    """Check that the module built from a description has the saved layers: a user may have replaced some.
 
     Args:
-        saved: what was read.
-        module: what was built.
+        saved: the saved model.
+        module: the module built from its description.
         path: the file, for messages.
 
     Raises:
-        WeightsError: a layer is another, or of other settings, such as an activation.
+        WeightsError: a layer has another class or other settings, such as an activation.
     """
     for name, layer in module.named_modules():
-        made = saved.layers.get(name)
-        if made is None or not name:
+        node = saved.layers.get(name)
+        if node is None or not name:
             continue
         built = type(layer).__name__
-        kind = made.name.rpartition(" ")[2]
-        settings = [each for each in getattr(layer, "__constants__", ()) if each not in _WITHOUT_EFFECT]
-        state = _state_of(made)
-        other = next((each for each in settings if each in state and state[each] != getattr(layer, each)), "")
+        kind = node.name.rpartition(" ")[2]
+        settings = [name for name in getattr(layer, "__constants__", ()) if name not in _WITHOUT_EFFECT]
+        state = _state_of(node)
+        other = next((key for key in settings if key in state and state[key] != getattr(layer, key)), "")
         if kind != built or other:
-            what = f"a {kind}" if kind != built else f"a {kind} with {other}={shown(state[other])}"
+            saved_as = f"a {kind}" if kind != built else f"a {kind} with {other}={shown(state[other])}"
             expected = f"a {built}" if kind != built else f"{other}={shown(getattr(layer, other))}"
             raise WeightsError(
-                f"The model in {path} differs from its own description: the layer {name} is {what}, but ultralytics "
-                f"builds {expected}. Only ultralytics itself can load it. If you trust its source, say so: "
+                f"The model in {path} differs from its own description: the layer {name} is {saved_as}, but "
+                f"ultralytics builds {expected}. Only ultralytics itself can load it. If you trust its source, say so: "
                 f"{trust_word()}"
             )
 
 
 def _model_in(checkpoint: Checkpoint, path: Path) -> Made:
-    """Return the model that ultralytics would take: the average of those of training where there is one."""
+    """Return the model that ultralytics would use: the moving average from training, if there is one."""
     content = mapping_of(checkpoint.content)
     model = content.get("ema") or content.get("model")
     if not isinstance(model, Made):
@@ -122,11 +122,11 @@ def _model_in(checkpoint: Checkpoint, path: Path) -> Made:
 def _task(model: Made, path: Path) -> str:
     name = model.name.removeprefix(_TASKS_MODULE) if model.name.startswith(_TASKS_MODULE) else ""
     built_by = _OLD_NAMES.get(name, name)
-    known = {task.built_by: key for key, task in TASKS.items()}
-    if built_by not in known:
-        held = model.name.rpartition(" ")[2]
-        raise WeightsError(f"{path} holds a {held}; this family measures {', '.join(known)}.")
-    return known[built_by]
+    tasks = {task.built_by: key for key, task in TASKS.items()}
+    if built_by not in tasks:
+        kind = model.name.rpartition(" ")[2]
+        raise WeightsError(f"{path} holds a {kind}; this family measures {', '.join(tasks)}.")
+    return tasks[built_by]
 
 
 def _names(named: Mapping[Any, Any]) -> dict[int, str]:
@@ -140,10 +140,10 @@ def _state_of(layer: object) -> Mapping[Any, Any]:
 
 
 def _layers(model: Made) -> Iterator[tuple[str, Made]]:
-    """Return what stands for a model and each of its layers, by their names.
+    """Yield a pickled model and each of its layers, with their names.
 
     Raises:
-        ValueError: layers hold each other.
+        ValueError: layers contain each other.
     """
     waiting, seen = [("", model, 0)], 0
     while waiting:
@@ -153,16 +153,16 @@ def _layers(model: Made) -> Iterator[tuple[str, Made]]:
             raise ValueError("its layers contain each other")
         yield name, layer
         waiting += [
-            (f"{name}.{inner}" if name else str(inner), held, depth + 1)
-            for inner, held in mapping_of(_state_of(layer).get("_modules")).items()
-            if isinstance(held, Made)
+            (f"{name}.{key}" if name else str(key), inner, depth + 1)
+            for key, inner in mapping_of(_state_of(layer).get("_modules")).items()
+            if isinstance(inner, Made)
         ]
 
 
 def _tensors(layers: Mapping[str, Made]) -> Iterator[tuple[str, Any]]:
-    """Return what stands for parameters and saved buffers, by their names."""
-    for layer, made in layers.items():
-        state = _state_of(made)
+    """Yield the pickled parameters and saved buffers, with their names."""
+    for layer, node in layers.items():
+        state = _state_of(node)
         unsaved = state.get("_non_persistent_buffers_set")
         left_out = unsaved if isinstance(unsaved, set) else _items(unsaved)
         for kind in ("_parameters", "_buffers"):
@@ -171,8 +171,8 @@ def _tensors(layers: Mapping[str, Made]) -> Iterator[tuple[str, Any]]:
                     yield f"{layer}.{name}" if layer else str(name), tensor
 
 
-def _items(made: object) -> list[Any]:
-    """Return what is in a set, which older protocols make by a call with a list."""
-    if isinstance(made, Made) and made.arguments and isinstance(made.arguments[0], list):
-        return made.arguments[0]
+def _items(node: object) -> list[Any]:
+    """Return the items of a set, which older protocols build by a call with a list."""
+    if isinstance(node, Made) and node.arguments and isinstance(node.arguments[0], list):
+        return node.arguments[0]
     return []

@@ -1,4 +1,4 @@
-"""Photos into what ultralytics' models take, and what they give into boxes and masks, as ultralytics does both."""
+"""Prepares photos for models of ultralytics, and converts outputs to boxes and masks, both as ultralytics does."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_NO_HURRY = 1e9  # seconds for suppressing boxes; ultralytics would leave some when time is up
-MOST_BOXES = 300  # of an image; ultralytics' own, of its `val`
+_NO_HURRY = 1e9  # time limit for suppressing boxes, in seconds; ultralytics stops at its limit
+MOST_BOXES = 300  # boxes in an image, the default of `val` in ultralytics
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Fitted:
 
     Attributes:
         image: BGR uint8 [side, side, 3].
-        scale: what its pixels are multiplied by to be the photo's, across and down, after the shift was taken away.
-        shift: of the photo in the square, in pixels, across and down.
+        scale: factors from its pixels, without the shift, to those of the photo: horizontal and vertical.
+        shift: offset of the photo in the square, in pixels: horizontal and vertical.
     """
 
     image: Any
@@ -34,30 +34,30 @@ class Fitted:
 
 
 def read_photo(image: Any) -> Any:
-    """Read BGR uint8 [height, width, 3] from a path, or from a picture of a data set; an array stays as it is.
+    """Read BGR uint8 [height, width, 3] from a path, or from an image of a data set; an array is returned unchanged.
 
-    It is turned as its EXIF says.
+    The image is rotated according to its EXIF data.
 
     Raises:
         FileNotFoundError: a path can't be read as an image.
-        RecipeError: a picture of a data set can't.
+        RecipeError: an image of a data set can't be read.
     """
     import cv2
     import numpy as np
 
     if hasattr(image, "open") and not isinstance(image, Path):
         with image.open() as file:
-            held = file.read()
+            content = file.read()
     elif isinstance(image, (str, Path)):
         try:
-            held = Path(image).read_bytes()
+            content = Path(image).read_bytes()
         except OSError as error:
             raise FileNotFoundError(f"{image} can't be read as an image: {error.strerror or error}") from error
     else:
         return np.asarray(image, dtype=np.uint8)
-    # from memory: by its name, OpenCV gives up on a TIFF that is to be turned
-    photo = cv2.imdecode(np.frombuffer(held, dtype=np.uint8), cv2.IMREAD_COLOR) if held else None
-    if photo is None and hasattr(image, "decode"):  # older versions of OpenCV know no GIF; or it tells what is wrong
+    # from memory: OpenCV fails on the path of a rotated TIFF
+    photo = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_COLOR) if content else None
+    if photo is None and hasattr(image, "decode"):  # older versions of OpenCV can't read GIF; `decode` may raise
         return image.decode()[..., ::-1].copy()
     if photo is None:
         raise FileNotFoundError(f"{image} can't be read as an image")
@@ -65,7 +65,7 @@ def read_photo(image: Any) -> Any:
 
 
 def as_tensor(photos: Sequence[Any]) -> Any:
-    """Make RGB uint8 [n, 3, height, width] of BGR photos of one size."""
+    """Convert BGR photos of one size to RGB uint8 [n, 3, height, width]."""
     import numpy as np
     import torch
 
@@ -73,7 +73,7 @@ def as_tensor(photos: Sequence[Any]) -> Any:
 
 
 def cut(photos: Sequence[Any], side: int) -> Any:
-    """Cut the middle out of BGR photos as ultralytics' classifiers take it: RGB [n, 3, side, side] in [0, 1]."""
+    """Crop the centre of BGR photos as for ultralytics' classifiers: RGB [n, 3, side, side] in [0, 1]."""
     import torch
     from torchvision.transforms.functional import to_pil_image
     from ultralytics.data.augment import classify_transforms
@@ -83,7 +83,7 @@ def cut(photos: Sequence[Any], side: int) -> Any:
 
 
 def letterbox(photo: Any, side: int) -> Any:
-    """Fit a BGR photo into a square, with grey beside it, as ultralytics' predictor does: [side, side, 3]."""
+    """Fit a BGR photo into a square with grey borders, as ultralytics' predictor does: [side, side, 3]."""
     from ultralytics.data.augment import LetterBox
 
     box: Any = LetterBox((side, side), auto=False)
@@ -106,19 +106,19 @@ def fit(photo: Any, side: int) -> Fitted:
 
 
 def boxes_of(output: Any) -> Any:
-    """Return the raw boxes of an output, of a segmenter without the prototypes."""
+    """Return the raw boxes of an output; for a segmenter without the prototypes."""
     return output[0] if isinstance(output, (tuple, list)) else output
 
 
 def suppress(output: Any, confidence: float, overlap: float, classes: int, multi_label: bool = False) -> list[Any]:
-    """Leave the best of boxes that overlap.
+    """Keep the best of overlapping boxes.
 
     Args:
-        output: of a detector or segmenter.
-        confidence: the lowest score of a box.
-        overlap: intersection over union above which the lesser box is dropped.
-        classes: how many classes a segmenter has; 0: a detector, which tells it itself.
-        multi_label: whether a box counts for every class of it.
+        output: output of a detector or segmenter.
+        confidence: lowest score of a box.
+        overlap: intersection over union above which the box with the lower score is dropped.
+        classes: number of classes of a segmenter; 0: a detector, whose output shows it.
+        multi_label: whether a box counts for each of its classes.
 
     Returns:
         For each image [boxes, 6 or more]: x1 y1 x2 y2, score, number of the class, and a segmenter's coefficients.
@@ -140,7 +140,7 @@ def suppress(output: Any, confidence: float, overlap: float, classes: int, multi
 
 
 def masks(output: Any, index: int, boxes: Any, side: int) -> Any:
-    """Return the masks of the boxes of one image [boxes, side, side]; None where there are no prototypes."""
+    """Return the masks of the boxes of one image [boxes, side, side]; None without prototypes."""
     from ultralytics.utils.ops import process_mask
 
     if not isinstance(output, (tuple, list)):

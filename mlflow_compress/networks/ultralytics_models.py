@@ -1,4 +1,4 @@
-"""Models of ultralytics: loaded from a file, downloaded or built, fused; and what differs between their tasks."""
+"""Models of ultralytics: loaded from a file, downloaded or built, and fused."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from mlflow_compress.sockets import Graph
 
 
 def require_ultralytics() -> None:
-    """Check that ultralytics is installed, and keep it from installing others.
+    """Check that ultralytics is installed, and prevent it from installing packages.
 
     Raises:
-        MachineLacks: it is not.
+        MachineLacks: it is not installed.
     """
     if importlib.util.find_spec("ultralytics") is None:
         raise MachineLacks("ultralytics is not installed: pip install ultralytics")
-    os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # it would run pip on a picture that can't be read
+    os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # else it runs pip for an image that can't be read
 
 
 def load(
@@ -37,14 +37,14 @@ def load(
     Args:
         source: the name of a release (`yolo11l.pt`), or a file.
         weights: `auto`, `pretrained`, `random`, or a file.
-        folder: what relative paths start from.
+        folder: base of relative paths.
         is_trusted: whether a file may run code; else its description and weights are read as data.
 
     Returns:
-        The module, the kind of its weights, and what the user must hear about them; empty: nothing.
+        The module, the kind of its weights, and a caution about them; empty: none.
 
     Raises:
-        WeightsError: they can't be had, or are not of a task that is known.
+        WeightsError: the weights are not available, or have an unknown task.
     """
     if weights == "random":
         return _from_architecture(source), "random", ""
@@ -73,7 +73,7 @@ def load(
 
 
 def build(described: Architecture) -> Any:
-    """Build a fused module. A detector's constructor runs a forward pass, so that it starts with real weights."""
+    """Build a fused module. A detector's constructor runs a forward pass, so it needs real weights."""
     module = _unfused(described)
     module.fuse(verbose=False)
     if not described.does.classifies:
@@ -89,7 +89,7 @@ def graph_of(module: Any, task: Task, images: Any) -> Graph:
     with torch.no_grad():
         net(images)  # makes the anchors
     if not task.classifies:
-        net.model[-1].shape = _AnyShape()  # keeps them: they are the image size's, whatever the batch size
+        net.model[-1].shape = _AnyShape()  # keeps the anchors: they depend only on the image size
 
     def forward(parts: Any, images: Any) -> tuple[Any, ...]:
         output = task.output_of(parts.net(images))
@@ -100,7 +100,7 @@ def graph_of(module: Any, task: Task, images: Any) -> Graph:
 
 
 class ExportedNet(Attached):
-    """Gives what the module gives, as far as its task looks at it."""
+    """Replaces the module: returns the outputs that its task uses."""
 
     def __init__(self, calls: Calls, task: Task) -> None:
         super().__init__(calls)
@@ -112,16 +112,16 @@ class ExportedNet(Attached):
 
 
 class _AnyShape:
-    """The shape that a head made its anchors for: it differs from none."""
+    """A shape that equals every shape, so that a head keeps its anchors."""
 
     def __ne__(self, other: object) -> bool:
         return False
 
 
 def _plain_strides_later(head: Any) -> None:
-    """Make the head's strides plain numbers when it is first called: a compiler can't look into a tensor.
+    """Convert the head's strides to plain numbers at its first call, because a compiler can't read a tensor.
 
-    Not before: ultralytics moves them to the device with the rest.
+    Not before, because ultralytics moves the tensor to the device with the rest.
     """
 
     def convert(head: Any, inputs: Any) -> None:
@@ -135,7 +135,7 @@ def _download(source: str) -> Path:
     """Download a released weights file, or find it in ultralytics' own folder.
 
     Raises:
-        OSError: offline, or there is no such file.
+        OSError: offline, or there is no such release.
     """
     from ultralytics.utils import SETTINGS
     from ultralytics.utils.downloads import attempt_download_asset
@@ -153,21 +153,21 @@ def _from_file(path: Path, is_trusted: bool) -> Any:
 
 
 def _unpickled(path: Path) -> Any:
-    """Load a file as ultralytics does, which runs the code that it holds."""
+    """Load a file as ultralytics does, which runs the code in the file."""
     from ultralytics.models import YOLO
 
     try:
         module = YOLO(str(path)).model
-    except Exception as error:  # a truncated zip, a foreign pickle, a wrong task: each raises its own
+    except Exception as error:  # a truncated zip, a foreign pickle, a wrong task: each raises another type
         raise WeightsError(f"The weights file {path} can't be loaded: {named_line(error, 300)}") from error
-    return _known(module, str(path))
+    return _supported(module, str(path))
 
 
 def _rebuilt(saved: Saved, path: Path) -> Any:
-    """Build what a file describes, fused if that was, and fill it."""
+    """Build the model that a file describes, fused if the saved one was, and fill it."""
     import torch
 
-    with torch.random.fork_rng(devices=[]):  # what follows draws what it would draw with the file's own object
+    with torch.random.fork_rng(devices=[]):  # so that later random numbers are as with the unpickled model
         module = _unfused(saved.described)
     if len(saved.weights) < len(module.state_dict()):
         module.fuse(verbose=False)
@@ -180,13 +180,13 @@ def _unfused(described: Architecture) -> Any:
     """Build a module.
 
     Raises:
-        WeightsError: its layers do not fit together.
+        WeightsError: its layers do not match.
     """
     from ultralytics.nn import tasks
 
     try:
         module: Any = getattr(tasks, described.does.built_by)(_without_downloads(described.yaml), verbose=False).eval()
-    except Exception as error:  # whatever the layers raise at what does not fit
+    except Exception as error:  # layers raise anything if arguments do not match
         raise WeightsError(
             f"The architecture of an ultralytics model can't be built: {named_line(error, 300)}"
         ) from error
@@ -195,7 +195,7 @@ def _unfused(described: Architecture) -> Any:
 
 
 def _without_downloads(yaml: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a description whose layers of torchvision fetch no weights of their own: they are the model's."""
+    """Return a description whose torchvision layers download no weights: the model brings them."""
     offline = copy.deepcopy(dict(yaml))
     for layer in (*offline["backbone"], *offline["head"]):
         if layer[2] == "TorchVision":
@@ -205,7 +205,7 @@ def _without_downloads(yaml: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _from_architecture(source: str) -> Any:
-    """Build what a description of ultralytics' own, or a file beside, describes."""
+    """Build a model from a description in ultralytics, or in a local file."""
     from ultralytics.nn import tasks
 
     try:
@@ -224,7 +224,7 @@ def _built() -> list[str]:
     return [task.built_by for task in TASKS.values()]
 
 
-def _known(module: Any, origin: str) -> Any:
+def _supported(module: Any, origin: str) -> Any:
     if type(module).__name__ not in _built():
         raise WeightsError(f"{origin} holds a {type(module).__name__}; this family measures {', '.join(_built())}.")
     return module

@@ -1,8 +1,8 @@
-"""Nested values, as modules take and give them: the one walk over batches and outputs, on torch's pytree.
+"""Nested values as inputs and outputs of modules: the only traversal of batches and outputs, based on torch's pytree.
 
-A tree is a value, or anything that holds trees: a list, tuple, named tuple, any mapping, a dataclass, a `ModelOutput`,
-and whatever else is registered with `torch.utils._pytree`. All else is a leaf: a tensor, an array, a number, a text, a
-picture, None.
+A tree is a leaf or a container of trees: a list, tuple, named tuple, any mapping, a dataclass, a `ModelOutput`, or any
+other type registered with `torch.utils._pytree`. Everything else is a leaf: a tensor, an array, a number, a text, an
+image, None.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-Path = tuple[str | int, ...]  # keys, names of fields and indices, from the outside to the inside
+Path = tuple[str | int, ...]  # keys, field names and indices, from outside to inside
 
 
 def leaves(tree: Any) -> list[Any]:
@@ -28,7 +28,7 @@ def tensors(tree: Any) -> list[Any]:
 
 
 def named_leaves(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Return all leaves of a tree, in order, each with the way to it: `("hidden", 0)`."""
+    """Yield all leaves of a tree, in order, each with its path: `("hidden", 0)`."""
     node = _opened(tree)
     if node is None:
         yield path, tree
@@ -38,18 +38,18 @@ def named_leaves(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 
 def mapped(function: Callable[[Any], Any], tree: Any) -> Any:
-    """Return a tree of the same structure whose leaves are what the function gives for each."""
+    """Return a tree of the same structure with the function applied to each leaf."""
     node = _opened(tree)
-    return function(tree) if node is None else node.rebuilt([mapped(function, child) for child in node.children])
+    return function(tree) if node is None else node.rebuild([mapped(function, child) for child in node.children])
 
 
 def placed(tree: Any, device: Any, dtype: Any = None) -> Any:
-    """Return a tree whose tensors are on a device, and whose floating-point tensors are of a dtype.
+    """Return a tree with its tensors on a device, and its floating-point tensors in a dtype.
 
     Args:
-        tree: the tree. What is no tensor stays as it is; what has a method `to` of its own (packed sequences) is moved.
-        device: where tensors go.
-        dtype: of floating-point tensors; None: as they are.
+        tree: the tree. Packed sequences are moved too; other leaves stay unchanged.
+        device: device for the tensors.
+        dtype: type for floating-point tensors; None: unchanged.
     """
     import torch
 
@@ -61,7 +61,7 @@ def placed(tree: Any, device: Any, dtype: Any = None) -> Any:
     if isinstance(tree, torch.nn.utils.rnn.PackedSequence):  # its lengths stay on the CPU
         return tree.to(device, dtype) if tree.data.is_floating_point() else tree.to(device)
     node = _opened(tree)
-    return moved(tree) if node is None else node.rebuilt([placed(child, device, dtype) for child in node.children])
+    return moved(tree) if node is None else node.rebuild([placed(child, device, dtype) for child in node.children])
 
 
 def counted_bytes(tree: Any) -> int:
@@ -79,21 +79,21 @@ def is_equal(one: Any, other: Any) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class _Node:
-    """A tree that holds others.
+    """A tree with children.
 
     Attributes:
-        names: of what it holds: keys, names of fields, or indices.
-        children: what it holds.
-        rebuilt: makes one of the same kind that holds others.
+        names: names of its children: keys, field names, or indices.
+        children: its children.
+        rebuild: makes a tree of the same kind with other children.
     """
 
     names: Sequence[str | int]
     children: Sequence[Any]
-    rebuilt: Callable[[Sequence[Any]], Any]
+    rebuild: Callable[[Sequence[Any]], Any]
 
 
 def _opened(tree: Any) -> _Node | None:
-    """Open a tree by one level; None of a leaf."""
+    """Open a tree by one level; None for a leaf."""
     if isinstance(tree, (str, bytes, int, float)) or tree is None:
         return None
     if dataclasses.is_dataclass(tree) and not isinstance(tree, (Mapping, type)):
@@ -108,7 +108,7 @@ def _opened(tree: Any) -> _Node | None:
         return _Node(names, children, lambda replaced: tree_unflatten(replaced, spec))
     if isinstance(tree, Mapping):
         return _Node(list(tree), list(tree.values()), lambda replaced: _mapping_like(tree, replaced))
-    if isinstance(tree, list):  # of a class of its own, which torch does not know
+    if isinstance(tree, list):  # a custom list class, which torch does not know
         return _Node(range(len(tree)), tree, lambda replaced: _list_like(tree, replaced))
     return None
 
@@ -116,20 +116,20 @@ def _opened(tree: Any) -> _Node | None:
 def _opened_dataclass(tree: Any) -> _Node:
     names = [field.name for field in dataclasses.fields(tree) if hasattr(tree, field.name)]
 
-    def rebuilt(children: Sequence[Any]) -> Any:
-        replaced = copy.copy(tree)  # not made anew: that may compute fields, or refuse some
+    def rebuild(children: Sequence[Any]) -> Any:
+        replaced = copy.copy(tree)  # a new object might compute fields, or reject some
         for name, child in zip(names, children, strict=True):
-            object.__setattr__(replaced, name, child)  # of frozen ones, too
+            object.__setattr__(replaced, name, child)  # also works if frozen
         return replaced
 
-    return _Node(names, [getattr(tree, name) for name in names], rebuilt)
+    return _Node(names, [getattr(tree, name) for name in names], rebuild)
 
 
 def _mapping_like(tree: Mapping[Any, Any], values: Sequence[Any]) -> Any:
     pairs = dict(zip(tree, values, strict=True))
     try:
         replaced = copy.copy(tree)
-        replaced.update(pairs)  # type: ignore[attr-defined]  # of what can be changed
+        replaced.update(pairs)  # type: ignore[attr-defined]  # if it is mutable
     except (AttributeError, TypeError):
         return pairs
     return replaced

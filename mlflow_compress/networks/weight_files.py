@@ -1,4 +1,4 @@
-"""What the files in a folder of weights are, told from their names and first bytes before a library reads them."""
+"""Identifies the files in a folder of weights by their names and first bytes, before a library reads them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 from mlflow_compress.errors import WeightsError
 from mlflow_compress.networks.stored_weights import is_pointer, shards
 
-SENTENCE_MODULES = "modules.json"  # how sentence-transformers puts encoder and pooling together
+SENTENCE_MODULES = "modules.json"  # sentence-transformers combines encoder and pooling there
 _INDEX = ".index."
 _PLAIN = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?")
 _VARIANT = re.compile(r"(?:model|pytorch_model)\.([\w-]+?)(?:-\d+-of-\d+)?\.(?:safetensors|bin)(?:\.index\.[\w-]+)?")
-_LEAST = 3  # characters that a name of a variant has: fp16, bf16
+_LEAST = 3  # characters in the name of a variant: fp16, bf16
 _FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn"}
-_LONGEST_HEADER = 100 * 2**20  # bytes, as the library has it
+_LONGEST_HEADER = 100 * 2**20  # bytes, the limit of the library
 _READ = (".safetensors", ".bin", ".json", ".model", ".txt", ".gguf", ".pt", ".pth", ".ckpt")
 _OWN = "Measure it as a custom model: compress-bench init writes the Python file that builds it; set weights=PATH."
 _SAVE = "Load it with the library that wrote it, and save it with save_pretrained."
@@ -33,7 +33,7 @@ _OTHERS = {  # files of other libraries: what they are, and what to do
         "Convert them to the format of transformers, or use the repository whose name ends in -hf.",
     ),
 }
-_NAMELESS = {  # files of torch that say nothing of the model
+_NAMELESS = {  # files of torch that do not describe the model
     ("*.pt", "*.pth", "*.ckpt"): ("PyTorch weights without a description of their model", _OWN),
     ("*.safetensors", "*.bin"): (
         "weights without a description of their model",
@@ -43,10 +43,10 @@ _NAMELESS = {  # files of torch that say nothing of the model
 
 
 def require_whole(folder: Path) -> None:
-    """Check that the files of a folder are there, and are what they are named.
+    """Check that the files of a folder are complete, and have the format that their names say.
 
     Raises:
-        WeightsError: a file is a pointer of Git LFS, a shard is missing, or the weights are another library's.
+        WeightsError: a file is a Git LFS pointer, a shard is missing, or the weights belong to another library.
     """
     files = _files(folder)
     for path in files:
@@ -59,21 +59,21 @@ def require_whole(folder: Path) -> None:
                 f"{f' and {len(missing) - 1} more files' if missing[1:] else ''}, which are not there."
             )
     if (folder / "config.json").is_file() and not has_weights(folder):
-        what, advice = _told(folder, _OTHERS)
-        if what:
-            raise WeightsError(f"There are no PyTorch weights in {folder}, only {what}. {advice}")
+        content, advice = _recognised(folder, _OTHERS)
+        if content:
+            raise WeightsError(f"There are no PyTorch weights in {folder}, only {content}. {advice}")
 
 
 def has_weights(folder: Path) -> bool:
-    """Return whether a folder holds weights of torch, whole or not, as save_pretrained names them."""
+    """Return whether a folder contains weights of torch, complete or not, with the names of save_pretrained."""
     return any(_is_of_torch(path.name) for path in _files(folder))
 
 
 def variant_in(folder: Path) -> str:
-    """Return the variant that a folder's weights are of, where it has no plain ones (`model.fp16.safetensors`).
+    """Return the variant of a folder's weights (`fp16` of `model.fp16.safetensors`); empty if there are plain ones.
 
     Raises:
-        WeightsError: it has several.
+        WeightsError: it has several variants.
     """
     names = [path.name for path in _files(folder)]
     if any(_PLAIN.fullmatch(name) for name in names):
@@ -86,7 +86,7 @@ def variant_in(folder: Path) -> str:
 
 
 def embeds(source: str) -> str:
-    """Say that a model of sentence-transformers is not served, and what to do."""
+    """Return the message that no family measures a model of sentence-transformers."""
     return (
         f"{source} is a sentence-transformers model, and no family measures embeddings. Measure it as a custom model "
         "(compress-bench init): its encoder and pooling are torch modules."
@@ -94,14 +94,14 @@ def embeds(source: str) -> str:
 
 
 def without_config(folder: Path) -> str:
-    """Say what a folder without a config.json holds, and what to do."""
+    """Return a message about the content of a folder without config.json."""
     if (folder / SENTENCE_MODULES).is_file():
         return embeds(str(folder))
     if (folder / "model_index.json").is_file():
         return f"{folder} is a diffusers pipeline, which no family measures. Measure a part of it as a custom model."
-    what, advice = _told(folder, {**_OTHERS, **_NAMELESS})
-    if what:
-        return f"There is no config.json in {folder}, only {what}. {advice}"
+    content, advice = _recognised(folder, {**_OTHERS, **_NAMELESS})
+    if content:
+        return f"There is no config.json in {folder}, only {content}. {advice}"
     inner = sorted(path.parent.name for path in folder.glob("*/config.json") if not path.parent.name.startswith("."))
     if inner:
         return f"There is no config.json in {folder}, but in {', '.join(inner[:3])}: give that folder."
@@ -109,10 +109,10 @@ def without_config(folder: Path) -> str:
 
 
 def require_no_pointer(path: Path) -> None:
-    """Check that a file is not what Git LFS puts in the place of a large one.
+    """Check that a file is not a Git LFS pointer.
 
     Raises:
-        WeightsError: it is.
+        WeightsError: it is one.
     """
     if is_pointer(path):
         raise WeightsError(
@@ -120,17 +120,17 @@ def require_no_pointer(path: Path) -> None:
         )
 
 
-def _told(folder: Path, kinds: Mapping[tuple[str, ...], tuple[str, str]]) -> tuple[str, str]:
-    """Return what other weights a folder holds, and what to do; empty where there are none."""
-    for patterns, told in kinds.items():
+def _recognised(folder: Path, kinds: Mapping[tuple[str, ...], tuple[str, str]]) -> tuple[str, str]:
+    """Return the kind of other weights in a folder, and advice; empty if there are none."""
+    for patterns, (kind, advice) in kinds.items():
         names = sorted(path.name for pattern in patterns for path in folder.glob(pattern) if path.name[0] != ".")
         if names:
-            return f"{told[0]} ({names[0]})", told[1]
+            return f"{kind} ({names[0]})", advice
     return "", ""
 
 
 def _files(folder: Path) -> list[Path]:
-    """Return the files that a library may read, but for what macOS puts beside files."""
+    """Return the files that a library may read, without the hidden files of macOS."""
     return sorted(path for path in folder.iterdir() if path.suffix in _READ and path.name[0] != "." and path.is_file())
 
 
@@ -139,9 +139,9 @@ def _is_of_torch(name: str) -> bool:
 
 
 def _is_read_index(name: str, names: Collection[str]) -> bool:
-    """Return whether a file is the index that transformers reads of those in a folder.
+    """Return whether transformers would read this index in a folder.
 
-    Source: `_get_resolved_checkpoint_files` of transformers: a whole file first, and safetensors before pickles.
+    Source: `_get_resolved_checkpoint_files` of transformers: a single file first, and safetensors before pickles.
     """
     if _INDEX not in name or not _is_of_torch(name):
         return False
@@ -150,22 +150,22 @@ def _is_read_index(name: str, names: Collection[str]) -> bool:
 
 
 def dtype_in(folder: Path, variant: str = "") -> str:
-    """Return the floating-point type that most numbers are of in the safetensors that are read; empty: there are none.
+    """Return the floating-point type of most numbers in the safetensors files that are read; empty: there are none.
 
     Args:
-        folder: where they are.
-        variant: which of several are read (see `variant_in`); empty: the plain ones.
+        folder: folder of the files.
+        variant: variant of the files that is read (see `variant_in`); empty: the plain files.
     """
     counts = numbers_in(folder, variant)
     return counts.most_common(1)[0][0] if counts else ""
 
 
 def numbers_in(folder: Path, variant: str = "") -> Counter[str]:
-    """Count the floating-point numbers of each type in the safetensors that are read, from the files' headers.
+    """Count the floating-point numbers of each type in the safetensors files that are read, from their headers.
 
     Args:
-        folder: where they are.
-        variant: which of several are read (see `variant_in`); empty: the plain ones.
+        folder: folder of the files.
+        variant: variant of the files that is read (see `variant_in`); empty: the plain files.
     """
     whole = folder / (f"model.{variant}.safetensors" if variant else "model.safetensors")
     shards = [path for path in _files(folder) if path.suffix == ".safetensors" and _variant_of(path.name) == variant]
@@ -178,7 +178,7 @@ def numbers_in(folder: Path, variant: str = "") -> Counter[str]:
 
 
 def _variant_of(name: str) -> str | None:
-    """Return the variant of a file of weights; None: it is none."""
+    """Return the variant of a weight file, empty if plain; None: it is not a weight file."""
     if _PLAIN.fullmatch(name):
         return ""
     match = _VARIANT.fullmatch(name)
@@ -186,14 +186,14 @@ def _variant_of(name: str) -> str | None:
 
 
 def _header(path: Path) -> Mapping[str, Any]:
-    """Return what a file of safetensors says of its tensors, by their names.
+    """Return the header of a safetensors file: the description of each tensor, by name.
 
     Source: https://huggingface.co/docs/safetensors, "Format".
     """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         try:
-            read = json.loads(file.read(min(length, _LONGEST_HEADER)))
+            header = json.loads(file.read(min(length, _LONGEST_HEADER)))
         except ValueError:
             return {}
-    return read if isinstance(read, dict) else {}
+    return header if isinstance(header, dict) else {}
