@@ -181,11 +181,11 @@ def _takes_rows(node: Any, matrices: dict[str, Any]) -> bool:
 def _quantise_products(model: Any, blocks: Blocks, length: int, chosen: set[str]) -> None:
     from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
-    others = [node.name for node in model.graph.node if node.op_type == "MatMul" and node.name not in chosen]
+    excluded = [node.name for node in model.graph.node if node.op_type == "MatMul" and node.name not in chosen]
     settings = DefaultWeightOnlyQuantConfig(
         block_size=length, is_symmetric=blocks.symmetric, accuracy_level=blocks.accuracy_level, bits=blocks.bits
     )
-    MatMulNBitsQuantizer(model, nodes_to_exclude=others, algo_config=settings).process()
+    MatMulNBitsQuantizer(model, nodes_to_exclude=excluded, algo_config=settings).process()
 
 
 def _quantise_table(model: Any, table: Any, blocks: Blocks, length: int, head: str) -> None:
