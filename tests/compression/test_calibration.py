@@ -110,7 +110,7 @@ def test_a_layer_that_is_called_twice_is_fitted_once() -> None:
     assert torch.allclose(seen[1][1].gram, twice.T @ twice / 2)
 
 
-def test_a_layer_that_is_never_called_is_told() -> None:
+def test_a_layer_that_is_never_called_has_a_caution() -> None:
     net = Net()
     model, seen = fit(net, [net.first, net.unused], Family())
     assert seen[-1][1] is None
@@ -133,7 +133,7 @@ def test_a_pass_that_fails_leaves_the_layers_as_they_were() -> None:
     assert not any("forward" in vars(layer) for layer in net.modules())
 
 
-def test_of_very_many_inputs_evenly_spaced_ones_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_very_many_inputs_are_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "_MOST_ROWS", 4)
     rows = torch.arange(20.0).view(2, 5, 2).half()
     inputs = Inputs.of(rows)

@@ -78,9 +78,7 @@ def test_many_zeros_take_a_bit_each(share: float, dtype: torch.dtype, tmp_path: 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 300), st.integers(1, 9), st.integers(0, 10), st.booleans(), st.booleans())
-def test_whatever_the_values_are_they_come_back(
-    rows: int, columns: int, distinct: int, half: bool, huffman: bool
-) -> None:
+def test_any_values_are_restored(rows: int, columns: int, distinct: int, half: bool, huffman: bool) -> None:
     import tempfile
 
     weight = torch.randn(rows, columns) if distinct == 0 else drawn(distinct, (rows, columns))
@@ -90,7 +88,7 @@ def test_whatever_the_values_are_they_come_back(
     assert torch.equal(restored["weight"], weight)
 
 
-def test_tensors_longer_than_what_is_handled_at_a_time_come_back(tmp_path: Path, monkeypatch: Any) -> None:
+def test_tensors_longer_than_one_part_are_restored(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(compact, "_PART", 64)
     zeros = torch.randn(100, 33) * (torch.rand(100, 33) < 0.3)
     weights = {"codes": drawn(5, (100, 33)), "zeros": zeros, "plain": torch.randn(100, 33)}
@@ -143,7 +141,7 @@ def test_tied_weights_are_written_once_and_stay_tied(tmp_path: Path) -> None:
     assert torch.equal(other.head.weight, drawn(16, (500, 64)))
 
 
-def test_views_of_larger_memory_are_written_alone(tmp_path: Path) -> None:
+def test_views_of_larger_memory_are_written_without_the_rest(tmp_path: Path) -> None:
     whole = torch.randn(10, 20)
     restored = round_trip(module_of(left=whole[:, :5], right=whole[:, 5:]), tmp_path)
     assert torch.equal(restored["left"], whole[:, :5])

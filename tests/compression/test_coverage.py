@@ -12,7 +12,7 @@ from mlflow_compress.compression import coverage
 from mlflow_compress.sockets import Model
 
 
-def test_what_is_counted_once_is_counted_once() -> None:
+def test_shared_weights_are_counted_once() -> None:
     first, second = nn.Linear(8, 8), nn.Linear(8, 8)
     second.weight = first.weight
     model = Model(nn.Sequential(first, second, nn.Embedding(10, 8)))
@@ -37,7 +37,7 @@ def test_a_small_share_is_not_rounded_to_nothing() -> None:
     assert model.cautions[0].message == "the method reached 96 of 64,322 weights (0.15%)"
 
 
-def test_each_step_of_a_chain_is_told() -> None:
+def test_each_step_of_a_chain_is_recorded() -> None:
     family, model = tiny_model("text_classification")
     for name in ("prune_magnitude", "int8_dynamic"):
         model = registry.build("methods", name).compress(model, family)
@@ -62,7 +62,7 @@ def test_each_step_of_a_chain_is_told() -> None:
         ("bf16", None),
     ],
 )
-def test_what_gains_no_time_says_so(name: str, code: str | None) -> None:
+def test_methods_without_a_speedup_have_a_caution(name: str, code: str | None) -> None:
     family, model = tiny_model("causal_lm")
     compressed = registry.build("methods", name).compress(model, family)
     codes = {"no_kernel", "stored_only", "dense_zeros"} & {caution.code for caution in compressed.cautions}

@@ -18,7 +18,7 @@ def detector() -> Any:
     return family.load("yolo11n.pt", "random", Path(), 0).module
 
 
-def test_a_detector_computes_the_same_after_it_was_taken_apart() -> None:
+def test_a_detector_computes_the_same_after_it_was_split_and_joined() -> None:
     module = detector()
     images = torch.rand((1, 3, 64, 64), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -47,7 +47,7 @@ def test_halves_are_put_together_after_an_error_too() -> None:
     assert list(module.state_dict()) == names
 
 
-def test_what_halves_channels_is_told_from_what_does_not() -> None:
+def test_modules_that_halve_channels_are_recognised() -> None:
     module = detector()
     assert detectors.is_detector(module)
     assert detectors.is_halving(module)

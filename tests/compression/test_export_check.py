@@ -122,7 +122,7 @@ def test_numbers_that_stand_for_infinity_are_infinite() -> None:
     require_alike(graph, call, 1e-3)
 
 
-def test_a_zero_is_no_nan() -> None:
+def test_a_zero_is_not_nan() -> None:
     graph = graph_of(lambda net, x: torch.full_like(x, float("nan")))
     with pytest.raises(Unsupported, match="differs from the module in its shape, or in values that are not finite"):
         require_alike(graph, lambda x: (torch.zeros_like(x),), 1e-3)

@@ -171,7 +171,7 @@ def batch(size):
         compress(chain, *own(tmp_path, code))
 
 
-def test_a_path_that_depends_on_values_is_told_in_a_sentence_with_its_place(tmp_path: Path) -> None:
+def test_a_path_that_depends_on_values_is_reported_with_its_place(tmp_path: Path) -> None:
     code = """
 import torch
 
@@ -298,7 +298,7 @@ def test_weights_that_are_made_before_a_call_are_weights(chain: str, made: tuple
     assert not model.cautions
 
 
-def test_weights_that_the_call_does_not_need_are_told(tmp_path: Path) -> None:
+def test_weights_that_the_call_does_not_need_have_a_caution(tmp_path: Path) -> None:
     code = """
 import torch
 from torch import nn
@@ -322,7 +322,7 @@ def batch(size):
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("method", ["onnx", "openvino", "torchscript"])
-def test_what_an_image_is_divided_by_is_no_weight(method: str, tmp_path: Path) -> None:
+def test_the_divisor_of_an_image_is_not_a_weight(method: str, tmp_path: Path) -> None:
     """The buffer is constant: only a constant parameter of the same value could be confused with it."""
     code = """
 import torch

@@ -19,7 +19,7 @@ def loss_of(family: Family, model: Model, student: Any, teacher: Any, lesson: Le
     return imitation._loss(family, model, imitation._paired(family, model, (student, teacher)), lesson)
 
 
-def test_random_inputs_are_told_and_few(tmp_path: Path) -> None:
+def test_training_on_random_inputs_is_short_and_has_a_caution(tmp_path: Path) -> None:
     family, teacher = own(tmp_path, NET.replace("def training", "def another"))
     student = distilled(family, teacher)
     assert [caution.code for caution in student.cautions] == ["random_calibration"]
@@ -72,7 +72,7 @@ def test_scores_that_would_not_be_learnt_are_an_error(student: Any, message: str
         imitation._paired(family, model, (student, teacher))
 
 
-def test_outputs_of_which_nobody_knows_what_they_are_must_all_be_learnt(tmp_path: Path) -> None:
+def test_outputs_of_unknown_meaning_must_all_be_learnt(tmp_path: Path) -> None:
     family, model = own(tmp_path)
     student, teacher = ((torch.ones(2, 64), torch.ones(2, classes)) for classes in (9, 10))
     with pytest.raises(Unsupported, match=r"they may be the scores: .* output: NAME"):
@@ -107,12 +107,12 @@ def batch(size):
 """
 
 
-def test_outputs_without_a_part_are_told(tmp_path: Path) -> None:
+def test_outputs_that_are_left_out_are_reported(tmp_path: Path) -> None:
     student = distilled(*own(tmp_path, NARROW), steps=2)
     assert student.facts["training"].endswith("; outputs left out because of another shape: 1")
 
 
-def test_a_loss_that_is_no_number_is_an_error(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_a_number_is_an_error(tmp_path: Path) -> None:
     family, teacher = own(tmp_path)
     for parameter in teacher.module.parameters():
         parameter.fill_(float("nan"))

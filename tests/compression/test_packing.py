@@ -72,7 +72,7 @@ def test_a_weight_is_rounded_to_the_nearest_of_its_groups_values(bits: int) -> N
     assert torch.equal(nearest(weight, bits, 8), restored)
 
 
-def test_zero_stays_zero_whatever_is_around_it() -> None:
+def test_zero_stays_zero_with_any_neighbours() -> None:
     weight = torch.tensor([[0.0, 0.9, 0.7, 0.8], [0.0, -3.0, -2.0, 0.0], [0.0, 1e-20, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
     restored = Packed.of(weight, 3, 4)()
     assert not restored[weight == 0].any()
@@ -153,7 +153,7 @@ class Tied(nn.Module):
         return self.head(self.middle(self.embedding(ids)))
 
 
-def test_tied_layers_are_left_alone_or_packed_as_one() -> None:
+def test_tied_layers_stay_unchanged_or_are_packed_as_one() -> None:
     kinds, ids = (nn.Linear, *CONVOLUTIONS), torch.arange(20)
     module, count = pack_layers(Tied(), 4, 32, kinds, embeddings=False, filled=True)
     assert count == 1

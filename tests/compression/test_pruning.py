@@ -14,7 +14,7 @@ from mlflow_compress import registry
 from mlflow_compress.compression import pruning
 
 
-def test_layers_of_whole_numbers_are_no_weights() -> None:
+def test_layers_of_integers_are_not_learned() -> None:
     bins = nn.Conv1d(4, 1, 1, bias=False)
     bins.weight = nn.Parameter(torch.arange(4.0).reshape(1, 4, 1))
     module = nn.Sequential(nn.Conv1d(2, 4, 1), bins, nn.BatchNorm1d(1), nn.Linear(3, 3))
@@ -32,7 +32,7 @@ def test_a_head_and_what_shares_its_weight_are_not_inner() -> None:
     assert untied.module.lm_head not in pruning.inner(untied.module)
 
 
-def test_observers_see_each_call_and_are_taken_away_again(tmp_path: Path) -> None:
+def test_observers_see_each_call_and_are_removed_again(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN)
     family = registry.build("families", "python")
     model = family.load("own.py", "random", tmp_path, 0)

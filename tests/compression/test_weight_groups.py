@@ -40,7 +40,7 @@ def test_groups_are_equally_long(requested: int, columns: int) -> None:
         (128, 27, 27),
     ],
 )
-def test_the_largest_size_that_divides_is_taken(requested: int, columns: int, size: int) -> None:
+def test_the_largest_size_that_divides_is_used(requested: int, columns: int, size: int) -> None:
     assert fitting(requested, columns) == size
 
 
@@ -71,7 +71,7 @@ def test_files_of_earlier_versions_keep_their_short_last_group(columns: int, gro
 
 
 @pytest.mark.parametrize("method", [Int4WeightOnly(group_size=24), Gptq(group_size=24), Awq(group_size=24)])
-def test_a_row_says_which_groups_its_layers_have(method: Int4WeightOnly | Gptq | Awq) -> None:
+def test_other_group_sizes_have_a_caution(method: Int4WeightOnly | Gptq | Awq) -> None:
     family, model = tiny_model("text_classification")
     model = method.compress(model, family)
     (caution,) = [caution for caution in model.cautions if caution.code == "other_groups"]
@@ -81,7 +81,7 @@ def test_a_row_says_which_groups_its_layers_have(method: Int4WeightOnly | Gptq |
     )
 
 
-def test_a_row_of_groups_as_asked_says_nothing() -> None:
+def test_groups_as_requested_have_no_caution() -> None:
     family, model = tiny_model("text_classification")
     model = Int4WeightOnly(group_size=16).compress(model, family)
     assert not any(caution.code == "other_groups" for caution in model.cautions)

@@ -21,7 +21,7 @@ def with_outliers(rows: int, width: int) -> torch.Tensor:
     return inputs
 
 
-def test_awq_errs_less_than_the_nearest_where_some_channels_are_strong() -> None:
+def test_awq_has_less_error_than_the_nearest_with_strong_channels() -> None:
     torch.manual_seed(0)
     weight, inputs = torch.randn(32, 96), with_outliers(4000, 96)
     scale = best_scale(weight, Inputs.of(inputs[:2000]), 4, 32, 20)
@@ -30,12 +30,12 @@ def test_awq_errs_less_than_the_nearest_where_some_channels_are_strong() -> None
     assert error(weight, rounded, inputs[2000:]) < 0.7 * error(weight, nearest(weight, 4, 32), inputs[2000:])
 
 
-def test_awq_scales_nothing_where_no_channel_is_stronger() -> None:
+def test_awq_scales_nothing_without_strong_channels() -> None:
     inputs = Inputs(1, torch.eye(16), torch.ones(16))
     assert torch.equal(best_scale(torch.randn(4, 16), inputs, 4, 8, 20), torch.ones(16))
 
 
-def test_awq_takes_the_scale_that_errs_least() -> None:
+def test_awq_uses_the_scale_with_the_least_error() -> None:
     torch.manual_seed(0)
     weight, rows = torch.randn(8, 48), with_outliers(500, 48)
     inputs = Inputs.of(rows)
@@ -52,7 +52,7 @@ def heavy_tailed(rows: int, width: int) -> torch.Tensor:
     return torch.randn(rows, width) ** 3  # a few large weights stretch the grids of their groups
 
 
-def test_awq_cuts_off_where_the_outputs_of_a_group_change_least() -> None:
+def test_awq_clips_where_the_outputs_of_a_group_change_least() -> None:
     torch.manual_seed(0)
     weight, rows = heavy_tailed(3, 24), with_outliers(200, 24)
     result = clipped(weight, Inputs.of(rows).gram, 3, 8)
@@ -67,7 +67,7 @@ def test_awq_cuts_off_where_the_outputs_of_a_group_change_least() -> None:
             assert torch.allclose(result[row, start : start + 8], errors[min(errors)])
 
 
-def test_awq_errs_less_where_it_cuts_off() -> None:
+def test_awq_has_less_error_with_clipping() -> None:
     torch.manual_seed(0)
     weight, inputs = torch.randn(64, 96), torch.randn(2000, 96)
     rounded = nearest(clipped(weight, Inputs.of(inputs[:1000]).gram, 2, 96), 2, 96)
@@ -75,12 +75,12 @@ def test_awq_errs_less_where_it_cuts_off() -> None:
 
 
 @pytest.mark.parametrize("weight", [torch.zeros(2, 8), torch.arange(8.0).repeat(2, 1)])
-def test_awq_cuts_off_nothing_where_the_grid_fits(weight: torch.Tensor) -> None:
+def test_awq_clips_nothing_if_the_grid_fits(weight: torch.Tensor) -> None:
     assert torch.equal(clipped(weight, torch.eye(8), 3, 8), weight)
 
 
 @pytest.mark.parametrize(("name", "is_cut"), [("up_proj", True), ("q_proj", False), ("key", False), ("Wqkv", False)])
-def test_awq_cuts_off_nothing_of_queries_and_keys(name: str, is_cut: bool) -> None:
+def test_awq_clips_no_queries_and_keys(name: str, is_cut: bool) -> None:
     torch.manual_seed(0)
     module = nn.Sequential()
     module.add_module(name, nn.Linear(64, 16))

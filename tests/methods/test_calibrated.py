@@ -47,7 +47,7 @@ def test_static_int8_that_is_scored_is_not_calibrated_on_random_inputs(method: s
         compress(method, family, model, **({"mode": "static"} if method == "onnx_int8" else {}))
 
 
-def test_where_nothing_is_scored_a_caution_says_what_it_is_worth(tmp_path: Path) -> None:
+def test_without_scoring_random_calibration_is_only_a_caution(tmp_path: Path) -> None:
     family, model = trained("text_classification", tmp_path)
     (caution,) = (caution for caution in compress("int8_static", family, model).cautions if "random" in caution.code)
     assert "limit=N" in caution.advice
@@ -58,7 +58,7 @@ def test_what_a_limit_leaves_over_is_enough(tmp_path: Path) -> None:
     assert "random_calibration" not in {caution.code for caution in compress("int8_static", family, model).cautions}
 
 
-def test_ones_own_file_is_asked_for_training(tmp_path: Path) -> None:
+def test_a_user_file_without_training_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(
         "import torch\nmodel = lambda: torch.nn.Linear(8, 8)\nload_weights = lambda module: None\n"
         "batch = lambda size: torch.rand(size, 8)\nsamples = lambda: [(torch.rand(8), 1)]\n"
@@ -80,7 +80,7 @@ def test_the_timed_length_does_not_change_the_weights(method: str, tmp_path: Pat
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def test_few_tokens_are_told(tmp_path: Path) -> None:
+def test_few_tokens_have_a_caution(tmp_path: Path) -> None:
     for samples, is_few in ((8, True), (128, False)):
         family, model = trained("causal_lm", tmp_path, 60, 20)
         cautions = [
@@ -99,7 +99,7 @@ def test_few_tokens_are_told(tmp_path: Path) -> None:
         ("prune_structured", {"amount": 0.5, "steps": 1}, "1 training steps on random inputs"),
     ],
 )
-def test_a_smaller_model_that_nothing_taught_says_so(
+def test_a_smaller_model_without_real_training_has_a_caution(
     method: str, options: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     family, model = trained("text_classification", tmp_path, 20)
@@ -110,7 +110,7 @@ def test_a_smaller_model_that_nothing_taught_says_so(
     assert "Provide inputs to train on" in caution.advice
 
 
-def test_one_that_data_taught_does_not(tmp_path: Path) -> None:
+def test_a_smaller_model_trained_on_data_has_no_caution(tmp_path: Path) -> None:
     family, model = trained("text_classification", tmp_path, 20, 10)
     made = compress("prune_structured", family, model, amount=0.5, steps=1)
     assert "not_trained" not in {caution.code for caution in made.cautions}

@@ -119,7 +119,7 @@ def test_tied_weights_stay_tied() -> None:
     assert len(head.weight.unique()) <= 16
 
 
-def test_a_function_written_as_a_layer_is_left_alone() -> None:
+def test_a_function_written_as_a_layer_is_not_changed() -> None:
     bins = nn.Conv2d(16, 1, 1, bias=False)
     bins.weight.data = torch.arange(16.0).view(1, 16, 1, 1)
     compressed(nn.ModuleList([bins, nn.Linear(9, 9)]), centroids=4)

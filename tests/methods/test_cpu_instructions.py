@@ -55,7 +55,7 @@ print(json.dumps([torch.backends.cpu.get_cpu_capability(), moved]))
 
 
 @pytest.mark.parametrize("instructions", ["AVX2", "ALL"])
-def test_numbers_are_near_the_originals_whatever_the_cpu_has(instructions: str, tmp_path: Path) -> None:
+def test_numbers_are_near_the_originals_on_any_cpu(instructions: str, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(MODEL)
     few = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"} if instructions == "AVX2" else {}
     done = subprocess.run(

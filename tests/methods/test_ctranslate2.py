@@ -106,7 +106,7 @@ def test_prompts_and_suppressed_tokens_are_those_of_transformers(settings: dict[
     assert generated(family, compress("ctranslate2:type=float32", family, model)) == want
 
 
-def test_a_model_of_one_language_for_the_library_hears_none() -> None:
+def test_a_model_that_the_library_takes_as_monolingual_is_rejected() -> None:
     family, model = whisper(lang_to_id={"<|en|>": 295, "<|de|>": 296})
     with pytest.raises(Unsupported, match="set language in its generation_config"):
         compress("ctranslate2:type=float32", family, model)
@@ -135,7 +135,7 @@ def test_sizes_are_those_of_its_file(kind: str, arithmetic: str) -> None:
         assert file.stat().st_size < 0.75 * 4 * total  # positions stay in float32
 
 
-def test_the_saved_folder_is_measured_and_opened_by_the_library_alone(tmp_path: Path) -> None:
+def test_the_saved_folder_is_opened_by_the_library_without_this_package(tmp_path: Path) -> None:
     options = {"new_tokens": 4, "architecture": tiny_model("asr")[1].config.to_dict()}
     variant = Variant(
         "w", "ctranslate2", "t", "asr", "tiny", "random", chain=parse_chain("ctranslate2"), options=options
@@ -156,7 +156,7 @@ def test_the_saved_folder_is_measured_and_opened_by_the_library_alone(tmp_path: 
     assert (tokens[:4], modules) == (want, [])
 
 
-def test_what_it_does_not_know_is_refused() -> None:
+def test_unsupported_models_and_options_are_rejected() -> None:
     family, model = tiny_model("asr")
     model.weights = "local"
     with pytest.raises(Unsupported, match="no_timestamps_token_id"):
@@ -170,7 +170,7 @@ def test_what_it_does_not_know_is_refused() -> None:
         model.module.generate(torch.zeros(1, 80, 3000), max_new_tokens=2, penalty_alpha=0.6)
 
 
-def test_a_file_with_lying_lengths_is_not_opened(tmp_path: Path) -> None:
+def test_a_file_with_wrong_lengths_is_rejected(tmp_path: Path) -> None:
     family, model = whisper()
     model = compress("ctranslate2:type=float32", family, model)
     assert model.files is not None

@@ -221,7 +221,7 @@ def saved_in(folder: Path, **settings: Any) -> Path:
     return folder / "model"
 
 
-def test_the_exported_folder_is_opened_by_the_library_alone(tmp_path: Path) -> None:
+def test_the_exported_folder_is_opened_by_the_library_without_this_package(tmp_path: Path) -> None:
     saved = saved_in(tmp_path, forced_bos_token_id=77)
     restored = model_folder.restore(saved)
     family, model = restored.family, restored.model
@@ -248,13 +248,13 @@ def test_the_exported_folder_is_opened_by_the_library_alone(tmp_path: Path) -> N
         ({"forced_bos_token_id": [4, 5]}, "a different first or last token"),
     ],
 )
-def test_settings_that_it_can_not_obey_are_refused(settings: dict[str, Any], reason: str) -> None:
+def test_unsupported_generation_settings_are_rejected(settings: dict[str, Any], reason: str) -> None:
     family, model = translator("bart", **settings)
     with pytest.raises(Unsupported, match=reason):
         compress("ctranslate2", family, model)
 
 
-def test_architectures_that_the_converter_does_not_know_are_refused() -> None:
+def test_architectures_that_the_converter_does_not_support_are_rejected() -> None:
     fields = {**T5, "model_type": "longt5"}
     family = registry.build("families", "seq2seq", {**OPTIONS, "architecture": fields})
     model = family.load("tiny", "random", Path(), 0)
@@ -262,7 +262,7 @@ def test_architectures_that_the_converter_does_not_know_are_refused() -> None:
         compress("ctranslate2", family, model)
 
 
-def test_positions_that_the_library_counts_otherwise_are_refused() -> None:
+def test_positions_that_the_library_counts_differently_are_rejected() -> None:
     fields = {**KINDS["m2m_100"], "pad_token_id": 0}
     family = registry.build("families", "seq2seq", {**OPTIONS, "architecture": fields})
     with pytest.raises(Unsupported, match="padding is token 0"):
@@ -280,7 +280,7 @@ def test_positions_that_the_library_counts_otherwise_are_refused() -> None:
         ("GenuineIntel\nflags : avx2 fma", "int8_float32", "0", True),
     ],
 )
-def test_where_sums_of_products_are_cut_off(
+def test_where_sums_of_products_saturate(
     flags: str, arithmetic: str, choice: str, cuts_off: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "proc").mkdir()

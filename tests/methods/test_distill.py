@@ -98,7 +98,7 @@ def test_a_students_layers_are_the_teachers_and_spaced() -> None:
     assert torch.equal(student.module.classifier.weight, teacher.module.classifier.weight)
 
 
-def test_whispers_encoder_is_left_alone() -> None:
+def test_whispers_encoder_is_not_changed() -> None:
     family, teacher = tiny_model("asr", WHISPER)
     student = distilled(family, teacher, steps=2, batch_size=1, hidden=1.0)
     ours, theirs = (model.module.model for model in (student, teacher))
@@ -129,7 +129,7 @@ def test_the_hidden_loss_is_learnt_from() -> None:
     assert errors[1] < 0.8 * errors[0]
 
 
-def test_what_has_no_smaller_student_is_told(tmp_path: Path) -> None:
+def test_models_without_a_smaller_student_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match=r"net.py defines no student\(keep\): define it"):
         distilled(*own(tmp_path, NET.replace("def student", "def another")))
     with pytest.raises(Unsupported, match="356 parameters, not fewer than the original's 356"):

@@ -58,7 +58,7 @@ def test_int8_of_convolutions(chain: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("chain", ["onnx_int8", "onnx_int8:mode=dynamic", "openvino_int8"])
-def test_int8_of_a_transformer_still_heeds_the_mask(chain: str) -> None:
+def test_int8_of_a_transformer_still_uses_the_mask(chain: str) -> None:
     """Calibration has no padding, so that a quantised mask would not hide padding."""
     family, model = text()
     total = sum(parameter.numel() for parameter in model.module.parameters())

@@ -132,7 +132,7 @@ def test_llama_cpp_makes_all_types(kind: str, ids: Any) -> None:
     assert size.in_memory(model.module)["size/params_nonzero"] > 0
 
 
-def test_half_precision_is_taken_as_it_is(ids: Any) -> None:
+def test_half_precision_is_written_without_widening(ids: Any) -> None:
     model, family = made("llama")
     model.module.to(torch.bfloat16)
     with torch.no_grad():
@@ -142,7 +142,7 @@ def test_half_precision_is_taken_as_it_is(ids: Any) -> None:
     assert {tensor.type for tensor in model.module.calls["model"].header.tensors} == {"bf16", "f32"}
 
 
-def test_the_binding_alone_reads_the_saved_file(tmp_path: Path, ids: Any) -> None:
+def test_the_binding_reads_the_saved_file_without_this_package(tmp_path: Path, ids: Any) -> None:
     model, family = made("tied, with biases")
     with torch.no_grad():
         wanted = family.forward(model, ids[:1])[0].numpy()
@@ -191,7 +191,7 @@ def test_a_harmed_file_is_refused(harm: str, tmp_path: Path) -> None:
         model_folder.restore_others(tmp_path)
 
 
-def test_texts_of_a_batch_are_as_alone(ids: Any) -> None:
+def test_texts_of_a_batch_are_generated_as_single_texts(ids: Any) -> None:
     model, family = made("llama")
     model = compressed(model, family, "f32")
     together = family.run(model, ids[:, :12], lambda stage: None)
@@ -227,7 +227,7 @@ def test_perplexity_is_near() -> None:
         assert one["nll"] == pytest.approx(other["nll"], rel=0.02)
 
 
-def test_a_window_that_llama_cpp_has_not_is_said() -> None:
+def test_a_sliding_window_that_llama_cpp_lacks_has_a_caution() -> None:
     model, family = made("mistral")
     model.config.sliding_window = 16
     codes = [caution.code for caution in compressed(model, family, "f32").cautions]
@@ -242,7 +242,7 @@ def test_a_window_that_llama_cpp_has_not_is_said() -> None:
         ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "scaled by dynamic"),
     ],
 )
-def test_what_would_come_out_otherwise_is_refused(change: dict[str, Any], why: str) -> None:
+def test_unsupported_architectures_are_rejected(change: dict[str, Any], why: str) -> None:
     family = registry.build("families", "causal_lm", {"architecture": {**SIZES, "model_type": "llama", **change}})
     model = family.load("none", "random", Path(), 0)
     with pytest.raises(Unsupported, match=why):
@@ -307,7 +307,7 @@ def test_llama_cpp_reads_texts_as_the_tokenizer_does(name: str, tmp_path: Path) 
         assert reader.tokenize(text.encode(), add_bos=False) == tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def test_a_tokenizer_that_llama_cpp_has_not_is_said() -> None:
+def test_a_tokenizer_that_llama_cpp_lacks_is_recorded() -> None:
     model, family = made("llama")
     assert type(companions(model).tokenizer).__name__ == "ByT5Tokenizer"
     model = compressed(model, family, "f16")
@@ -368,7 +368,7 @@ def test_a_gguf_file_is_not_compressed_again(file: Path) -> None:
     assert family_of().refuses(model).startswith("boats.gguf is already quantised: set dtype=float32")
 
 
-def test_a_lying_file_is_refused_before_it_is_loaded(file: Path) -> None:
+def test_a_file_with_a_wrong_header_is_rejected_before_loading(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-64])
     with pytest.raises(WeightsError, match="truncated"):
         family_of().load(str(file), "auto", Path(), 0)

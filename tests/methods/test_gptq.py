@@ -49,7 +49,7 @@ def test_gptq_is_the_papers_algorithm(width: int, group_size: int) -> None:
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
-def test_gptq_errs_less_than_the_nearest_on_data_it_has_not_seen(bits: int) -> None:
+def test_gptq_has_less_error_than_the_nearest_on_unseen_data(bits: int) -> None:
     torch.manual_seed(0)
     weight, inputs = torch.randn(32, 96), correlated(4000, 96)
     gram = inputs[:2000].T @ inputs[:2000] / 2000
@@ -57,13 +57,13 @@ def test_gptq_errs_less_than_the_nearest_on_data_it_has_not_seen(bits: int) -> N
     assert error(weight, result, inputs[2000:]) < 0.7 * error(weight, nearest(weight, bits, 32), inputs[2000:])
 
 
-def test_gptq_rounds_to_the_nearest_where_inputs_have_nothing_to_do_with_each_other() -> None:
+def test_gptq_rounds_to_the_nearest_for_uncorrelated_inputs() -> None:
     weight = torch.randn(8, 40)
     assert torch.equal(rounded(weight, torch.eye(40), 4, 16, 0.01)(), nearest(weight, 4, 16))
     assert torch.equal(rounded(weight, torch.zeros(40, 40), 4, 16, 0.01)(), nearest(weight, 4, 16))
 
 
-def test_gptq_does_not_take_few_inputs_for_a_rule() -> None:
+def test_gptq_does_not_overfit_few_inputs() -> None:
     torch.manual_seed(0)
     module = stack(nn.Linear(64, 64))
     weight, fresh = module[0].weight.detach().clone(), torch.randn(1000, 64)

@@ -34,7 +34,7 @@ def test_each_graph_is_a_file_that_gives_the_modules_numbers(method: ExportMetho
 
 
 @METHODS
-def test_a_folder_without_graphs_is_told(method: ExportMethod, tmp_path: Path) -> None:
+def test_a_folder_without_graphs_is_an_error(method: ExportMethod, tmp_path: Path) -> None:
     family, model = own(tmp_path)
     with pytest.raises(WeightsError, match="There are no exported graphs"):
         method.load(model, family, tmp_path)

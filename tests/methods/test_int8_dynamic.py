@@ -71,7 +71,7 @@ def test_an_output_channel_has_a_scale_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("saturates", [True, False])
-def test_sums_are_exact_on_cpus_that_cut_them_off_too(saturates: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sums_are_exact_on_cpus_that_saturate(saturates: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(int8_layers, "_saturates", lambda: saturates)
     codes, weight = (torch.randint(-127, 128, (rows, 300), dtype=torch.int8) for rows in (5, 7))
     assert torch.equal(int8_layers._product(codes, weight).long(), codes.long() @ weight.long().T)
@@ -129,7 +129,7 @@ def test_recurrent_layers_take_what_torchs_take(kind: type, options: dict[str, o
         assert stored_weights.distance(stored_weights.flat(state), stored_weights.flat(wanted_state)) < 0.05
 
 
-def test_gpt2s_layers_are_linear_ones_written_the_other_way_round() -> None:
+def test_gpt2s_transposed_linear_layers_are_quantised() -> None:
     from transformers.pytorch_utils import Conv1D
 
     layer = Conv1D(12, 8).requires_grad_(False)

@@ -57,7 +57,7 @@ def test_a_module_that_is_one_linear_layer_is_packed() -> None:
     assert isinstance(rebuilt.module, Linear)
 
 
-def test_layers_of_torchs_own_encoder_stay_for_their_kernel_takes_no_others() -> None:
+def test_layers_of_torchs_own_encoder_are_not_packed() -> None:
     family, _ = tiny_model("text_classification")
     encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 1)
     module = nn.Sequential(encoder, nn.Linear(16, 4)).eval().requires_grad_(False)
@@ -73,7 +73,7 @@ def test_without_linear_layers_it_is_unsupported() -> None:
         Int8DynamicTorch().compress(Model(nn.Conv2d(3, 3, 1)), family)
 
 
-def test_a_tied_head_that_is_held_twice_is_told() -> None:
+def test_a_tied_head_that_is_stored_twice_has_a_caution() -> None:
     family, model = tiny_model("causal_lm")
     assert model.module.lm_head.weight is model.module.model.embed_tokens.weight
     rows, columns = model.module.lm_head.weight.shape

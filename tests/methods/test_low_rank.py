@@ -130,7 +130,7 @@ def test_the_ratio_holds_over_all_layers_which_keep_equal_energy(ratio: float) -
     assert model.facts["layers"].endswith(f"{sum(kept) / 30_000:.0%} of their weights left")
 
 
-def test_it_gets_smaller_in_fact() -> None:
+def test_it_has_fewer_parameters() -> None:
     model = split(nn.Sequential(nn.Linear(200, 300), nn.ReLU(), nn.Linear(300, 100)))
     assert 0.49 * 90_000 < sum(parameter.numel() for parameter in model.module.parameters()) <= 0.5 * 90_000 + 400
     assert model.facts["layers"] == "2 of 2 layers split, 50% of their weights left"
@@ -168,7 +168,7 @@ def test_halves_keep_the_dtype(dtype: torch.dtype, samples: int, tmp_path: Path)
     assert not any(parameter.requires_grad for parameter in model.module.parameters())
 
 
-def test_what_can_not_be_split_is_left_alone() -> None:
+def test_layers_that_can_not_be_split_are_not_changed() -> None:
     embedding, head = nn.Embedding(90, 40), nn.Linear(40, 90, bias=False)
     head.weight = embedding.weight
     module = nn.ModuleDict(
@@ -227,7 +227,7 @@ def test_it_says_why_it_can_not() -> None:
         "low_rank+low_rank",
     ],
 )
-def test_it_comes_back_alone_and_in_a_chain(chain: str, tmp_path: Path) -> None:
+def test_it_is_restored_alone_and_in_a_chain(chain: str, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN)
     steps = chains.parse_chain(chain)
     variant = Variant("own", chain, "t", "python", "own.py", "auto", chain=steps, batch_size=2, folder=str(tmp_path))

@@ -142,7 +142,7 @@ def test_a_language_model_generates_with_its_past(chain: str, allowed: float) ->
     assert total - 4 * 96 <= counted <= total + 300 * 96
 
 
-def test_the_row_says_where_blocks_are_shorter() -> None:
+def test_shorter_blocks_are_recorded() -> None:
     family, model = tiny_model("causal_lm", WIDE)
     model = compress("onnx_int4:block_size=128", family, model)
     assert "blocks of 128 (of 32 in 13 of 15 matrices: 128 does not divide their inputs)" in model.facts["weights"]
@@ -156,7 +156,7 @@ def test_what_no_block_divides_is_refused(tmp_path: Path) -> None:
         compress("onnx_int4", *own(tmp_path, code))
 
 
-def test_a_classifier_heeds_its_mask() -> None:
+def test_a_classifier_still_uses_its_mask() -> None:
     family, model = text()
     batch = {"input_ids": torch.randint(0, 300, (4, 12)), "attention_mask": torch.ones(4, 12, dtype=torch.long)}
     batch["attention_mask"][:, 6:] = 0
@@ -184,7 +184,7 @@ def test_encoders_and_decoders(family_name: str, chain: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["static", "dynamic"])
-def test_one_scale_for_all_activations_of_a_decoder_is_said(mode: str) -> None:
+def test_one_scale_for_all_activations_of_a_decoder_has_a_caution(mode: str) -> None:
     family, model = tiny_model("causal_lm", WIDE)
     model = compress(f"onnx_int8:mode={mode},samples=2", family, model)
     (caution,) = [caution for caution in model.cautions if caution.code == "one_scale_for_all"]
@@ -212,7 +212,7 @@ def test_bfloat16_is_exported_as_float32(chain: str) -> None:
 
 
 @pytest.mark.parametrize("chain", ["onnx", "onnx_int4:embeddings=true", "onnx_int8"])
-def test_onnx_runtime_alone_opens_the_file(chain: str, tmp_path: Path) -> None:
+def test_onnx_runtime_opens_the_file_without_this_package(chain: str, tmp_path: Path) -> None:
     family, model = tiny_model("causal_lm", WIDE)
     model = compress(chain, family, model)
     assert model.files is not None

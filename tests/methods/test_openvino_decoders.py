@@ -91,7 +91,7 @@ def test_a_cropped_cache_crops_the_state(pair: tuple[Any, Any, Path]) -> None:
     torch.testing.assert_close(exported(ids[:, :2], **{cache_keyword(): cache}).logits, want, rtol=0, atol=1e-5)
 
 
-def test_a_text_whose_state_is_gone_is_refused(pair: tuple[Any, Any, Path]) -> None:
+def test_a_text_whose_state_is_gone_is_an_error(pair: tuple[Any, Any, Path]) -> None:
     _, exported, _ = pair
     texts = [exported(torch.tensor([[5, 6]])) for _ in range(5)]
     with pytest.raises(WorkerError, match="from its beginning"):
@@ -99,7 +99,7 @@ def test_a_text_whose_state_is_gone_is_refused(pair: tuple[Any, Any, Path]) -> N
     exported(torch.tensor([[7]]), **{cache_keyword(): texts[4][cache_keyword()]})
 
 
-def test_the_file_runs_in_openvino_alone(pair: tuple[Any, Any, Path], tmp_path: Path) -> None:
+def test_the_file_runs_in_openvino_without_this_package(pair: tuple[Any, Any, Path], tmp_path: Path) -> None:
     import numpy as np
 
     module, _, folder = pair

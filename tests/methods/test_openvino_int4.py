@@ -54,7 +54,7 @@ def test_groups_too_small_and_models_without_such_matrices_are_refused() -> None
         registry.build("methods", "openvino_int4", {}).compress(model, family)
 
 
-def test_int8_of_a_decoder_leaves_activations_alone_unless_they_are_wanted() -> None:
+def test_int8_of_a_decoder_quantises_activations_only_on_request() -> None:
     model, moved = compressed("openvino_int8")
     assert model.facts["activations"] == "in floating point"
     assert 0 < moved < 0.02

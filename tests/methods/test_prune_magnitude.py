@@ -24,7 +24,7 @@ def test_unstructured_zeros_are_stored_as_they_are(tmp_path: Path) -> None:
         assert share == pytest.approx(0.5, abs=0.05)
 
 
-def test_magnitude_pruning_leaves_fixed_weights_alone(tmp_path: Path) -> None:
+def test_magnitude_pruning_does_not_change_fixed_weights(tmp_path: Path) -> None:
     bins, linear = nn.Conv2d(16, 1, 1, bias=False), nn.Linear(8, 8)
     bins.weight.data = torch.arange(16.0).view(1, 16, 1, 1)
     method("prune_magnitude").compress(Model(nn.ModuleList([bins, linear])), registry.build("families", "python"))

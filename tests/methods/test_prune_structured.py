@@ -244,7 +244,7 @@ def test_it_trains_by_itself_only_where_there_is_data(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("model_type", ["llama", "qwen2"])
-def test_a_pruned_transformer_comes_back_from_its_config(
+def test_a_pruned_transformer_is_rebuilt_from_its_config(
     model_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(LM, "model_type", model_type)
@@ -286,7 +286,7 @@ def test_the_layer_that_changes_least_goes() -> None:
         ("model", "what=layers", "not a transformers model"),
     ],
 )
-def test_what_it_can_not_prune_is_told(function: str, options: str, reason: str, folder: Path) -> None:
+def test_modules_that_can_not_be_pruned_are_rejected(function: str, options: str, reason: str, folder: Path) -> None:
     family, model = loaded(folder, function=function)
     shape = {"one": (3,), "numbers": (6,), "model": (3, 4, 4), "circular": (4, 12)}[function]
     code: Any = model.data_as(OwnCode).code

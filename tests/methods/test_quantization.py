@@ -105,7 +105,7 @@ def test_shared_and_unused_layers_are_restored(name: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("name", METHODS)
-def test_a_language_models_head_is_left_alone(name: str, tied: bool, tmp_path: Path) -> None:
+def test_a_language_models_head_is_not_quantised(name: str, tied: bool, tmp_path: Path) -> None:
     architecture = {**LLAMA, "tie_word_embeddings": tied}
     before, after = round_trip(tmp_path, name, family="causal_lm", prompt_tokens=8, architecture=architecture)
     require_same_size(before, after)
@@ -157,7 +157,7 @@ def test_no_file_holds_code(name: str, file: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_damaged_file_is_told(name: str, tmp_path: Path) -> None:
+def test_a_damaged_file_is_an_error(name: str, tmp_path: Path) -> None:
     round_trip(tmp_path, name, WIDE)
     (file,) = (*tmp_path.glob("model/model.safetensors"), *tmp_path.glob("model/weights.*"))
     file.write_bytes(file.read_bytes()[:1000])
@@ -220,7 +220,7 @@ def test_embeddings_and_the_head_may_be_rounded_too(name: str, tied: bool, tmp_p
 
 
 @pytest.mark.parametrize("chain", ["int4_weight_only", "gptq:bits=2,group_size=32", "awq:bits=3", "int8_static"])
-def test_digits_are_still_told_apart(chain: str, digits: Callable[[str], float]) -> None:
+def test_accuracy_on_digits_is_kept(chain: str, digits: Callable[[str], float]) -> None:
     assert digits(chain) > digits("original") - 0.03
 
 

@@ -30,7 +30,7 @@ def test_patterns_take_half_the_values_and_a_bit_for_each_weight(chain: str, ite
 
 
 @pytest.mark.parametrize("name", ["prune_2_4", "wanda"])
-def test_tied_and_fixed_weights_are_left_alone(name: str, tmp_path: Path) -> None:
+def test_tied_and_fixed_weights_are_not_changed(name: str, tmp_path: Path) -> None:
     code = """
 import torch
 from torch import nn
@@ -91,7 +91,7 @@ def test_they_say_why_they_can_not(tmp_path: Path) -> None:
     "chain",
     ["prune_2_4+cluster", "cluster+prune_2_4", "prune_2_4+int8_dynamic", "wanda:pattern=2:4+fp16", "wanda+bf16"],
 )
-def test_they_come_back_in_a_chain(chain: str, tmp_path: Path) -> None:
+def test_they_are_restored_in_a_chain(chain: str, tmp_path: Path) -> None:
     _, restored = saved(chain, tmp_path)
     with torch.inference_mode():
         outputs = restored.family.forward(restored.model, restored.family.batch(restored.model, 2, 0))

@@ -60,7 +60,7 @@ def test_what_an_engine_is_built_of_gives_the_modules_numbers(monkeypatch: pytes
     assert built == ["model.onnx"]
 
 
-def test_without_a_weight_to_halve_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_weight_to_halve_it_is_unsupported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     built = without_a_gpu(monkeypatch)
     module = graph(lambda parts, x: (parts.net(x),), {"x": torch.rand(2, 4)}, ["y"], {}, net=torch.nn.ReLU())
@@ -72,7 +72,7 @@ def test_without_a_weight_to_halve_it_says_so(monkeypatch: pytest.MonkeyPatch, t
     assert built == ["model.onnx"]
 
 
-def test_what_decodes_is_excluded_with_the_reason() -> None:
+def test_decoders_are_excluded_with_a_reason() -> None:
     assert set(Tensorrt.excludes) == {"asr", "causal_lm"}
     assert all("key-value cache" in reason for reason in Tensorrt.excludes.values())
     assert (Tensorrt.devices, Tensorrt.needs[0]) == (("cuda",), "tensorrt")

@@ -13,7 +13,7 @@ from mlflow_compress.errors import Unsupported
 from mlflow_compress.methods.torchscript import _move_constants
 
 
-def test_what_fails_in_tracing_says_why(tmp_path: Path) -> None:
+def test_an_error_in_tracing_is_reported(tmp_path: Path) -> None:
     code = NET.replace(
         "        return self.second", "        assert not torch.jit.is_tracing(), 'not me'\n        return self.second"
     )

@@ -84,7 +84,7 @@ def is_as_in_the_benchmark() -> bool:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("module", zoo.MODULES)
-def test_each_cell_is_right_or_says_why_not_and_what_was_served_still_is(module: str, tmp_path: Path) -> None:
+def test_each_cell_is_right_or_has_a_reason_and_served_cells_stay_served(module: str, tmp_path: Path) -> None:
     cells = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -133,7 +133,7 @@ def test_what_no_graph_can_hold_is_skipped_for_that_reason(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_what_the_machine_lacks_is_no_answer_of_the_method(tmp_path: Path) -> None:
+def test_a_missing_gpu_is_not_an_answer_of_the_method(tmp_path: Path) -> None:
     cell = zoo.tried(zoo.variant_of("single_linear", "tensorrt"), tmp_path)
     assert cell.status == "not tried here"
     assert "this machine has no CUDA device" in cell.reason
@@ -157,7 +157,7 @@ def test_the_goal_is_not_known_where_cells_were_not_tried() -> None:
     assert zoo._finding(modules, methods, cells).met is False
 
 
-def test_every_module_says_what_is_odd() -> None:
+def test_every_module_describes_its_oddity() -> None:
     for module in zoo.MODULES:
         assert zoo.oddity(module).endswith("."), module
 
@@ -186,7 +186,7 @@ def test_a_module_in_a_notebook_is_compressed_and_measured(module: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_notebook_is_told_that_nothing_was_changed() -> None:
+def test_a_method_that_changes_nothing_is_an_error_in_a_notebook() -> None:
     pruned = mc.compress(torch.nn.Linear(4, 4), "prune_magnitude")
     with pytest.raises(Unsupported, match="prune_magnitude changed nothing"):
         mc.compress(pruned, "prune_magnitude")
