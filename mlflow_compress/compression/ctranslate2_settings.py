@@ -86,8 +86,8 @@ def settings_of(generation: Any) -> Settings:
     if others:
         listed = ", ".join(f"{name}={changed[name]!r:.40}" for name in others)
         raise Unsupported(
-            f"its generation settings have {listed}; CTranslate2 does not support this, or applies it to other values "
-            "than transformers"
+            f"its generation settings have {listed}; CTranslate2 does not support this, or applies it to different "
+            "values than transformers"
         )
     start, ends = _first(generation.decoder_start_token_id), _all(generation.eos_token_id)
     if start is None:

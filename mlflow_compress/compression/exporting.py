@@ -140,8 +140,8 @@ class ExportMethod(Method):
         before = [observe(family, model, samples)]
         if not before[0].moved(family, model) <= _STEADY:
             raise Unsupported(
-                "the module gives other outputs at each call, for the same inputs and random numbers: it keeps state "
-                "between calls, and an export would not"
+                "the module gives different outputs at each call, for the same inputs and random numbers: it keeps "
+                "state between calls, and an export would not"
             )
         if self.tolerance < float("inf"):
             before += [observe(family, model, samples, seed) for seed in _OTHER_SEEDS]
@@ -165,7 +165,7 @@ class ExportMethod(Method):
             for observed in before:
                 moved = observed.moved(family, model)
                 if not (moved <= self.tolerance or observed.is_by_chance(moved)):
-                    draws = ": it draws random numbers, and the export draws other ones or none"
+                    draws = ": it draws random numbers, and the export draws different ones or none"
                     raise Unsupported(
                         f"the outputs of the model converted by {self.exporter} {differ(moved)} from the original's"
                         f"{draws if observed.spread else ''}"

@@ -114,7 +114,7 @@ def _write_numbers(writer: Any, config: Any, tensors: Mapping[str, Any]) -> None
         for layer in layers
         for part, count in (("q", heads), ("k", kv_heads), ("v", kv_heads))
     ):
-        raise Unsupported("some layers have another number of heads than its config says")
+        raise Unsupported("some layers have a different number of heads than its config")
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)

@@ -149,7 +149,7 @@ def imitate(
         first, last = sum(losses[:count]) / count, sum(losses[-count:]) / count
         student.facts["training"] = (
             f"{lesson.steps} steps of {lesson.batch_size} {kind}, loss from {first:.3g} to {last:.3g}"
-            + (f"; outputs left out because of another shape: {left_out}" if left_out else "")
+            + (f"; outputs left out because of a different shape: {left_out}" if left_out else "")
         )
 
 
@@ -184,12 +184,12 @@ def _paired(family: Family, student: Model, outputs: tuple[Any, Any]) -> _Pairs:
         raise Unsupported("no output of the student has the shape of the original's: there is nothing to learn")
     if any(scores) and not pairs.scores and not _differ_in_number_only(*scores):
         raise Unsupported(
-            "the student gives the scores in another shape or under another name than the original, so it would not "
-            "learn them: make student(keep) give the same"
+            "the student gives the scores in a different shape or under a different name than the original, so it "
+            "would not learn them: make student(keep) give the same"
         )
     if not any(scores) and not _differ_in_number_only(*all_outputs):
         raise Unsupported(
-            "the student gives some outputs in another shape than the original, and they may be the scores: make "
+            "the student gives some outputs in a different shape than the original, and they may be the scores: make "
             "student(keep) give the same, or name the score in the recipe, output: NAME"
         )
     return pairs

@@ -193,7 +193,7 @@ def _require_all(tensors: dict[str, Any], schemes: dict[str, Scheme], expected: 
         else:
             shape = tuple(tensor.shape)
         if name not in expected or tuple(expected[name].shape) != shape:
-            raise Unsupported(f"transformers stores {name} in another form than this package rounds it in")
+            raise Unsupported(f"transformers stores {name} in a different form than this package rounds it")
     written = {name for name in expected if name in tensors or name.removesuffix(".weight") in schemes}
     held = {id(expected[name]) for name in written}  # tied ones are one parameter
     if missing := [name for name, parameter in expected.items() if id(parameter) not in held]:

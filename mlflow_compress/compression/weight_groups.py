@@ -16,7 +16,7 @@ from mlflow_compress.sockets import Model
 OTHER_GROUPS = CautionKind(
     "other_groups",
     short={
-        "en": "some layers have another group size than requested",
+        "en": "some layers have a different group size than requested",
         "ru": "у части слоёв другой размер группы, чем задан",
     },
     message={

@@ -57,10 +57,10 @@ def test_scores_are_learnt_from_scores_wherever_they_stand(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("student", "message"),
     [
-        ({"hidden": torch.zeros(2, 8), "logits": torch.zeros(2, 9)}, "gives the scores in another shape"),
+        ({"hidden": torch.zeros(2, 8), "logits": torch.zeros(2, 9)}, "gives the scores in a different shape"),
         (
             {"hidden": torch.zeros(2, 8), "scores": torch.zeros(2, 10)},
-            "gives the scores in another shape or under anoth",
+            "gives the scores in a different shape or under a different name",
         ),
         ({"logits": torch.zeros(2, 9)}, "no output of the student has the shape of the original's"),
     ],
@@ -109,7 +109,7 @@ def batch(size):
 
 def test_outputs_that_are_left_out_are_reported(tmp_path: Path) -> None:
     student = distilled(*own(tmp_path, NARROW), steps=2)
-    assert student.facts["training"].endswith("; outputs left out because of another shape: 1")
+    assert student.facts["training"].endswith("; outputs left out because of a different shape: 1")
 
 
 def test_a_loss_that_is_not_a_number_is_an_error(tmp_path: Path) -> None:

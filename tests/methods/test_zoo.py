@@ -55,8 +55,8 @@ EXPORTED = [  # where an exporter once broke or left out something
 NOT_EXPORTED = [
     ("data_dependent_control_flow", "torchscript", "the outputs of the model converted by TorchScript differ by"),
     ("data_dependent_control_flow", "torch_export", "path depends on the values of its inputs"),
-    ("changes_at_each_call", "onnx", "gives other outputs at each call"),
-    ("dropout_stays_on", "openvino", "it draws random numbers, and the export draws other ones or none"),
+    ("changes_at_each_call", "onnx", "gives different outputs at each call"),
+    ("dropout_stays_on", "openvino", "it draws random numbers, and the export draws different ones or none"),
     ("lstm", "onnx_fp16", "ONNX Runtime crashes when it opens an LSTM in float16"),
     ("no_parameters", "ncnn", "the module has no parameters, and ncnn crashes on a graph without parameters"),
     ("gives_none", "openvino", "the module returns no tensor but a NoneType"),
