@@ -1,1 +1,1 @@
-"""How good the measuring itself is. Run with `python -m benchmarks`; see README.md."""
+"""Benchmarks of the measuring itself. Run them with `python -m benchmarks`; see README.md."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: runs benchmarks, prints their tables, and keeps the results."""
+"""`python -m benchmarks`: run benchmarks, print their tables, and store the results."""
 
 from __future__ import annotations
 
@@ -33,24 +33,26 @@ _ALL = (
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("names", nargs=-1, type=click.Choice(_ALL))
-@click.option("--quick", is_flag=True, help="A short trial, to see that all works. Its numbers are not kept.")
+@click.option(
+    "--quick", is_flag=True, help="Run a short trial to check that everything works. Its numbers are not stored."
+)
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Also write all results to FILE.")
 @click.option("--peer-venv", type=click.Path(exists=True, file_okay=False, path_type=Path),
-              help="A virtual environment with the tool to compare with: optimum-benchmark for `peer`, which it adds; "
-              "llm-compressor for `weight_only_quality`.")  # fmt: skip
+              help="A virtual environment with the other tool: optimum-benchmark for `peer`, which this option adds to "
+              "the default benchmarks; llm-compressor for `weight_only_quality`.")  # fmt: skip
 @click.option(
     "--only",
     default="",
     metavar="NAME",
-    help="Of `architectures`: those of one family; of `zoo`: one method; of `language_models`: one model.",
+    help="Run a part: one family of `architectures`, one method of `zoo`, one model of `language_models`.",
 )
 @click.option(
     "--only-type",
     default="",
     metavar="NAME",
-    help="Of `architectures`: these (gpt2,llama), tried before or not; of `zoo`: one module.",
+    help="Run a part, even if it has results: some `architectures` (gpt2,llama), one module of `zoo`.",
 )
-@click.option("--readme", is_flag=True, help="Put the results kept so far into benchmarks/README.md, and run nothing.")
+@click.option("--readme", is_flag=True, help="Write the stored results into benchmarks/README.md; run nothing.")
 def main(
     names: tuple[str, ...],
     quick: bool,
@@ -60,7 +62,7 @@ def main(
     only_type: str,
     readme: bool,
 ) -> None:
-    """Run the benchmarks NAMES, or those that take a few minutes each: startup, fidelity_*, overhead."""
+    """Run the benchmarks NAMES; by default those that take a few minutes each: startup, fidelity_*, overhead."""
     if readme:
         click.echo(f"{fill_readme()} results in the README")
         return
@@ -70,15 +72,15 @@ def main(
         click.echo(f"{name} ...", err=True)
         started = time.time()
         module = importlib.import_module(f"benchmarks.{name}")
-        given: dict[str, tuple[object, ...]] = {
+        arguments: dict[str, tuple[object, ...]] = {
             "peer": (peer_venv,),
             "weight_only_quality": (peer_venv,),
             "language_models": (only,),
             "architectures": (only, only_type),
             "zoo": (only, only_type),
         }
-        found = module.find(quick, *given.get(name, ()))
-        findings.append(stamped(found, started, quick))
+        finding = module.find(quick, *arguments.get(name, ()))
+        findings.append(stamped(finding, started, quick))
         click.echo(text(findings[-1]))
         if not quick:
             write(findings[-1])

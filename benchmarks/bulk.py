@@ -1,7 +1,7 @@
-"""How long it takes to score many predictions again, and to store many rows of a hand-made table.
+"""Time to rescore many predictions, and to import many rows of a hand-made table.
 
-Each is a process of its own, imports and all. What is scored are labels of ten classes, by accuracy and F1 with their
-intervals; the rows go into a SQLite store of their own.
+Each command runs in its own process, including imports. Labels of ten classes are scored by accuracy and F1 with
+intervals; each table goes into its own SQLite store.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks.children import run
 from benchmarks.finding import Cell, Finding
 
 _SIZES = {"predictions": (20_000, 200_000, 2_000_000), "rows": (100, 300, 1000)}
-_MOST_GROWTH = 1.5  # of the time that one more takes, from the second size to the third
+_MOST_GROWTH = 1.5  # of the time per item, from the second size to the third
 
 
 def find(quick: bool) -> Finding:
@@ -41,8 +41,8 @@ def find(quick: bool) -> Finding:
                 }
             )
         more = [
-            (seconds[at + 1] - seconds[at]) / (sizes[at + 1] - sizes[at])  # without what the start takes
-            for at in (0, 1)
+            (seconds[index + 1] - seconds[index]) / (sizes[index + 1] - sizes[index])  # without the start-up time
+            for index in (0, 1)
         ]
         growths.append(more[1] / max(more[0], 1e-9))
         rows[-1]["one more takes"] = f"{growths[-1]:.2f}x as long"
@@ -51,7 +51,7 @@ def find(quick: bool) -> Finding:
         goal=f"ten times as many take at most {_MOST_GROWTH:g} times as long each.",
         met=max(growths) <= _MOST_GROWTH,
         rows=rows,
-        notes=["of one process each; growth is that of CPU seconds: a store waits for the disk most of the time"],
+        notes=["one process each; growth is that of CPU seconds, since a store waits for the disk most of the time"],
     )
 
 

@@ -1,4 +1,4 @@
-"""Child processes: what they cost as the kernel counts it, and the package's worker started as the tool starts it."""
+"""Child processes: run them with the kernel's accounting, and start the package's worker like the tool does."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _PAUSE_SECONDS = 0.0005
 
 @dataclass(frozen=True)
 class Ended:
-    """What the kernel says of a child that has ended, with the children that it waited for itself.
+    """The kernel's accounting of a child that has ended, including the children that it waited for.
 
     Attributes:
-        wall_s: from start to end.
-        cpu_s: user and system time.
-        peak_mib: `ru_maxrss`, what GNU time prints. It begins at the size of the process that starts the child, so it
-            is None when it does not exceed that.
-        output: what it printed.
+        wall_s: time from start to end, in seconds.
+        cpu_s: user and system time, in seconds.
+        peak_mib: `ru_maxrss`, which GNU time prints. It starts at the size of the parent process, so it is None if it
+            does not exceed that.
+        output: its standard output.
     """
 
     wall_s: float
@@ -47,8 +47,8 @@ def run(
 
     Args:
         command: the program and its arguments, as text or paths.
-        folder: where it runs.
-        environment: its environment; None gives it ours.
+        folder: its working folder.
+        environment: its environment; None: that of this process.
         look: called with the child's process id about every half millisecond while it runs.
 
     Raises:
@@ -65,9 +65,9 @@ def run(
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
         errors.seek(0)
-        printed, said = output.read().decode(), errors.read().decode(errors="replace")
+        printed, messages = output.read().decode(), errors.read().decode(errors="replace")
     if process.returncode:
-        raise RuntimeError(f"{' '.join(words)} ended with {process.returncode}:\n{said[-3000:]}")
+        raise RuntimeError(f"{' '.join(words)} ended with {process.returncode}:\n{messages[-3000:]}")
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return Ended(
         wall_s=wall,
@@ -79,8 +79,8 @@ def run(
 
 def _wait(pid: int, look: Callable[[int], object] | None) -> tuple[int, resource.struct_rusage]:
     while look is not None:
-        found, status, usage = os.wait4(pid, os.WNOHANG)
-        if found:
+        ended, status, usage = os.wait4(pid, os.WNOHANG)
+        if ended:
             return status, usage
         look(pid)
         time.sleep(_PAUSE_SECONDS)
@@ -89,7 +89,7 @@ def _wait(pid: int, look: Callable[[int], object] | None) -> tuple[int, resource
 
 
 def plan(model: str, calls: int, method: str = "original", options: Mapping[str, str] | None = None) -> Variant:
-    """Plan a variant of a recipe: random weights, on the CPU, exactly so many timed calls, no quality, no energy."""
+    """Plan a variant of a recipe: random weights, on the CPU, exactly `calls` timed calls, no quality, no energy."""
     settings = recipe.Settings(
         weights="random",
         trust=True,
@@ -109,22 +109,22 @@ def plan(model: str, calls: int, method: str = "original", options: Mapping[str,
 
 
 def prepare(variant: Variant, folder: Path) -> Part:
-    """Prepare a variant into a folder, as the tool does it."""
+    """Prepare a variant in a folder, like the tool does."""
     return _work("prepare", variant, folder)
 
 
 def measure(variant: Variant, folder: Path) -> Part:
-    """Measure on the CPU what `prepare` left in a folder, as the tool does it."""
+    """Measure the result of `prepare` in a folder on the CPU, like the tool does."""
     return _work("measure", variant, folder, "cpu")
 
 
 def measuring_environment(variant: Variant) -> dict[str, str]:
-    """Give the environment variables under which the tool measures."""
+    """Return the environment variables with which the tool measures."""
     return worker_process.environment(variant, "measure")
 
 
 def _work(verb: str, variant: Variant, folder: Path, device: str = "") -> Part:
-    """Run one verb of the worker through the very function that the tool uses.
+    """Run one verb of the worker through the function that the tool uses.
 
     Raises:
         RuntimeError: it failed.

@@ -1,26 +1,26 @@
-"""How often equal models are called different, and how often a slow-down of 5 % is seen.
+"""How often equal models are reported as different, and how often a slow-down of 5 % is detected.
 
-The same saved original stands for the variant and for the original (A/A), many times for each model:
+The same saved original is both the variant and the original (A/A), many times for each model:
 
-* in turns, as a sweep measures: several pairs of fresh processes, one ratio each. All comparisons are disjoint;
-* apart, as two runs do: launches of each by itself, compared by Welch's t; a quarter as often. Each group of launches
-  is compared with the one before it, so it stands in two comparisons: their share of false alarms is right, and a
-  little less sure;
-* by the calls of one launch of each group, as was done before there were several.
+* in turns, as in a sweep: several pairs of fresh processes with one ratio each. All comparisons are disjoint;
+* separately, as in two runs: launches of each side alone, compared by Welch's t; a quarter as often. Each group of
+  launches is compared with the previous one, so it is part of two comparisons: the share of false alarms is unbiased,
+  but a little less certain;
+* by the calls of one launch of each group, as in versions with a single launch.
 
-The claim is the one of the table: different where the 95 % interval of the ratio does not hold 1. (A table corrects for
-many rows on top of that, which can only claim less.) A comparison without an interval, since only one launch fitted or
+The criterion is that of the table: different if the 95 % interval of the ratio does not contain 1. (A table also
+corrects for many rows, which can only reduce claims.) A comparison without an interval, since only one launch fitted or
 launches were lost, claims nothing, and is counted.
 
-For the power the interval is moved by 5 %: a slow-down of every call multiplies each launch's median, and so the ratio,
-by 1.05, and leaves its logarithm's spread as it is. With `COMPRESS_PLANTED=1` comparisons in turns are made once more
-with a variant that is slower in fact: inside each timed call of it a loop keeps the core busy for 5 % of the time that
-the call took (`programs/slowed/sitecustomize.py`). That takes as long as the comparisons in turns do.
+For the power, the interval is moved by 5 %: a slow-down of every call multiplies each launch's median, and so the
+ratio, by 1.05, and does not change the spread of its logarithm. With `COMPRESS_PLANTED=1`, comparisons in turns are
+repeated with a variant that is really slower: inside each of its timed calls a loop keeps the core busy for 5 % of the
+call's time (`programs/slowed/sitecustomize.py`). This takes as long as the comparisons in turns.
 
-A goal is met where at most 8 % of the comparisons are called different. The budget is the default, less the energy.
-Each comparison is kept in `results/false_alarms.jsonl` at once, and those of the same machine and versions count: stop
-it whenever you like, and it goes on. `COMPRESS_PAIRS` and `COMPRESS_MODELS` ask for fewer than 40 comparisons, and for
-other models.
+The goal is met if at most 8 % of the comparisons are reported as different. The budget is the default without energy.
+Each comparison is stored in `results/false_alarms.jsonl` at once, and stored comparisons of the same machine and
+versions count: the benchmark can be stopped at any time and continues later. `COMPRESS_PAIRS` and `COMPRESS_MODELS` set
+the number of comparisons (default: 40) and the models.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _MOST_FALSE = 0.08
 _SLOWER = 1.05
 _COMPARISONS, _QUICK_COMPARISONS = 40, 1
 _MODELS = ("digits_cnn", "distilbert", "yolo11n")
-_APART_SHARE = 4  # one group of launches for so many comparisons in turns: a process at a time takes twice as long
+_APART_SHARE = 4  # comparisons in turns per group of launches: one process at a time takes twice as long
 _BUDGET = Budget(energy_seconds=0)
 _KEPT = RESULTS / "false_alarms.jsonl"
 _SLOWED = "slowed"  # programs, and the file in a variant's folder that slows it down
@@ -64,9 +64,9 @@ class Comparison:
     """One comparison of a model with itself.
 
     Attributes:
-        model: which.
-        way: how it was judged.
-        bounds: the ends of the ratio's 95 % interval; None where none is known.
+        model: name of the model.
+        way: method of comparison.
+        bounds: the ends of the ratio's 95 % interval; None if unknown.
     """
 
     model: str
@@ -75,7 +75,7 @@ class Comparison:
 
 
 def find(quick: bool) -> Finding:
-    """Compare each model with itself, again and again."""
+    """Compare each model with itself many times."""
     models = tuple(filter(None, os.environ.get("COMPRESS_MODELS", "").split(","))) or _MODELS
     count = int(os.environ.get("COMPRESS_PAIRS") or (_QUICK_COMPARISONS if quick else _COMPARISONS))
     apart = math.ceil(count / _APART_SHARE)
@@ -87,25 +87,25 @@ def find(quick: bool) -> Finding:
         here = {key: machine().get(key, "") for key in ("cpu_model", "cores_logical", "torch", "version")}
         rows = []
         for model in models[: 1 if quick else None]:
-            done = [each for each in _read(kept, here) if each.model == model]
-            missing = {way: number - sum(each.way == way for each in done) for way, number in wanted.items()}
+            done = [comparison for comparison in _read(kept, here) if comparison.model == model]
+            missing = {way: number - sum(past.way == way for past in done) for way, number in wanted.items()}
             if any(left > 0 for left in missing.values()):
-                for each in _compare(model, missing):
-                    _keep(kept, here, each)
-                    done.append(each)
-            rows += [_row(model, way, [each.bounds for each in done if each.way == way]) for way in wanted]
+                for comparison in _compare(model, missing):
+                    _keep(kept, here, comparison)
+                    done.append(comparison)
+            rows += [_row(model, way, [past.bounds for past in done if past.way == way]) for way in wanted]
     return Finding(
         name="false_alarms",
         goal=f"of comparisons of a model with itself at most {_MOST_FALSE:.0%} claim a difference, in turns and apart.",
         met=all(_is_seldom(row["false alarms"]) for row in rows if row["judged by"] in (_TURNS, _APART)),
         rows=rows,
         notes=[
-            f"power: how often a difference is claimed of calls that take {_SLOWER - 1:.0%} longer: reckoned by moving "
-            f"the interval; in the rows of {_PLANTED!r} those calls took longer in fact",
-            f"{_APART}: each group of launches stands in two comparisons, with the one before and the one after it",
-            "the time below is that of the last sitting: comparisons that were kept before took theirs",
-            f"{_CALLS}: what the calls of one launch of each say, as all did before there were several",
-            f"up to {_BUDGET.launches} launches or pairs, of {_BUDGET.min_seconds:g} s together at least, one thread",
+            f"power: how often a difference is claimed for calls that take {_SLOWER - 1:.0%} longer, computed by "
+            f"moving the interval; in the rows {_PLANTED!r} the calls really took longer",
+            f"{_APART}: each group of launches is part of two comparisons, with the previous and with the next group",
+            "the time below is that of the last session, without that of comparisons stored earlier",
+            f"{_CALLS}: comparison by the calls of one launch of each side, as in versions with a single launch",
+            f"up to {_BUDGET.launches} launches or pairs, together at least {_BUDGET.min_seconds:g} s, one thread",
         ],
     )
 
@@ -115,7 +115,7 @@ def _is_seldom(share: Cell) -> bool:
 
 
 def _compare(model: str, missing: Mapping[str, int]) -> Iterator[Comparison]:
-    """Prepare a model once, and compare it with itself as often as each way is missing."""
+    """Prepare a model once, and make the missing comparisons of each kind."""
     with tempfile.TemporaryDirectory() as folder:
         own, base, slowed = _sides(model, Path(folder))
         before: Part | None = None
@@ -133,10 +133,10 @@ def _compare(model: str, missing: Mapping[str, int]) -> Iterator[Comparison]:
 
 
 def _sides(model: str, folder: Path) -> tuple[Side, Side, Side]:
-    """Prepare a model, and return it three times, from one saved folder; the third is slowed down."""
+    """Prepare a model, and return three copies of its saved folder; the third is slowed down."""
     os.environ["PYTHONPATH"] = os.pathsep.join(
         filter(None, [str(PROGRAMS / _SLOWED), os.environ.get("PYTHONPATH")])
-    )  # idle where the file is not
+    )  # without the file `slowed` it does nothing
     variant = dataclasses.replace(plan(model, 6), budget=_BUDGET, threads=1, interleave=True)
     places = [folder / name for name in ("own", "base", _SLOWED)]
     places[0].mkdir()
@@ -149,7 +149,7 @@ def _sides(model: str, folder: Path) -> tuple[Side, Side, Side]:
 
 
 def _read(path: Path, here: Mapping[str, str]) -> list[Comparison]:
-    """Return the comparisons that were kept, of the same machine and versions."""
+    """Return the stored comparisons of the same machine and versions."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     rows = [row for row in map(json.loads, lines) if row["machine"] == here]
     return [Comparison(row["model"], row["way"], tuple(row["bounds"]) if row["bounds"] else None) for row in rows]
@@ -161,7 +161,7 @@ def _keep(path: Path, here: Mapping[str, str], comparison: Comparison) -> None:
 
 
 def _row(model: str, way: str, every: Sequence[_Bounds | None]) -> dict[str, Cell]:
-    """Return how often a difference is claimed; a comparison without an interval claims none."""
+    """Return the share of comparisons that claim a difference; a comparison without an interval claims none."""
     known = [bounds for bounds in every if bounds is not None]
     claims = sum(not low <= 1 <= high for low, high in known) / len(every)
     moved = sum(not low * _SLOWER <= 1 <= high * _SLOWER for low, high in known) / len(every)
@@ -183,10 +183,10 @@ def _alone(side: Side) -> Part:
 
 
 def _sound(part: Part) -> Part:
-    """Return a part that was measured.
+    """Return a measured part.
 
     Raises:
-        RuntimeError: it was not.
+        RuntimeError: it could not be measured.
     """
     if part.outcome.status != "ok":
         raise RuntimeError(f"a comparison failed: {part.outcome.reason}")
@@ -198,7 +198,7 @@ def _in_turns(own: Side, base: Side) -> _Bounds | None:
 
 
 def _silent(event: Mapping[str, object]) -> None:
-    """Take no notice."""
+    """Ignore an event."""
 
 
 def _of_turns(part: Part) -> _Bounds | None:
@@ -208,9 +208,9 @@ def _of_turns(part: Part) -> _Bounds | None:
 
 def _of_launches(own: Part, base: Part) -> _Bounds | None:
     numbers = own.measurements, base.measurements
-    if min(each.get("cpu/launches", 0) for each in numbers) < FEWEST_LAUNCHES:
+    if min(side.get("cpu/launches", 0) for side in numbers) < FEWEST_LAUNCHES:
         return None
-    errors = [error_of_launches(each["cpu/latency_launch_sd"], round(each["cpu/launches"])) for each in numbers]
+    errors = [error_of_launches(side["cpu/latency_launch_sd"], round(side["cpu/launches"])) for side in numbers]
     ratio = numbers[0]["cpu/latency_p50_ms"] / numbers[1]["cpu/latency_p50_ms"]
     low, high = ratio_error(*errors).interval(ratio)
     return low, high
@@ -220,7 +220,7 @@ def _of_calls(own: Part, base: Part) -> _Bounds | None:
     if not all("cpu/latency_ms" in part.samples for part in (own, base)):
         return None
     logs = [[math.log(ms) for ms in _first_launch(part)] for part in (own, base)]
-    ends = [interval(each, 50) for each in logs]
+    ends = [interval(side, 50) for side in logs]
     if ends[0] is None or ends[1] is None:
         return None
     low, high = difference_interval(percentile(logs[0], 50), ends[0], percentile(logs[1], 50), ends[1])

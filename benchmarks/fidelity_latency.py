@@ -1,20 +1,19 @@
-"""Our median latency against a bare loop over the same saved model, in turns.
+"""Our median latency compared with a bare loop over the same saved model, in turns.
 
 The model is prepared once, and then timed twice:
 
-* in one process, where the tool's meter and a bare loop make their calls in turns of half a second, or three calls:
-  this is what the goal is about, that measuring adds nothing;
-* in two processes, where the worker, started as the tool starts it, takes turns with a bare loop in a process of its
-  own, with the same environment, threads and batch: as a run is. Two processes of the very same program differ too,
-  lastingly, by where their memory came to lie; so there is no goal for that.
+* in one process, where the tool's meter and a bare loop take turns of half a second, or three calls. The goal applies
+  here: measuring must add nothing;
+* in two processes, where the worker, started like the tool does, takes turns with a bare loop in its own process, with
+  the same environment, threads and batch. This is how a run measures. Even two processes of the same program differ
+  permanently, by their memory layout; so there is no goal for it.
 
-Each round gives one ratio, so that a machine that grows slower, or is disturbed, favours neither.
+Each round gives one ratio, so that a slower or disturbed machine favours neither side.
 
-The inputs are small, so that a turn has many calls, whose median is little disturbed. Each has one thread: two threads
-wait for each other, and on a machine with two cores whatever else runs makes a call several times longer, now of the
-one side and now of the other. And all are told to keep freed memory. Else glibc gives large buffers back to the kernel
-or not by where the heap happens to lie, and one process makes a call of yolo11n in 113 ms and the next, the same
-program, in 153.
+The inputs are small, so that a turn has many calls and a robust median. Both sides use one thread: two threads wait for
+each other, and on a machine with two cores any other program makes single calls several times longer, on one side or
+the other. Both keep freed memory. Otherwise it depends on the heap layout whether glibc returns large buffers to the
+kernel, and a call of yolo11n takes 113 ms in one process and 153 ms in the next process of the same program.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _SECONDS = {1: 45.0, 2: 10.0}  # for the rounds of each model, by the number of 
 _QUICK_SECONDS = 5.0
 _ROUND_MS = 500.0
 _FEWEST_ROUNDS = 4
-_WARMUP = 6  # the fewest that the tool makes
+_WARMUP = 6  # the tool's minimum
 _KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**36)}  # Source: mallopt(3)
 _MODELS: dict[str, dict[str, str]] = {
     "yolo11n": {"image_size": "320"},
@@ -74,13 +73,13 @@ def find(quick: bool) -> Finding:
 
 
 def notes(rows: Sequence[Mapping[str, Cell]]) -> list[str]:
-    """Say what the rows show, and what they do not."""
+    """Return notes on what the rows show, and what they do not show."""
     own = [row for row in rows if row["processes"] == 1]
     shown = sum(_is_near(row["low"]) and _is_near(row["high"]) for row in own)
     return [
-        "low and high: the 95 % interval of that median; a round is a turn of each, of as many calls",
-        f"the goal is about the middle of noisy rounds; that the two are equal within {_TOLERANCE:.0%}, with the whole "
-        f"interval, is shown of {shown} of {len(own)} models",
+        "low and high: the 95 % interval of that median; a round is one turn of each side, with equally many calls",
+        f"the goal is about the median of noisy rounds; for {shown} of {len(own)} models the whole interval shows that "
+        f"both sides are equal within {_TOLERANCE:.0%}",
         "rows of two processes have no goal",
     ]
 
@@ -90,24 +89,24 @@ def _is_near(ratio: Cell) -> bool:
 
 
 def _in_one(variant: Variant, folder: Path, seconds: float) -> dict[str, Cell]:
-    """Let the meter and the bare loop make their rounds in one process."""
+    """Run the rounds of the meter and the bare loop in one process."""
     command = [sys.executable, PROGRAMS / "one_process.py", folder, seconds]
-    found = json.loads(run(command, folder, measuring_environment(variant)).output)
-    return _compared(found["ours"], found["bare"], found["calls"])
+    result = json.loads(run(command, folder, measuring_environment(variant)).output)
+    return _compared(result["ours"], result["bare"], result["calls"])
 
 
 def _in_two(variant: Variant, folder: Path, seconds: float) -> dict[str, Cell]:
-    """Let the worker and the bare loop make their rounds.
+    """Run the rounds of the worker and the bare loop in two processes.
 
     Raises:
-        RuntimeError: the two did not have the same number of threads.
+        RuntimeError: the two had different numbers of threads.
     """
     with Worker("measure", variant, folder, "cpu") as worker, _bare(variant, folder) as loop:
         ours = Turns(worker, lambda event: None)
         ours.wait()
         ours.warm_up()
         bare: list[dict[str, float]] = []
-        ours.go(_ROUND_MS)  # not counted: it says how many calls a round has
+        ours.go(_ROUND_MS)  # not counted: it determines the number of calls in a round
         size = ours.count
         turns: list[Callable[[], object]] = [lambda: ours.go(_ROUND_MS), lambda: bare.append(_turn(loop, size))]
         _turn(loop, size)
@@ -119,8 +118,8 @@ def _in_two(variant: Variant, folder: Path, seconds: float) -> dict[str, Cell]:
         part = worker.part()
     if (threads := int(part.environment["threads"])) != bare[0]["threads"]:
         raise RuntimeError(f"the worker has {threads} threads, and the bare loop {bare[0]['threads']}")
-    own_ms = [percentile(each, 50) for each in rounds_of(part.samples, "cpu")][1:]
-    return _compared(own_ms, [each["p50_ms"] for each in bare], size)
+    own_ms = [percentile(calls, 50) for calls in rounds_of(part.samples, "cpu")][1:]
+    return _compared(own_ms, [turn_result["p50_ms"] for turn_result in bare], size)
 
 
 def _compared(own_ms: list[float], bare_ms: list[float], calls: int) -> dict[str, Cell]:
@@ -153,5 +152,5 @@ def _turn(loop: subprocess.Popen[str], calls: int) -> dict[str, float]:
     assert loop.stdout is not None
     loop.stdin.write(f"{calls}\n")
     loop.stdin.flush()
-    found: dict[str, float] = json.loads(loop.stdout.readline())
-    return found
+    result: dict[str, float] = json.loads(loop.stdout.readline())
+    return result

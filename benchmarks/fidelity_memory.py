@@ -1,18 +1,19 @@
-"""Our peak of resident memory against what the kernel tells of the same process from outside.
+"""Our peak of resident memory compared with the kernel's figures for the same process, read from outside.
 
-`ru_maxrss`, which wait4 gives and GNU time prints, is the kernel's high-water mark of a process at its end. It can't be
-held against the worker itself: the worker resets that mark after each phase (it writes 5 to /proc/self/clear_refs), and
-`ru_maxrss` falls with it; and what comes after the last phase (metering energy, scoring, Python's leaving) raises it.
+`ru_maxrss`, which wait4 returns and GNU time prints, is the kernel's high-water mark of a process at its end. It can't
+be compared with the worker itself: the worker resets the mark after each phase (it writes 5 to /proc/self/clear_refs),
+which lowers `ru_maxrss`, and everything after the last phase (energy, scoring, Python's exit) raises it.
 
-So the worker, started as the tool starts it, is watched from outside while it runs: its VmHWM is read about every half
-millisecond, from its first instruction to the end of its last phase, which a wrapper notes on a clock that both share.
-The mark only rises between two resets, so nothing is missed but a rise in the last half millisecond before one.
+So the worker, started like the tool does, is watched from outside while it runs: its VmHWM is read about every half
+millisecond, from its start to the end of its last phase, which a wrapper notes on a shared clock. The mark only rises
+between two resets, so only a rise in the last half millisecond before a reset can be missed.
 
-A twin restores the same model and makes as many calls without a meter, so that nothing is reset, and ends at once: GNU
-time's figure of it is the peak of its whole life, held against our phases up to the calls. It is another process with a
-few imports fewer, so it is shown and not judged. So is a cgroup's `memory.peak`, which counts the page cache too.
+A twin restores the same model, makes as many calls without a meter, so that nothing is reset, and ends at once: GNU
+time's figure is the peak of its whole life, to compare with our phases up to the calls. It is another process with
+slightly fewer imports, so it is shown but has no goal. The same holds for a cgroup's `memory.peak`, which includes the
+page cache.
 
-Then a spike: each call takes 300 MB, touches them, holds them for 2 ms and gives them back. By how much does that raise
+Then a spike: each call allocates 300 MB, touches them, holds them for 2 ms and releases them. How much does this raise
 the peak of the run phase?
 """
 
@@ -36,8 +37,8 @@ _TOLERANCE = 0.01
 _MIB = 2**20
 _SPIKE_BYTES = 300_000_000
 _INDEPENDENT = (
-    "watched: one figure of the kernel (VmHWM), read by us and from outside, which shows that it is read rightly; "
-    "independent are the twins"
+    "watched: the same kernel figure (VmHWM) read by us and from outside, which shows that we read it correctly; "
+    "the twins are independent"
 )
 _MODELS: dict[str, dict[str, str]] = {"yolo11n": {}, "distilbert": {}, "llama": {"new_tokens": "8"}}
 
@@ -60,9 +61,9 @@ def find(quick: bool) -> Finding:
     rows.append(_row("a spike of 2 ms, in every call", rise, wanted, errors[-1]))
     notes.append(f"our figures come from: {source}")
     if _cgroup() is None:
-        notes.append("cgroup v2's memory.peak: not available here (no memory controller, or not ours to write)")
+        notes.append("cgroup v2's memory.peak: not available here (no memory controller, or no write permission)")
     if shutil.which("time") is None:
-        notes.append("GNU time is not installed: the twin's figure is wait4's, which is what it prints")
+        notes.append("GNU time is not installed: the twin's figure comes from wait4, which GNU time prints too")
     return Finding(
         name="fidelity_memory",
         goal=f"our peak is within {_TOLERANCE:.0%} of the kernel's figure from outside, and the spike is seen.",
@@ -77,7 +78,7 @@ def _row(what: str, ours: float, outside: float, error: float) -> dict[str, Cell
 
 
 def _from_outside(variant: Variant, folder: Path) -> Iterator[tuple[str, float, float, bool]]:
-    """Give what it is, our peak, the figure from outside, and whether the two must agree."""
+    """Yield a name, our peak, the figure from outside, and whether the two must agree."""
     environment = measuring_environment(variant)
     numbers, outside = watched(variant, folder)
     yield "the worker, watched", numbers["cpu/ram_peak_mib"], outside, True
@@ -95,7 +96,7 @@ def _from_outside(variant: Variant, folder: Path) -> Iterator[tuple[str, float, 
 
 
 def watched(variant: Variant, folder: Path) -> tuple[Mapping[str, float], float]:
-    """Measure a prepared variant, and give its numbers and the peak that was seen from outside, in MiB.
+    """Measure a prepared variant, and return its numbers and the peak seen from outside, in MiB.
 
     Raises:
         RuntimeError: it failed.
@@ -118,17 +119,17 @@ def watched(variant: Variant, folder: Path) -> tuple[Mapping[str, float], float]
 
 
 def _mark_mib(pid: int) -> float:
-    """Read a process's high-water mark; 0 when it is ending."""
+    """Read a process's high-water mark; return 0 if it is ending."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
     except OSError:
         return 0.0
-    _, found, rest = status.partition("VmHWM:")
-    return int(rest.split()[0]) / 1024 if found else 0.0
+    _, key, rest = status.partition("VmHWM:")
+    return int(rest.split()[0]) / 1024 if key else 0.0
 
 
 def _gnu_time_mib(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> float:
-    """Give the peak that GNU time prints of a command, or wait4's own where it is not installed."""
+    """Return the peak that GNU time prints for a command, or that of wait4 if GNU time is not installed."""
     gnu_time = shutil.which("time")
     if gnu_time is None:
         return run(command, folder, environment).peak_mib or 0.0
@@ -138,7 +139,7 @@ def _gnu_time_mib(command: Sequence[str], folder: Path, environment: Mapping[str
 
 
 def _cgroup() -> contextlib.AbstractContextManager[Path] | None:
-    """Give a cgroup to be made below our own, where cgroup v2 lets us measure memory in one."""
+    """Return a new cgroup below our own, if cgroup v2 allows measuring memory in it."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
         parent = Path("/sys/fs/cgroup") / next(line[3:].lstrip("/") for line in lines if line.startswith("0::"))
@@ -146,11 +147,11 @@ def _cgroup() -> contextlib.AbstractContextManager[Path] | None:
             return None
     except (OSError, StopIteration):
         return None
-    return _made(parent / f"compress-benchmark-{os.getpid()}")
+    return _temporary(parent / f"compress-benchmark-{os.getpid()}")
 
 
 @contextlib.contextmanager
-def _made(group: Path) -> Iterator[Path]:
+def _temporary(group: Path) -> Iterator[Path]:
     group.mkdir()
     try:
         yield group
@@ -159,7 +160,7 @@ def _made(group: Path) -> Iterator[Path]:
 
 
 def _spike() -> tuple[float, str]:
-    """Give by how many MiB the spike raises the run phase's peak, and how peaks are found here."""
+    """Return by how many MiB the spike raises the run phase's peak, and the source of peaks on this machine."""
     source = PROGRAMS / "spiky.yaml"
     peaks = []
     with tempfile.TemporaryDirectory() as folder:
@@ -174,7 +175,7 @@ def _spike() -> tuple[float, str]:
 
 @contextlib.contextmanager
 def _variable(name: str, value: str) -> Iterator[None]:
-    """Set an environment variable for a while; the worker inherits it."""
+    """Set an environment variable temporarily; the worker inherits it."""
     os.environ[name] = value
     try:
         yield

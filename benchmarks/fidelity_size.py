@@ -1,19 +1,19 @@
-"""Our sizes against sizes worked out by hand from the architectures, and against the files themselves.
+"""Our sizes compared with sizes computed by hand from the architectures, and with the files themselves.
 
-Each small model goes the tool's whole way: prepared in one process, restored and measured in another. What its weights
-must weigh follows from its architecture alone: the tensors are written down below, layer by layer, without torch.
+Each small model runs through the whole tool: prepared in one process, restored and measured in another. The size of its
+weights follows from its architecture: the tensors are listed below, layer by layer, without torch.
 
-* tied weights (LLaMA's and Whisper's head is their embedding) count once;
-* dynamic int8 keeps one byte for each weight of a linear layer, and 4 for everything else; a tied head gets weights of
-  its own;
-* int4 in groups of 32 keeps half a byte for each weight of a linear layer, and for each group a scale (2 bytes) and a
+* tied weights (the head of LLaMA and Whisper is their embedding) count once;
+* dynamic int8 uses one byte for each weight of a linear layer, and 4 for everything else; a tied head gets its own
+  weights;
+* int4 in groups of 32 uses half a byte for each weight of a linear layer, and for each group a scale (2 bytes) and a
   zero point (1 byte);
-* half precision keeps 2 bytes of everything;
-* pruning keeps the bytes, and its zeros show in the number of nonzero parameters;
-* clustering keeps the bytes in memory, and on disk half a byte for each weight of two axes, and 16 values for each such
-  tensor.
+* half precision uses 2 bytes for everything;
+* pruning keeps the bytes, and its zeros reduce the number of nonzero parameters;
+* clustering keeps the bytes in memory, and uses on disk half a byte for each weight of a matrix, and 16 values for each
+  matrix.
 
-For plain models the file's own header says the same again: the tensors in it add up to our figure.
+For plain models the file's header confirms it: the sizes of its tensors add up to our figure.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _GROUP, _CENTROIDS = 32, 16
 
 @dataclass(frozen=True)
 class Weights:
-    """One tensor of a freshly made model.
+    """One tensor of a newly built model.
 
     Attributes:
-        count: its elements.
+        count: number of its elements.
         linear: whether it is the matrix of a linear layer.
-        zeros: how many of its elements are zero from the start: biases are, and the row of the padding token.
+        zeros: number of elements that are initialised with zero: biases, and the row of the padding token.
         tied: whether a linear layer and an embedding share it.
     """
 
@@ -105,12 +105,12 @@ def _llama() -> Iterator[Weights]:
 
 
 def _whisper() -> Iterator[Weights]:
-    width, mels, heard, said = _WHISPER["d_model"], 80, 1500, 448
+    width, mels, source_positions, target_positions = _WHISPER["d_model"], 80, 1500, 448
     for inputs in (mels, width):  # two convolutions of width 3
         yield from (Weights(inputs * width * 3), Weights(width, zeros=width))
-    yield Weights(heard * width, zeros=width // 2)  # sinusoids, and sin(0) = 0
+    yield Weights(source_positions * width, zeros=width // 2)  # sinusoids, and sin(0) = 0
     yield Weights(_WHISPER["vocab_size"] * width, zeros=width, tied=True)  # the row of the padding token
-    yield Weights(said * width)
+    yield Weights(target_positions * width)
     for part, inner, attentions in (("encoder", "encoder_ffn_dim", 1), ("decoder", "decoder_ffn_dim", 2)):
         for _ in range(_WHISPER[f"{part}_layers"]):
             for _ in range(attentions):
@@ -163,7 +163,7 @@ _VARIANTS = (
 def find(quick: bool) -> Finding:
     """Measure small models and compare."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # nothing is timed here
-        compared = pool.map(lambda each: list(_compare(*each)), _VARIANTS[:3] if quick else _VARIANTS)
+        compared = pool.map(lambda variant: list(_compare(*variant)), _VARIANTS[:3] if quick else _VARIANTS)
         rows = [row for rows in compared for row in rows]
     return Finding(
         name="fidelity_size",
@@ -174,7 +174,7 @@ def find(quick: bool) -> Finding:
 
 
 def _compare(model: str, method: str) -> Iterator[dict[str, Cell]]:
-    """Give a row for each size of one model."""
+    """Yield a row for each size of one model."""
     recipe, shape, tensors = _MODELS[model]
     planned = plan(recipe, 6, method)
     architecture = {**planned.options["architecture"], **shape}
@@ -192,18 +192,18 @@ def _compare(model: str, method: str) -> Iterator[dict[str, Cell]]:
 
     hand = _by_hand(list(tensors()), method)
     bytes_held = round(measured["size/weights_mib"] * _MIB)
-    found = [
+    sizes = [
         ("bytes of weights", bytes_held, hand["bytes"], "by hand"),
         ("parameters", round(measured["size/params"]), hand["parameters"], "by hand"),
         ("bytes on disk", round(prepared["size/disk_mib"] * _MIB), on_disk, "sum of the files"),
     ]
     if "nonzero" in hand:
-        found.append(("nonzero parameters", round(measured["size/params_nonzero"]), hand["nonzero"], "by hand"))
+        sizes.append(("nonzero parameters", round(measured["size/params_nonzero"]), hand["nonzero"], "by hand"))
     if in_compact_file is not None:
-        found.append(("bytes of tensors on disk", in_compact_file, hand["compact"], "by hand"))
+        sizes.append(("bytes of tensors on disk", in_compact_file, hand["compact"], "by hand"))
     if in_file is not None:
-        found.append(("bytes of weights", bytes_held, in_file, "the file's header"))
-    for what, ours, true, source in found:
+        sizes.append(("bytes of weights", bytes_held, in_file, "the file's header"))
+    for what, ours, true, source in sizes:
         yield _row(model, method, what, ours, true, source, ours == true)
     ours = round(prepared["size/disk_gzip_mib"] * _MIB)
     close = abs(ours / packed - 1) <= _GZIP_TOLERANCE
@@ -223,31 +223,31 @@ def _row(model: str, method: str, what: str, ours: int, true: int, source: str, 
 
 
 def _by_hand(tensors: list[Weights], method: str) -> dict[str, int]:
-    """Work out what a method makes of a model's tensors."""
-    parameters = sum(each.count for each in tensors)
-    nonzero = sum(each.count - each.zeros for each in tensors)
+    """Compute the sizes of a model's tensors after a method."""
+    parameters = sum(tensor.count for tensor in tensors)
+    nonzero = sum(tensor.count - tensor.zeros for tensor in tensors)
     if method == "int8_dynamic":
-        head = sum(each.count for each in tensors if each.tied)
-        linear = sum(each.count for each in tensors if each.linear) + head
-        # small weights round to zero in int8: how many are left depends on the random numbers
+        head = sum(tensor.count for tensor in tensors if tensor.tied)
+        linear = sum(tensor.count for tensor in tensors if tensor.linear) + head
+        # no nonzero count: int8 rounds small weights to zero, and their number is random
         return {"bytes": 4 * (parameters + head - linear) + linear, "parameters": parameters + head}
     if method.startswith("int4_weight_only"):
-        linear = sum(each.count for each in tensors if each.linear)
+        linear = sum(tensor.count for tensor in tensors if tensor.linear)
         packed = linear // 2 + linear // _GROUP * 3
         return {"bytes": 4 * (parameters - linear) + packed, "parameters": parameters}
     if method.startswith("cluster"):
-        shared = [each.count for each in tensors if each.linear or each.tied]
+        shared = [tensor.count for tensor in tensors if tensor.linear or tensor.tied]
         compact = 4 * (parameters - sum(shared)) + sum(count // 2 + 4 * _CENTROIDS for count in shared)
         return {"bytes": 4 * parameters, "parameters": parameters, "compact": compact}
     if method.startswith("prune_magnitude"):
-        pruned = [each for each in tensors if each.linear or each.tied]
-        nonzero -= sum(max(round(each.count / 2) - each.zeros, 0) for each in pruned)
+        pruned = [tensor for tensor in tensors if tensor.linear or tensor.tied]
+        nonzero -= sum(max(round(tensor.count / 2) - tensor.zeros, 0) for tensor in pruned)
     width = 2 if method in ("fp16", "bf16") else 4
     return {"bytes": width * parameters, "parameters": parameters, "nonzero": nonzero}
 
 
 def _in_file(path: Path) -> int | None:
-    """Add up the tensors that a safetensors file's header lists; None when there is no such file.
+    """Add up the sizes of the tensors in a safetensors file's header; None if there is no such file.
 
     Source: the format's description, https://github.com/huggingface/safetensors#format
     """

@@ -1,4 +1,4 @@
-"""What a benchmark found: a table, a goal, and whether it was met; as text, as JSON, and in the README."""
+"""The result of a benchmark: a table, a goal, and whether it was met; as text, as JSON, and in the README."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Cell = str | int | float | None
 
 @dataclass(frozen=True)
 class Finding:
-    """What one benchmark found.
+    """The result of one benchmark.
 
     Attributes:
         name: the benchmark's name.
-        goal: what it should come to.
-        met: whether it did; None when it can't be said.
-        rows: the table: a value by column, where there is one.
-        notes: what to know when reading it.
-        quick: whether the numbers are of a short trial, good for nothing but to see that it works.
-        seconds: how long it took.
+        goal: the goal.
+        met: whether the goal was met; None if this is unknown.
+        rows: the table, with values by column.
+        notes: notes for readers of the table.
+        quick: whether the numbers come from a short trial, which only shows that the benchmark works.
+        seconds: its duration.
         when: date and time of day, UTC.
         machine: the machine and its libraries.
     """
@@ -45,7 +45,7 @@ class Finding:
 
 
 def stamped(finding: Finding, started: float, quick: bool) -> Finding:
-    """Add when, where, and how long it took, to what a benchmark found."""
+    """Add time, machine and duration to a finding."""
     from mlflow_compress.meters.environment import machine
 
     return dataclasses.replace(
@@ -58,9 +58,9 @@ def stamped(finding: Finding, started: float, quick: bool) -> Finding:
 
 
 def text(finding: Finding) -> str:
-    """Give a finding as Markdown."""
+    """Format a finding as Markdown."""
     verdict = {True: "met", False: "NOT met", None: "not known"}[finding.met]
-    quick = " (a quick trial: the numbers mean nothing)" if finding.quick else ""
+    quick = " (a quick trial: ignore the numbers)" if finding.quick else ""
     lines = [f"### {finding.name}", "", f"Goal: {finding.goal} **{verdict}**{quick}", "", *table(finding.rows)]
     if finding.notes:
         lines += ["", *(f"* {note}" for note in finding.notes)]
@@ -68,7 +68,7 @@ def text(finding: Finding) -> str:
 
 
 def write(finding: Finding) -> Path:
-    """Keep a finding for the README, and give the file."""
+    """Store a finding for the README, and return its file."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{finding.name}.json"
     path.write_text(as_json(finding) + "\n", encoding="utf-8")
@@ -76,14 +76,14 @@ def write(finding: Finding) -> Path:
 
 
 def as_json(finding: Finding | Sequence[Finding]) -> str:
-    """Give one finding, or several, as JSON."""
-    many = [finding] if isinstance(finding, Finding) else finding
-    data = [dataclasses.asdict(each) for each in many]
+    """Format one finding, or several, as JSON."""
+    findings = [finding] if isinstance(finding, Finding) else finding
+    data = [dataclasses.asdict(item) for item in findings]
     return json.dumps(data[0] if isinstance(finding, Finding) else data, indent=1, ensure_ascii=False)
 
 
 def fill_readme() -> int:
-    """Put all kept findings into the README, between its markers, and give their number."""
+    """Write all stored findings into the README, between its markers, and return their number."""
     kept = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
     findings = [Finding(**each) for each in kept]
     before, _, rest = README.read_text(encoding="utf-8").partition(_BEGIN)

@@ -1,9 +1,9 @@
-"""What each 4-bit and 8-bit method buys for language models and Whisper: tokens per second, whole calls, bytes.
+"""Gains of each 4-bit and 8-bit method for language models and Whisper: tokens per second, whole calls, bytes.
 
-Each variant goes the tool's whole way, and is timed in turns with its original. Torch's own formats are compared with
-the bfloat16 original, other runtimes with the float32 original, as their goals are; `bf16` against float32 joins the
-two scales. One call is a prompt of 128 tokens and 32 new ones. The weights are random, from the true architectures:
-their values decide quality, which is in `language_quality`, and not the time.
+Each variant runs through the whole tool, and is timed in turns with its original. As in the goals, torch's own formats
+are compared with the bfloat16 original, other runtimes with the float32 original; `bf16` against float32 connects the
+two scales. One call is a prompt of 128 tokens and 32 new tokens. The weights are random, with the real architectures:
+their values affect quality, which `language_quality` measures, but not the time.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def find(quick: bool, only: str = "") -> Finding:
     """Measure every method against its original.
 
     Args:
-        quick: one model, two methods, few calls.
-        only: the recipe of the one model to measure; empty: all.
+        quick: whether to measure only one model and two methods with few calls.
+        only: recipe of the only model to measure; empty: all.
     """
     rows: list[Mapping[str, Cell]] = []
     numbers: _Rows = {}
@@ -61,10 +61,10 @@ def find(quick: bool, only: str = "") -> Finding:
         met=all(verdict == "met" for verdict in verdicts.values()),
         rows=rows,
         notes=[
-            "call: the original's time over the variant's, for 128 + 32 tokens; decode: the same of one later token",
-            "tokens/s: of decoding, from the variant's own medians",
-            "bytes of 16 bit: what the weights that the method reached take, against 2 bytes for each (embeddings and "
-            "a head that it leaves alone are not in it); size: all weights against the original's",
+            "call: the original's time over the variant's, for 128 + 32 tokens; decode: the same for one later token",
+            "tokens/s: in decoding, from the variant's medians",
+            "bytes of 16 bit: size of the weights that the method compressed, relative to 2 bytes each (without "
+            "embeddings and a head that it does not compress); size: all weights relative to the original's",
             *(f"{verdict}: {goal}" for goal, verdict in verdicts.items()),
         ],
     )
@@ -73,7 +73,7 @@ def find(quick: bool, only: str = "") -> Finding:
 def _measured(
     model: str, dtype: str, methods: tuple[str, ...], quick: bool, numbers: _Rows
 ) -> list[Mapping[str, Cell]]:
-    """Measure some methods against one original, and keep their numbers by model and method."""
+    """Measure some methods against one original, and add their numbers by model and method."""
     rows: list[Mapping[str, Cell]] = []
     with tempfile.TemporaryDirectory() as folder:
         originals = PreparedOriginals(Path(folder))
@@ -88,7 +88,7 @@ def _measured(
 
 
 def _run(model: str, dtype: str, method: str, quick: bool, originals: PreparedOriginals) -> Result:
-    """Run a variant as a sweep does."""
+    """Run a variant like a sweep does."""
     settings = recipe.Settings(
         weights="random",
         data="none",
@@ -108,45 +108,47 @@ def _row(model: str, method: str, result: Result, original: Result) -> Mapping[s
 
 
 def _numbers(result: Result, original: Result) -> _Numbers:
-    """Return what a variant buys against its original."""
+    """Return the gains of a variant over its original."""
     own, base = result.measurements, original.measurements
-    found = {"tokens/s": own["cpu/decode_tokens_per_s"]} if "cpu/decode_tokens_per_s" in own else {}
-    found |= {"call ms": own["cpu/latency_p50_ms"], "pairs": own.get("cpu/pairs", 0)}
+    numbers = {"tokens/s": own["cpu/decode_tokens_per_s"]} if "cpu/decode_tokens_per_s" in own else {}
+    numbers |= {"call ms": own["cpu/latency_p50_ms"], "pairs": own.get("cpu/pairs", 0)}
     shown = {"call": "latency_ratio", "call low": "latency_ratio_high", "call high": "latency_ratio_low"}
     shown["decode"] = "token_ratio"
-    found |= {column: 1 / own[f"cpu/{name}"] for column, name in shown.items() if f"cpu/{name}" in own}
-    found["size"] = own["size/weights_mib"] / base["size/weights_mib"]
-    if told := _REACHED.search(result.facts.get("reached", "")):
-        reached, every = (int(number.replace(",", "")) for number in told.groups())
+    numbers |= {column: 1 / own[f"cpu/{name}"] for column, name in shown.items() if f"cpu/{name}" in own}
+    numbers["size"] = own["size/weights_mib"] / base["size/weights_mib"]
+    if match := _REACHED.search(result.facts.get("reached", "")):
+        reached, total = (int(number.replace(",", "")) for number in match.groups())
         is_half = original.facts.get("dtype", "") == _HALF
-        rest = (every - reached) * (_HALF_BYTES if is_half else 2 * _HALF_BYTES)
-        found["bytes of 16 bit"] = (own["size/weights_mib"] * 2**20 - rest) / (reached * _HALF_BYTES)
-    return found
+        rest = (total - reached) * (_HALF_BYTES if is_half else 2 * _HALF_BYTES)
+        numbers["bytes of 16 bit"] = (own["size/weights_mib"] * 2**20 - rest) / (reached * _HALF_BYTES)
+    return numbers
 
 
 def _verdicts(numbers: _Rows) -> dict[str, str]:
-    """Judge the goals: `met`, `NOT met`, or `not shown` where a row is missing."""
-    found = {}
+    """Judge the goals: `met`, `NOT met`, or `not shown` if a row is missing."""
+    verdicts = {}
     for model in _MODELS:
         half = numbers.get((model, "bf16"), {}).get("call")  # how much faster bfloat16 is than float32
         for method in _TORCH_4_BIT:
             row = numbers.get((model, method), {})
-            found[f"{model}: {method} decodes at least 1.5x as fast as bfloat16"] = _judged(row.get("decode"), 1.5)
-            found[f"{model}: a call of {method} takes at most 0.9x of bfloat16's"] = _judged(row.get("call"), 1 / 0.9)
+            verdicts[f"{model}: {method} decodes at least 1.5x as fast as bfloat16"] = _judged(row.get("decode"), 1.5)
+            verdicts[f"{model}: a call of {method} takes at most 0.9x of bfloat16's"] = _judged(
+                row.get("call"), 1 / 0.9
+            )
             bytes_ = row.get("bytes of 16 bit")
-            found[f"{model}: {method} takes at most 0.30x of the bytes"] = _judged(bytes_ and -bytes_, -0.30)
+            verdicts[f"{model}: {method} takes at most 0.30x of the bytes"] = _judged(bytes_ and -bytes_, -0.30)
         for method in _OTHER_4_BIT:
             row = numbers.get((model, method), {})
             if not method.startswith("gguf"):
-                found[f"{model}: {method} decodes at least 2x as fast as float32"] = _judged(row.get("decode"), 2)
+                verdicts[f"{model}: {method} decodes at least 2x as fast as float32"] = _judged(row.get("decode"), 2)
             both = row["call"] / half if half and "call" in row else None
-            found[f"{model}: a call of {method} takes at most 0.9x of bfloat16's"] = _judged(both, 1 / 0.9)
+            verdicts[f"{model}: a call of {method} takes at most 0.9x of bfloat16's"] = _judged(both, 1 / 0.9)
     whisper = numbers.get((_SPEECH, "ctranslate2:type=int8"), {})
-    found[f"{_SPEECH}: ctranslate2 in int8 at least 2.5x faster"] = _judged(whisper.get("call"), 2.5)
-    return found
+    verdicts[f"{_SPEECH}: ctranslate2 in int8 at least 2.5x faster"] = _judged(whisper.get("call"), 2.5)
+    return verdicts
 
 
 def _judged(number: float | None, least: float) -> str:
     if number is None:
         return "not shown"
-    return "met" if number >= least else f"NOT met ({abs(number):.3g}, wanted {abs(least):.3g})"
+    return "met" if number >= least else f"NOT met ({abs(number):.3g}, goal {abs(least):.3g})"

@@ -1,8 +1,8 @@
-"""What 4 and 8 bits cost a language model with real weights: perplexity of SmolLM2 on 64 film reviews.
+"""Quality loss of a language model with real weights at 4 and 8 bits: perplexity of SmolLM2 on 64 film reviews.
 
-Each variant goes the tool's whole way: it is compressed, saved, restored, and scored with its 95 % interval. The
-weights of this SmolLM2 are a Q4_1 file that was unpacked, so its original has lost something already, and what 4 bits
-lose here is less than they lose of full weights. Methods that fit weights to data calibrate on other reviews.
+Each variant runs through the whole tool: it is compressed, saved, restored, and scored with its 95 % interval. The
+weights of this SmolLM2 come from an unpacked Q4_1 file, so the original has already lost quality, and 4 bits lose less
+here than with full weights. Methods that fit weights to data calibrate on other reviews.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ _METHODS = (
     "bf16", *_EIGHT_BIT, _NEAREST, *_FITTED, "openvino_int4", "onnx_int4", "gguf:type=q4_0", "gguf:type=q4_k_m",
 )  # fmt: skip
 _BUDGET = Budget(min_iterations=2, min_seconds=0, max_seconds=1, energy_seconds=0, launches=1)
-_MOST_LOSS = 1.03  # of the original's perplexity, at 8 bits
+_MOST_LOSS = 1.03  # times the original's perplexity, at 8 bits
 
 
 def find(quick: bool) -> Finding:
     """Score every method's model."""
     rows: list[Mapping[str, Cell]] = []
-    found: dict[str, Mapping[str, float]] = {}
+    scores: dict[str, Mapping[str, float]] = {}
     for method in ("original", *(_METHODS[:1] if quick else _METHODS)):
         result = _scored(method, 4 if quick else 64)
         if result.status == "ok":
-            found[method] = result.measurements
-            rows.append(_row(method, result.measurements, found.get("original", {})))
+            scores[method] = result.measurements
+            rows.append(_row(method, result.measurements, scores.get("original", {})))
         else:
             rows.append({"method": method, "instead": f"{result.status}: {result.reason}"})
-    verdicts = _verdicts({method: numbers["quality/perplexity"] for method, numbers in found.items()})
+    verdicts = _verdicts({method: numbers["quality/perplexity"] for method, numbers in scores.items()})
     return Finding(
         name="language_quality",
         goal="at 8 bits at most 3 % more perplexity than the original; gptq and awq better than round-to-nearest.",
@@ -66,9 +66,11 @@ def _row(method: str, own: Mapping[str, float], original: Mapping[str, float]) -
 
 
 def _verdicts(perplexity: Mapping[str, float]) -> dict[str, bool]:
-    """Judge the goals by the perplexities that there are; a missing one is not met."""
+    """Judge the goals by the perplexities; a goal without its number is not met."""
     missing = float("inf")
     most = _MOST_LOSS * perplexity.get("original", 0)
-    found = {f"{method} within 3 %": perplexity.get(method, missing) <= most for method in _EIGHT_BIT}
+    verdicts = {f"{method} within 3 %": perplexity.get(method, missing) <= most for method in _EIGHT_BIT}
     nearest = perplexity.get(_NEAREST, 0)
-    return found | {f"{each} better than {_NEAREST}": perplexity.get(each, missing) < nearest for each in _FITTED}
+    return verdicts | {
+        f"{method} better than {_NEAREST}": perplexity.get(method, missing) < nearest for method in _FITTED
+    }

@@ -1,14 +1,14 @@
 """A model of 7 billion parameters from end to end: memory of each process, wall time, disk.
 
-Mistral 7B in its true architecture, random weights in bfloat16: the original, and its linear layers in 4 bits. Each
-variant goes the tool's whole way, in the tool's own processes. Of each process the kernel's mark (VmHWM) is read from
-outside while it runs; the worker resets it after each phase, so the highest that was seen counts.
+Mistral 7B with its real architecture and random weights in bfloat16: the original, and its linear layers in 4 bits.
+Each variant runs through the whole tool, in the tool's own processes. The kernel's high-water mark (VmHWM) of each
+process is read from outside while it runs; the worker resets it after each phase, so the highest value counts.
 
-The baseline is what the same process holds of a model of one thin layer: libraries, and no weights to speak of.
-`prepare` begins with the original's weights, whatever is made of them; `measure` holds those that were saved.
+The baseline is the memory of the same process with a model of one thin layer: libraries, and almost no weights.
+`prepare` starts with the original's weights, whatever the method; `measure` holds the saved weights.
 
-The figures are of memory. On a CPU that emulates bfloat16 the times are far from what people deploy, so a call is
-short: a prompt of 16 tokens and 4 new ones. Random weights have no quality to score.
+The benchmark is about memory. On a CPU that emulates bfloat16, times do not represent a deployment, so a call is short:
+a prompt of 16 tokens and 4 new tokens. Random weights have no quality to score.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _THIN = {"num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 128, "n
 
 @dataclasses.dataclass(frozen=True)
 class _Ran:
-    """What a process did: its part, its highest resident memory in MiB, and how long it took in seconds."""
+    """Result of a process: its part, its highest resident memory in MiB, and its duration in seconds."""
 
     part: Part
     peak_mib: float
@@ -56,7 +56,7 @@ def find(quick: bool, model: str = "mistral_7b") -> Finding:
     """Measure the original and its 4-bit variant, in the tool's processes.
 
     Args:
-        quick: measure the small `mistral` instead.
+        quick: whether to measure the small `mistral` instead.
         model: the recipe.
     """
     name = "mistral" if quick else model
@@ -72,20 +72,20 @@ def find(quick: bool, model: str = "mistral_7b") -> Finding:
             files = sorted(path.name for path in Path(folder, MODEL_FOLDER).glob("*.safetensors"))
         saved_mib = ran["measure"].part.measurements["size/weights_mib"]
         original_mib = original_mib or saved_mib
-        for verb, each in ran.items():
+        for verb, process in ran.items():
             weights_mib = original_mib if verb == "prepare" else saved_mib
-            ratios.append((each.peak_mib - baseline[verb]) / weights_mib)
-            rows.append(_row(name, method, verb, each, baseline[verb], weights_mib, len(files), ran["prepare"].part))
+            ratios.append((process.peak_mib - baseline[verb]) / weights_mib)
+            rows.append(_row(name, method, verb, process, baseline[verb], weights_mib, len(files), ran["prepare"].part))
     return Finding(
         name="large_model",
         goal=f"no process holds more than {_MOST} times the weights' bytes above its baseline.",
         met=all(ratio <= _MOST for ratio in ratios),
         rows=rows,
         notes=[
-            "weights: of `prepare` the original's, of `measure` those that were saved; all in MiB",
+            "weights: for `prepare` the original's, for `measure` the saved weights; all in MiB",
             "baseline: the highest resident memory of the same process with a model of one thin layer",
-            "ratio: what the process held above its baseline, over the weights",
-            "a CPU that emulates bfloat16 takes seconds a token: the time of `measure` says nothing of other machines",
+            "ratio: the process's memory above its baseline, divided by the weights",
+            "a CPU that emulates bfloat16 takes seconds per token: the time of `measure` is no measure for others",
         ],
     )
 
@@ -97,7 +97,7 @@ def _variant(name: str, method: str) -> Variant:
 
 
 def _thin(variant: Variant) -> Variant:
-    """Return the same variant of a model with next to no weights."""
+    """Return the same variant of a model with almost no weights."""
     options: dict[str, Any] = dict(variant.options)
     options["architecture"] = {**options["architecture"], **_THIN}
     return dataclasses.replace(variant, options=options)
@@ -126,7 +126,7 @@ def _work(verb: str, variant: Variant, folder: Path, device: str = "") -> _Ran:
 
 
 class _Watch:
-    """Follows the highest resident memory of a process, from outside."""
+    """Watches the highest resident memory of a process from outside."""
 
     def __init__(self, pid: int) -> None:
         import threading
@@ -150,8 +150,8 @@ class _Watch:
                 status = self._status.read_text(encoding="ascii", errors="replace")
             except OSError:
                 return
-            _, found, rest = status.partition("VmHWM:")
-            if found:
+            _, key, rest = status.partition("VmHWM:")
+            if key:
                 self.highest_mib = max(self.highest_mib, int(rest.split()[0]) / 1024)
 
 

@@ -1,7 +1,7 @@
-"""Load: many teams log many runs each into one `mlflow server` at once; nothing is lost, doubled or mixed up.
+"""Load: many teams log many runs each to one `mlflow server` at once; nothing is lost, duplicated or mixed up.
 
-The server has a PostgreSQL database where that is installed, else SQLite. Each result goes the whole way: kept in the
-spool, sent, and taken off the spool.
+The server uses a PostgreSQL database if that is installed, else SQLite. Each result is written to the spool, sent, and
+removed from the spool.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _NUMBERS = "SELECT run_uuid, key, value FROM metrics"
 
 
 def team_name(number: int) -> str:
-    """Name a team as a hostile one would name itself."""
+    """Return a team's name as an attacker would choose it."""
     return f"Команда '{number}\" | `x`; --"
 
 
@@ -42,24 +42,24 @@ def find(quick: bool) -> Finding:
     """Log, and count.
 
     Args:
-        quick: 4 teams with 5 runs each.
+        quick: whether to use only 4 teams with 5 runs each.
     """
     teams, runs = (4, 5) if quick else (TEAMS, RUNS)
     with _server() as (server, name):
-        found = load(server, teams, runs)
-    rows: list[dict[str, Cell]] = [{"teams": teams, "runs each": runs, "database": name, **found}]
-    met = not (found["lost"] or found["twice"] or found["mixed up"] or found["stuck"] or found["not sent"])
+        counts = load(server, teams, runs)
+    rows: list[dict[str, Cell]] = [{"teams": teams, "runs each": runs, "database": name, **counts}]
+    met = not (counts["lost"] or counts["twice"] or counts["mixed up"] or counts["stuck"] or counts["not sent"])
     notes = [] if name == "postgresql" else ["PostgreSQL is not installed (apt-get install postgresql)."]
-    return Finding("load", "nothing lost, nothing twice, no name of one in the row of another", met, rows, notes)
+    return Finding("load", "nothing lost, nothing twice, no team's name in another team's row", met, rows, notes)
 
 
 def load(server: TrackingServer, teams: int, runs: int) -> dict[str, Cell]:
-    """Have teams log runs at once, and count what came of it.
+    """Let teams log runs at once, and count the results.
 
     Args:
         server: an empty tracking server, started.
-        teams: teams, four to a process, each in a thread of its own.
-        runs: runs of each.
+        teams: number of teams, four per process, each in its own thread.
+        runs: number of runs of each team.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
@@ -100,11 +100,11 @@ def _log(uri: str, folder: Path, number: int, runs: int) -> None:
 
     store, spool, team = open_store(uri), Spool(folder / f"spool-{number}"), team_name(number)
     address = Address(lasting(uri), _EXPERIMENT, {"team": team}, with_model=False)
-    for at in range(runs):
-        variant = Variant(f"model {at}", "original", team, "python", "small.py", chain=(Step("original"),))
+    for index in range(runs):
+        variant = Variant(f"model {index}", "original", team, "python", "small.py", chain=(Step("original"),))
         now = time.time()
-        numbers = {f"cpu/number_{each}": float(number * 1000 + at) for each in range(_METRICS)}
-        samples = {"cpu/others_ms": [float(number)] * 100}  # nothing to draw: it is the server that is loaded
+        numbers = {f"cpu/number_{metric}": float(number * 1000 + index) for metric in range(_METRICS)}
+        samples = {"cpu/others_ms": [float(number)] * 100}  # no plots: the load is for the server
         result = Result(
             variant, "ok", measurements=numbers, samples=samples, outcomes={"cpu": Outcome("ok")},
             started_s=now - 1, ended_s=now,
@@ -116,25 +116,25 @@ def _log(uri: str, folder: Path, number: int, runs: int) -> None:
 
 def _count(database: str, teams: int, runs: int) -> dict[str, Cell]:
     """Count runs and numbers in the database itself."""
-    found = _select(database, _RUNS_BY_TEAM)
+    logged = _select(database, _RUNS_BY_TEAM)
     names = [team_name(number) for number in range(teams)]
-    whole = [run for run in found if run["status"] == "FINISHED" and run["logged"] == "complete"]
+    whole = [run for run in logged if run["status"] == "FINISHED" and run["logged"] == "complete"]
     by_team = {name: sum(run["team"] == name for run in whole) for name in names}
     values: dict[str, list[float]] = {}
     for number in _select(database, _NUMBERS):
         values.setdefault(number["run_uuid"], []).append(number["value"])
-    mixed = sum(run["team"] != run["param_team"] or run["team"] not in by_team for run in found)
+    mixed = sum(run["team"] != run["param_team"] or run["team"] not in by_team for run in logged)
     for run in whole:
         of_team = {value // 1000 for value in values.get(run["run_uuid"], [])}
         mixed += of_team != {float(names.index(run["team"]))} or len(set(values[run["run_uuid"]])) != 1
     counts = [len(values.get(run["run_uuid"], [])) for run in whole]
     return {
-        "runs": len(found),
+        "runs": len(logged),
         "numbers": sum(counts),
         "lost": sum(max(0, runs - count) for count in by_team.values()) + sum(count < _METRICS for count in counts),
-        "twice": len(found) - len({run["result_id"] for run in found}) + sum(count > _METRICS for count in counts),
+        "twice": len(logged) - len({run["result_id"] for run in logged}) + sum(count > _METRICS for count in counts),
         "mixed up": mixed,
-        "stuck": sum(run["status"] == "RUNNING" for run in found),
+        "stuck": sum(run["status"] == "RUNNING" for run in logged),
     }
 
 

@@ -1,4 +1,4 @@
-"""Several logical machines on this one: a real Ray cluster, for tests and benchmarks."""
+"""Several logical machines on this machine: a real Ray cluster, for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _STOP_SECONDS = 30
 
 
 class LogicalNodes:
-    """A Ray cluster that lives as long as the `with` block.
+    """A Ray cluster that exists during a `with` block.
 
     Args:
-        count: how many logical machines measure.
+        count: number of logical machines that measure.
 
     Attributes:
-        address: the cluster's.
-        folder: where each of them has its own spool and cache: `node0`, `node1`, ...
+        address: address of the cluster.
+        folder: folder with the spool and cache of each machine: `node0`, `node1`, ...
     """
 
     def __init__(self, count: int) -> None:
@@ -42,13 +42,13 @@ class LogicalNodes:
         self.address = self._answer()
 
     def __enter__(self) -> LogicalNodes:
-        """Use it."""
+        """Return the cluster."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End it, and all that it started."""
+        """Stop the cluster, and everything that it started."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
@@ -59,14 +59,14 @@ class LogicalNodes:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def add(self) -> None:
-        """Let another machine join."""
+        """Add a machine."""
         self._say("add")
 
     def kill(self, number: int) -> None:
-        """Take a machine away as a power cut does.
+        """Remove a machine like a power cut does.
 
         Args:
-            number: which, from 0.
+            number: number of the machine, from 0.
         """
         self._say(f"kill {number}")
 

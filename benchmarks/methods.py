@@ -1,11 +1,11 @@
-"""What the methods buy on this machine: speed, bytes, parameters and accuracy against the original.
+"""Gains of the methods on this machine: speed, bytes, parameters and accuracy, relative to the original.
 
-Each variant goes the tool's whole way, and is timed in turns with its original, as a sweep does, so that a ratio stands
-on pairs of processes that saw the same machine. Sizes are those of the saved folders. Accuracy is that of `digits_cnn`,
-which is really trained; the other models have random weights.
+Each variant runs through the whole tool, and is timed in turns with its original, like in a sweep, so that a ratio is
+based on pairs of processes under the same conditions. Sizes are those of the saved folders. Accuracy is measured for
+`digits_cnn`, which is really trained; the other models have random weights.
 
-The goals were set for a CPU with AMX or VNNI. On one without, int8 and bfloat16 have no instructions of their own, and
-what stands in the table is what such a machine gives.
+The goals are for a CPU with AMX or VNNI. Other CPUs have no instructions for int8 and bfloat16; then the table shows
+the results of such a machine.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ _Row = Mapping[str, Cell]
 
 @dataclass(frozen=True)
 class _Goal:
-    """What one of some methods must reach, all of it at once.
+    """A goal for one or all of several methods; its conditions must hold for the same row.
 
     Attributes:
-        text: the goal in words.
-        model: of which model.
-        methods: one of these must reach it, or all of them.
-        reached: whether a row reaches it.
-        of_all: whether all of the methods must.
-        is_about_time: whether it is about speed: then a row of one pair, whose noise is not known, shows nothing.
+        text: description of the goal.
+        model: the model.
+        methods: the methods.
+        reached: returns whether a row reaches it.
+        of_all: whether all methods must reach it, or only one.
+        is_about_time: whether it is about speed: then a row with one pair, whose noise is unknown, shows nothing.
     """
 
     text: str
@@ -55,10 +55,10 @@ class _Goal:
     is_about_time: bool = False
 
     def verdict(self, rows: Mapping[tuple[str, str], Mapping[str, float]]) -> str:
-        """Judge by the rows that there are: `met`, `NOT met`, or `not shown`."""
-        found = [rows.get((self.model, method), {}) for method in self.methods]
-        reach = [bool(row) and self.reached(row) for row in found]
-        shown = [not self.is_about_time or "speed-up low" in row for row in found]
+        """Judge by the existing rows: `met`, `NOT met`, or `not shown`."""
+        of_methods = [rows.get((self.model, method), {}) for method in self.methods]
+        reach = [bool(row) and self.reached(row) for row in of_methods]
+        shown = [not self.is_about_time or "speed-up low" in row for row in of_methods]
         judge = all if self.of_all else any
         if judge(reached and is_shown for reached, is_shown in zip(reach, shown, strict=True)):
             return "met"
@@ -150,14 +150,14 @@ def find(quick: bool) -> Finding:
         rows=rows,
         notes=[
             "bytes, parameters: share of the original's; speed-up: mean over the pairs, with its 95 % interval",
-            "a speed-up of one pair of launches has no interval: its noise is not known",
+            "a speed-up from one pair of launches has no interval: its noise is unknown",
             *(f"{verdict}: {text}" for text, verdict in judged.items()),
         ],
     )
 
 
 def _measured(model: str, method: str, quick: bool, originals: PreparedOriginals) -> Result:
-    """Run a variant as a sweep does."""
+    """Run a variant like a sweep does."""
     settings = recipe.Settings(
         weights="auto" if model == "digits_cnn" else "random",
         budget=_QUICK_BUDGET if quick else _BUDGET,
@@ -170,14 +170,14 @@ def _measured(model: str, method: str, quick: bool, originals: PreparedOriginals
 
 def _compared(own: Mapping[str, float], original: Mapping[str, float]) -> dict[str, float]:
     shown = {"speed-up": "latency_ratio", "speed-up low": "latency_ratio_high", "speed-up high": "latency_ratio_low"}
-    found = {
+    numbers = {
         "pairs": own.get("cpu/pairs", 0),
         **{column: 1 / own[f"cpu/{name}"] for column, name in shown.items() if f"cpu/{name}" in own},
         "bytes": own["size/disk_mib"] / original["size/disk_mib"],
         "parameters": own["size/params"] / original["size/params"],
     }
     if "quality/output_error_rel_l2" in own:
-        found["output error"] = own["quality/output_error_rel_l2"]
+        numbers["output error"] = own["quality/output_error_rel_l2"]
     if "quality/accuracy" in own:
-        found["points lost"] = 100 * (original["quality/accuracy"] - own["quality/accuracy"])
-    return found
+        numbers["points lost"] = 100 * (original["quality/accuracy"] - own["quality/accuracy"])
+    return numbers

@@ -1,9 +1,9 @@
-"""What one whole `compress-bench run` costs against the shortest honest script that does the same work.
+"""Cost of one whole `compress-bench run` compared with the shortest honest script that does the same work.
 
-Both make DistilBERT with random weights, save it, restore it in a new process, warm up, time as many calls, and log the
-same numbers, samples and the model to a SQLite store of MLflow. The script is `programs/by_hand.py`: read it, it is the
-claim. It is told how many calls of warm-up our run made. Both stores exist before: making their tables takes seconds.
-Energy is left out of both: its window is as long as one asks for.
+Both build DistilBERT with random weights, save it, restore it in a new process, warm up, time as many calls, and log
+the same numbers, samples and the model to an MLflow store in SQLite. The script is `programs/by_hand.py`. It makes as
+many warm-up calls as our run. Both stores exist before, since creating their tables takes seconds. Energy is left out,
+since its duration is an option.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def find(quick: bool) -> Finding:
         for folder in folders.values():
             folder.mkdir()
             run([sys.executable, "-c", _OPEN], folder, _environment(folder))
-        warmup = 6  # of the very first script, should it come first
+        warmup = 6  # for a script that runs before our first run
         for number in range(1, (1 if quick else 2) + 1):
             ours_first = number % 2 == 1
             if ours_first:
@@ -53,7 +53,7 @@ def find(quick: bool) -> Finding:
                 "CPU ratio": ratios["CPU"][-1],
             }
             rows.append(row)
-    middles = {what: statistics.median(each) for what, each in ratios.items()}
+    middles = {what: statistics.median(values) for what, values in ratios.items()}
     rows.append({"round": "median", **{f"{what} ratio": middle for what, middle in middles.items()}})
     return Finding(
         name="overhead",
@@ -65,12 +65,12 @@ def find(quick: bool) -> Finding:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Give each a store of its own."""
+    """Return an environment with a separate store."""
     return {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
 
 
 def _ours(folder: Path, calls: int) -> tuple[Ended, int]:
-    """Run the tool, and give what it cost and how many calls of warm-up it made."""
+    """Run the tool, and return its cost and its number of warm-up calls."""
     options = ["--weights", "random", "--device", "cpu", "--iterations", str(calls), "--seconds", "0"]
     options += ["--max-seconds", "3600", "--energy-seconds", "0", "--launches", "1", "--quiet", "--json"]
     command = [Path(sys.executable).parent / "compress-bench", "run", "distilbert", *options]

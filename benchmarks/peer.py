@@ -1,12 +1,13 @@
-"""The same model under optimum-benchmark, beside ours: wall time, and the errors of latency and memory.
+"""The same model under optimum-benchmark and under this package: wall time, and the errors of latency and memory.
 
-optimum-benchmark lives in a virtual environment of its own, as it wants an older transformers. BERT base with random
-weights, 128 tokens, batch 1, on the CPU, latency and memory, as many calls. Each tool is held against outside truth of
-its own versions: a bare loop for latency, in turns with it; for memory the kernel's peak. Of optimum-benchmark that is
-`ru_maxrss` of all its processes (it resets nothing); of ours what `fidelity_memory` finds.
+optimum-benchmark runs in its own virtual environment, since it requires an older transformers. Both measure latency and
+memory of BERT base with random weights, 128 tokens, batch 1, on the CPU, with as many calls. Each tool is compared with
+an independent reference for its own versions: a bare loop for latency, in turns with it, and the kernel's peak for
+memory. For optimum-benchmark that is `ru_maxrss` of all its processes (it resets nothing), for ours the figure of
+`fidelity_memory`.
 
-Wall time is the whole command: of ours `compress-bench run` without logging the model, as the peer stores none. Ours
-makes, saves and sizes the model in that time too; the peer's was saved before.
+Wall time is that of the whole command: for ours `compress-bench run` without logging the model, since the peer stores
+none. It includes building and saving the model and measuring its size; the peer's model was saved before.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ _REQUIREMENTS = ("optimum-benchmark==0.6.0", "transformers==4.57.6", "datasets<4
 _WARMUP, _CALLS = 10, 50
 _WALL_SHARE = 0.5
 _NOT_SHOWN = (
-    "why optimum-benchmark's latency is far from the bare loop's was not found: it says nothing of that tool",
-    "our latency error is the middle of few rounds: see how far they lie apart",
+    "why optimum-benchmark's latency differs from the bare loop's was not found: do not judge that tool by it",
+    "our latency error is the median of a few rounds: look at their spread",
 )
 
 
@@ -38,20 +39,20 @@ def find(quick: bool, venv: Path | None = None) -> Finding:
     """Run both in turns.
 
     Args:
-        quick: few calls, one round.
-        venv: a virtual environment with optimum-benchmark; None makes one, which downloads gigabytes.
+        quick: whether to run only one round with few calls.
+        venv: a virtual environment with optimum-benchmark; None: create one, which downloads gigabytes.
     """
     calls, rounds = (6, 1) if quick else (_CALLS, 3)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        python = (venv.absolute() if venv else _made(folder / "venv")) / "bin" / "python"
+        python = (venv.absolute() if venv else _installed(folder / "venv")) / "bin" / "python"
         _peer(python, folder, "make", str(folder / "bert"))
-        found = [(_theirs(python, folder, calls), _ours(folder, calls)) for _ in range(rounds)]
-    theirs, ours = ([each[who] for each in found] for who in (0, 1))
+        pairs = [(_theirs(python, folder, calls), _ours(folder, calls)) for _ in range(rounds)]
+    theirs, ours = ([pair[side] for pair in pairs] for side in (0, 1))
     rows: list[dict[str, Cell]] = [
         {"tool": tool, "round": str(number), **row}
-        for tool, every in (("optimum-benchmark", theirs), ("mlflow-compress", ours))
-        for number, row in enumerate(every, 1)
+        for tool, results in (("optimum-benchmark", theirs), ("mlflow-compress", ours))
+        for number, row in enumerate(results, 1)
     ]
     wall, latency, memory = (
         (_middle(ours, what), _middle(theirs, what)) for what in ("wall s", "latency error", "RAM error")
@@ -60,11 +61,11 @@ def find(quick: bool, venv: Path | None = None) -> Finding:
         {
             "tool": tool,
             "round": "median",
-            "wall s": wall[who],
-            "latency error": latency[who],
-            "RAM error": memory[who],
+            "wall s": wall[side],
+            "latency error": latency[side],
+            "RAM error": memory[side],
         }
-        for who, tool in ((1, "optimum-benchmark"), (0, "mlflow-compress"))
+        for side, tool in ((1, "optimum-benchmark"), (0, "mlflow-compress"))
     ]
     return Finding(
         name="peer",
@@ -72,7 +73,7 @@ def find(quick: bool, venv: Path | None = None) -> Finding:
         met=wall[0] < _WALL_SHARE * wall[1] and latency[0] < latency[1] and memory[0] < memory[1],
         rows=rows,
         notes=[
-            f"{', '.join(_REQUIREMENTS)}; {calls} calls; errors are relative, and their medians of the size alone",
+            f"{', '.join(_REQUIREMENTS)}; {calls} calls; errors are relative, and their medians ignore the sign",
             *_NOT_SHOWN,
         ],
     )
@@ -81,11 +82,11 @@ def find(quick: bool, venv: Path | None = None) -> Finding:
 def _theirs(python: Path, folder: Path, calls: int) -> dict[str, float]:
     counts = [str(folder / "bert"), str(_WARMUP), str(calls)]
     work = Path(tempfile.mkdtemp(dir=folder))
-    found, wall, peak = _peer(python, work, "measure", *counts)
-    if found["count"] != calls:
-        raise RuntimeError(f"optimum-benchmark timed {found['count']} calls, not {calls}")
+    result, wall, peak = _peer(python, work, "measure", *counts)
+    if result["count"] != calls:
+        raise RuntimeError(f"optimum-benchmark timed {result['count']} calls, not {calls}")
     bare, _, _ = _peer(python, work, "bare", *counts)
-    return _row(wall, found["p50_ms"], bare["p50_ms"], found["ram_mib"], peak)
+    return _row(wall, result["p50_ms"], bare["p50_ms"], result["ram_mib"], peak)
 
 
 def _ours(folder: Path, calls: int) -> dict[str, float]:
@@ -124,13 +125,13 @@ def _middle(rows: Sequence[dict[str, float]], what: str) -> float:
 
 
 def _peer(python: Path, folder: Path, *arguments: str) -> tuple[Any, float, float]:
-    """Run the peer's program: give what it printed, its wall time in seconds, and its peak in MiB."""
+    """Run the peer's program; return its output, its wall time in seconds, and its peak in MiB."""
     ended = run([python, PROGRAMS / "peer.py", *arguments], folder, {**os.environ, "HF_HUB_OFFLINE": "1"})
     assert ended.peak_mib is not None
     return json.loads(ended.output or "null"), ended.wall_s, ended.peak_mib
 
 
-def _made(folder: Path) -> Path:
+def _installed(folder: Path) -> Path:
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     subprocess.run([folder / "bin" / "python", "-m", "pip", "install", "--quiet", *_REQUIREMENTS], check=True)
     return folder

@@ -1,8 +1,8 @@
-"""How long a table of many runs takes: all of `compress-report` beside `mlflow.search_runs` alone, and beside raw SQL.
+"""Time for a table of many runs: the whole `compress-report` compared with `mlflow.search_runs` alone and with raw SQL.
 
-Each is a process of its own, imports and all, and does its work in turns with the other. Ours reads, compares and
-writes a CSV file; the other side only reads. The stores are filled by `programs/filled_store.py` as the tool logs:
-25 metrics, 15 params, 12 tags a run.
+Both sides run in turns, each in its own process, including imports. Ours reads, compares and writes a CSV file; the
+other side only reads. `programs/filled_store.py` fills the stores like the tool: 25 metrics, 15 params, 12 tags per
+run.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ _RUNS, _MANY = 10_000, 100_000
 _TEAM = "team 7"
 _PORT = "5817"
 _START_SECONDS = 240
-_PATIENT = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "900"
-}  # search_runs of all runs of a busy server takes more than its default
+_PATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "900"}  # search_runs over all runs of a busy server exceeds the default
 
 
 def find(quick: bool) -> Finding:
@@ -68,8 +66,8 @@ def find(quick: bool) -> Finding:
         met=met,
         rows=rows,
         notes=[
-            "wall seconds of processes, median of the rounds; the other side is search_runs, raw SQL for the team",
-            "from a server without our page, most of the time is what the server takes to make its answer",
+            "wall seconds of processes, median of the rounds; the other side is search_runs, for the team raw SQL",
+            "without our page, the server spends most of the time on its answer",
         ],
     )
 
@@ -92,16 +90,16 @@ def _compared(
         pair = [(ours, own), (theirs, other)]
         for command, ended in pair if turn % 2 else pair[::-1]:
             ended.append(run(command, folder, {**os.environ, **_PATIENT}))
-    wall, their_wall = (statistics.median(each.wall_s for each in side) for side in (own, other))
+    wall, their_wall = (statistics.median(ended.wall_s for ended in side) for side in (own, other))
     return {
         "what": what,
         "ours s": wall,
         "other s": their_wall,
         "ratio": wall / their_wall,
-        "ours CPU s": statistics.median(each.cpu_s for each in own),
-        "other CPU s": statistics.median(each.cpu_s for each in other),
-        "ours peak MiB": max((each.peak_mib or 0) for each in own) or None,
-        "other peak MiB": max((each.peak_mib or 0) for each in other) or None,
+        "ours CPU s": statistics.median(ended.cpu_s for ended in own),
+        "other CPU s": statistics.median(ended.cpu_s for ended in other),
+        "ours peak MiB": max((ended.peak_mib or 0) for ended in own) or None,
+        "other peak MiB": max((ended.peak_mib or 0) for ended in other) or None,
     }
 
 
@@ -112,7 +110,7 @@ def _filled(file: Path, runs: int) -> str:
 
 @contextlib.contextmanager
 def _served(uri: str, folder: Path, more: Sequence[str]) -> Iterator[str]:
-    """Serve a store with MLflow's own server."""
+    """Serve a store with MLflow's server."""
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--port", _PORT, "--workers", "1"]
     command += more
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}

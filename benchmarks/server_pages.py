@@ -1,13 +1,13 @@
-"""How long our pages of a server take beside MLflow's own for the same rows, with basic auth and without.
+"""Response time of our server pages compared with MLflow's own pages for the same rows, with and without basic auth.
 
-Both sides are asked in turns, by one who may read all of it, on one server with one process. MLflow's own page is what
-its UI asks for the rows, and no more (it also asks who the user is, for data sets, logged models, ...):
+Both sides are requested in turns, by a user who may read everything, from one server with one process. MLflow's page
+counts only the requests of its UI for the rows (it also requests the user, data sets, logged models, ...):
 
-* of the list: `experiments/search`;
-* of a comparison: `experiments/get` and `runs/search` of one experiment; of several, one `runs/search` for all of them.
+* for the list: `experiments/search`;
+* for a comparison: `experiments/get` and `runs/search` for one experiment; one `runs/search` for several.
 
-Ours is all that a browser fetches: the page, and the list's style, which is a file of its own. A ratio is the median
-over the rounds of ours by theirs in the same round.
+Ours counts everything that a browser fetches: the page, and the list's style sheet, which is a separate file. The ratio
+is the median over the rounds of our time divided by theirs.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ authorization_function = mlflow.server.auth:authenticate_request_basic_auth
 
 @dataclass(frozen=True)
 class _Question:
-    """One request: a path, and what is posted to it, if anything."""
+    """One request: a path, and the content to post, if any."""
 
     path: str
     content: Mapping[str, Any] | None = None
@@ -52,24 +52,24 @@ class _Question:
 
 @dataclass(frozen=True)
 class _Server:
-    """A server that runs, and as whom it is asked; empty: as nobody."""
+    """A running server, and the user of the requests; empty: no user."""
 
     uri: str
     user: str
 
     def ask(self, question: _Question, user: str = "") -> bytes:
-        """Return the answer, which must be a good one."""
+        """Return the answer; raise an error if the request fails."""
         content = None if question.content is None else json.dumps(question.content).encode()
         headers = {"Content-Type": "application/json"}
         if asker := user or self.user:
-            known = base64.b64encode(f"{asker}:{_PASSWORD}".encode()).decode()
-            headers["Authorization"] = f"Basic {known}"
+            credentials = base64.b64encode(f"{asker}:{_PASSWORD}".encode()).decode()
+            headers["Authorization"] = f"Basic {credentials}"
         request = urllib.request.Request(self.uri + question.path, content, headers)  # noqa: S310  (our own address)
         with urllib.request.urlopen(request, timeout=300) as answer:  # noqa: S310
             return bytes(answer.read())
 
     def seconds(self, questions: Sequence[_Question]) -> float:
-        """Return how long the questions take, one after the other."""
+        """Return the time of the requests, one after the other."""
         started = time.perf_counter()
         for question in questions:
             self.ask(question)
@@ -77,7 +77,7 @@ class _Server:
 
 
 def find(quick: bool) -> Finding:
-    """Fill a store, serve it with passwords and without, and ask for its pages."""
+    """Fill a store, serve it with and without passwords, and request its pages."""
     runs, experiments, rounds = (40, 4, 1) if quick else (_RUNS, _EXPERIMENTS, _ROUNDS)
     rows: list[dict[str, Cell]] = []
     with tempfile.TemporaryDirectory() as name:
@@ -94,17 +94,17 @@ def find(quick: bool) -> Finding:
         met=all(float(row["ratio"] or 0) <= _MOST for row in rows[:guarded]),
         rows=rows,
         notes=[
-            f"{runs} runs in {experiments} experiments; medians of {rounds} rounds, each of which asks both sides",
-            "theirs: only the requests for the rows, one after the other; ours: all that a browser fetches",
+            f"{runs} runs in {experiments} experiments; medians of {rounds} rounds, each with both sides",
+            "theirs: only the requests for the rows, one after the other; ours: everything that a browser fetches",
         ],
     )
 
 
 def _compared(server: _Server, kind: str, rounds: int) -> list[dict[str, Cell]]:
-    """Ask for each page of ours and of MLflow's, in turns."""
+    """Request each of our pages and MLflow's, in turns."""
     listed = _Question(f"{_API}/experiments/search?max_results=1000")
-    known = json.loads(server.ask(listed))["experiments"]
-    names = {each["name"]: each["experiment_id"] for each in known if each["name"].startswith("scale")}
+    experiments = json.loads(server.ask(listed))["experiments"]
+    names = {item["name"]: item["experiment_id"] for item in experiments if item["name"].startswith("scale")}
     first, number = next(iter(names.items()))
     pages = {
         "the list": ([_Question("/compress"), _Question("/compress/page.css")], [listed]),
@@ -117,14 +117,14 @@ def _compared(server: _Server, kind: str, rounds: int) -> list[dict[str, Cell]]:
     rows: list[dict[str, Cell]] = []
     for what, (ours, theirs) in pages.items():
         pairs = [_asked(server, ours, theirs, turn % 2 == 0) for turn in range(rounds + 1)]
-        rows.append(_row(f"{what}, {kind}", pairs[1:]))  # in the first, modules were loaded
+        rows.append(_row(f"{what}, {kind}", pairs[1:]))  # the first round loads modules
     return rows
 
 
 def _asked(
     server: _Server, ours: Sequence[_Question], theirs: Sequence[_Question], ours_first: bool
 ) -> tuple[float, float]:
-    """Return how many seconds ours takes, and theirs, asked one after the other."""
+    """Return the seconds of our side and of theirs, requested one after the other."""
     if ours_first:
         own_seconds = server.seconds(ours)
         return own_seconds, server.seconds(theirs)
@@ -146,17 +146,17 @@ def _comparison(names: Sequence[str]) -> _Question:
 
 
 def _search(ids: Sequence[str]) -> _Question:
-    asked = {"experiment_ids": list(ids), "max_results": 1000, "order_by": ["attributes.start_time DESC"]}
-    return _Question(f"{_API}/runs/search", {**asked, "run_view_type": "ACTIVE_ONLY"})
+    query = {"experiment_ids": list(ids), "max_results": 1000, "order_by": ["attributes.start_time DESC"]}
+    return _Question(f"{_API}/runs/search", {**query, "run_view_type": "ACTIVE_ONLY"})
 
 
 @contextmanager
 def _served(folder: Path, user: str) -> Iterator[_Server]:
-    """Serve the store, with basic auth where there is a user, who may read all of it."""
+    """Serve the store, with basic auth if there is a user, who may read everything."""
     config = folder / "auth.ini"
     config.write_text(_AUTH.format(folder=folder))
     variables = {"MLFLOW_AUTH_CONFIG_PATH": str(config), "MLFLOW_AUTH_ADMIN_PASSWORD": _PASSWORD}
-    variables["MLFLOW_FLASK_SERVER_SECRET_KEY"] = "a key"  # noqa: S105  (of a server that lives for minutes)
+    variables["MLFLOW_FLASK_SERVER_SECRET_KEY"] = "a key"  # noqa: S105  (for a server that runs for minutes)
     database = f"sqlite:///{folder / 'mlflow.db'}"
     tracking = TrackingServer(folder, database, 1, ("--app-name", "compress"), **(variables if user else {}))
     tracking.start()

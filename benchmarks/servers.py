@@ -1,4 +1,4 @@
-"""Real servers, to load and to break: `mlflow server`, and PostgreSQL where its programs are installed."""
+"""Real servers for load and fault tests: `mlflow server`, and PostgreSQL if its programs are installed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _START_SECONDS = 240
 
 
 def free_port() -> int:
-    """Give a port that nobody listens on."""
+    """Return an unused port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
-    """Give an environment for our commands that knows nothing of the user's own stores, spool and lock."""
+    """Return an environment for our commands without the user's stores, spool and lock."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "COMPRESS_"))}
     return {
         **kept,
@@ -40,14 +40,14 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
 
 
 class TrackingServer:
-    """A real `mlflow server`, which can be killed and started again at the same address.
+    """A real `mlflow server`, which can be killed and restarted at the same address.
 
     Args:
-        folder: for its artifacts and its log.
+        folder: folder for its artifacts and its log.
         database: its backend store.
-        workers: processes that answer.
-        options: more of its options.
-        variables: more of its environment.
+        workers: number of server processes.
+        options: additional options.
+        variables: additional environment variables.
     """
 
     def __init__(
@@ -87,12 +87,12 @@ class TrackingServer:
 
     @property
     def group(self) -> int:
-        """Give the process group that all of it is in."""
+        """Return the process group of all its processes."""
         assert self._process is not None
         return self._process.pid
 
     def kill(self) -> None:
-        """Kill it, as a power cut would."""
+        """Kill it, like a power cut."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -101,22 +101,22 @@ class TrackingServer:
 
 
 def postgres_folder() -> Path | None:
-    """Give the folder with PostgreSQL's programs; None where there are none."""
-    found = shutil.which("pg_ctl")
-    known = [Path(found).parent] if found else []
-    known += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return next((folder for folder in known if (folder / "initdb").is_file()), None)
+    """Return the folder with PostgreSQL's programs; None if it is not installed."""
+    program = shutil.which("pg_ctl")
+    folders = [Path(program).parent] if program else []
+    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return next((folder for folder in folders if (folder / "initdb").is_file()), None)
 
 
 @contextlib.contextmanager
 def postgres() -> Iterator[str]:
-    """Start PostgreSQL in a folder of its own, and give the URI of its server; `/name` is to be added."""
+    """Start PostgreSQL in its own folder, and yield the URI of its server, without `/name`."""
     programs = postgres_folder()
     assert programs is not None, "PostgreSQL is not installed"
     with tempfile.TemporaryDirectory(prefix="postgres-") as name:
         folder, port = Path(name), free_port()
         prefix: list[str] = []
-        if os.geteuid() == 0:  # it refuses to be run by root
+        if os.geteuid() == 0:  # it does not run as root
             shutil.chown(folder, "postgres")
             prefix = ["runuser", "-u", "postgres", "--"]
         data, log = str(folder / "data"), str(folder / "log")
@@ -134,7 +134,7 @@ def postgres() -> Iterator[str]:
 
 
 def make_database(server: str, name: str) -> str:
-    """Make a database on a PostgreSQL server, and give its URI."""
+    """Create a database on a PostgreSQL server, and return its URI."""
     import sqlalchemy
 
     engine = sqlalchemy.create_engine(f"{server}/postgres", isolation_level="AUTOCOMMIT")

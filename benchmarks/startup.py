@@ -1,4 +1,4 @@
-"""How long the commands take to say what they can do, beside an interpreter that imports click and nothing else."""
+"""Time of the commands' `--help`, compared with an interpreter that only imports click."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _GOAL_SECONDS = 0.25
 
 
 def find(quick: bool) -> Finding:
-    """Start each command over and over, in turn."""
+    """Start each command many times, in turn."""
     installed = Path(sys.executable).parent
     commands: dict[str, list[object]] = {
         'python -c "import click"': [sys.executable, "-c", "import click"],
@@ -26,13 +26,13 @@ def find(quick: bool) -> Finding:
         for turn in range(4 if quick else 21):
             for name, command in commands.items():
                 wall = run(command, Path(folder)).wall_s
-                if turn:  # the first fills the disk cache
+                if turn:  # the first turn fills the disk cache
                     seconds[name].append(wall)
     rows: list[dict[str, Cell]] = [
-        {"command": name, "median s": statistics.median(each), "fastest s": min(each), "slowest s": max(each)}
-        for name, each in seconds.items()
+        {"command": name, "median s": statistics.median(times), "fastest s": min(times), "slowest s": max(times)}
+        for name, times in seconds.items()
     ]
-    slowest = max(statistics.median(each) for name, each in seconds.items() if name.startswith("compress"))
+    slowest = max(statistics.median(times) for name, times in seconds.items() if name.startswith("compress"))
     return Finding(
         name="startup",
         goal=f"both commands print their help within {_GOAL_SECONDS} s (median).",

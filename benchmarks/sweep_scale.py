@@ -1,8 +1,8 @@
-"""What a sweep over many machines costs, and whether it loses or doubles anything: several Ray nodes on this machine.
+"""Cost of a sweep over many machines, and whether it loses or duplicates results: several Ray nodes on this machine.
 
-Measuring is replaced by sleeping: a few milliseconds for each of 1,000 variants, of which one node's are cut off by
-killing it; then 2 s for each of a few, so that what lies between two variants on a node can be told from waiting for
-the store. All else is what `compress-bench sweep --on ray` does, with a SQLite store.
+Sleeping replaces measuring: a few milliseconds for each of 1,000 variants, while one node is killed; then 2 s for each
+of a few variants, so that the time between two variants on a node can be separated from waiting for the store.
+Everything else is that of `compress-bench sweep --on ray`, with a SQLite store.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def find(quick: bool) -> Finding:
     many, few = (_VARIANTS // 20, _FEW // 6) if quick else (_VARIANTS, _FEW)
     here = Path.cwd()
     with tempfile.TemporaryDirectory() as name, LogicalNodes(_NODES) as nodes:
-        os.chdir(name)  # MLflow makes a folder for artifacts where it is
+        os.chdir(name)  # MLflow creates a folder for artifacts in the current folder
         try:
             store = open_store(f"sqlite:///{name}/mlflow.db")
             memory: dict[int, float] = {}
@@ -64,11 +64,11 @@ def find(quick: bool) -> Finding:
                 (run.said("model"), run.said("method"))
                 for run in reading.runs(store, {writing.experiment_id(store, "many"): ""})
             )
-            apart = _swept(nodes, store, "few", few, _LONG_SECONDS, lambda done: None)
+            long_results = _swept(nodes, store, "few", few, _LONG_SECONDS, lambda done: None)
             rate = _logging_rate(store, Path(name), many // 10)
         finally:
             os.chdir(here)
-    gaps = sorted(_gaps(apart))
+    gaps = sorted(_gaps(long_results))
     dispatch = statistics.median(gaps)
     lost = many - len(runs)
     twice = sum(count - 1 for count in runs.values())
@@ -102,7 +102,7 @@ def find(quick: bool) -> Finding:
 def _swept(
     nodes: LogicalNodes, store: Store, experiment: str, count: int, seconds: float, watch: Callable[[int], None]
 ) -> list[Result]:
-    """Sweep over variants that do nothing for some time."""
+    """Sweep over variants that sleep for some time."""
     variants = [
         Variant(f"model {number // 50}", f"v{number}", "scale", "python", "none.py", chain=(Step("fp16"),))
         for number in range(count)
@@ -121,7 +121,7 @@ def _swept(
 
 
 def _sleeping(seconds: float) -> Run:
-    """Make what sleeps instead of measuring; a closure, so that it travels to the nodes by value."""
+    """Return a function that sleeps instead of measuring; a closure, which Ray pickles by value."""
 
     def run(variant: Variant, folder: Path, listen: Any) -> Result:
         import os
@@ -144,16 +144,16 @@ def _sleeping(seconds: float) -> Run:
 
 
 def _gaps(results: Sequence[Result]) -> list[float]:
-    """Give the seconds between two measurements on a node; negative where they overlap."""
-    found = []
-    for at in {result.facts["at"] for result in results}:
-        its = sorted((each.started_s, each.ended_s) for each in results if each.facts["at"] == at)
-        found += [after[0] - before[1] for before, after in itertools.pairwise(its)]
-    return found
+    """Return the seconds between consecutive measurements on a node; negative if they overlap."""
+    gaps = []
+    for node in {result.facts["at"] for result in results}:
+        spans = sorted((result.started_s, result.ended_s) for result in results if result.facts["at"] == node)
+        gaps += [after[0] - before[1] for before, after in itertools.pairwise(spans)]
+    return gaps
 
 
 def _logging_rate(store: Store, folder: Path, count: int) -> float:
-    """Give how many results a second are logged one after the other."""
+    """Return how many results per second are logged one after the other."""
     delivery = Delivery(Spool(folder / "spool"), lambda: Log(store, {}, "rate", ["scale"], False), print)
     _ = delivery.log
     run = _sleeping(0.0)

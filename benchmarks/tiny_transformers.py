@@ -1,8 +1,8 @@
-"""Folders with tiny models of transformers' architectures: configuration, random weights, tokenizer, processor.
+"""Folders with tiny models of transformers architectures: configuration, random weights, tokenizer, processor.
 
-A configuration is made small by the names of its fields, which most architectures share. How far that can go differs:
-sizes that must divide each other, or patterns of layers. So there are levels, from the smallest on, and the first that
-works is taken.
+Rules for field names, which most architectures share, make a configuration small. The smallest possible size differs,
+because sizes must divide each other, or layers have patterns. So there are levels, from the smallest on, and the first
+that works is used.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-LEVELS = (0, 1, 2)  # all sizes small; all but the number of layers; all but the widths
+LEVELS = (0, 1, 2)  # all sizes small; all except the number of layers; all except the widths
 MOST_PARAMETERS = 150_000_000
 VOCABULARY = 300
-_WORDS = 260  # of the tokenizer: less than the model's vocabulary, as is usual
+_WORDS = 260  # in the tokenizer: fewer than in the model's vocabulary, as usual
 _LAYERS = 4
 _IDS = {"pad": 0, "bos": 1, "cls": 1, "eos": 2, "sep": 2, "unk": 3, "mask": 4, "decoder_start": 1}
-_FIRST_OTHER_ID = 262  # of pictures and sounds among the tokens
+_FIRST_OTHER_ID = 262  # for tokens of pictures and sounds
 
 _Rules = tuple[tuple[str, int], ...]
-_LAYER_COUNTS: _Rules = (  # a pattern for the whole name, and what it is made; never larger than it is
+_LAYER_COUNTS: _Rules = (  # a pattern for the whole name, and its maximum
     (r"(num_|n_)?(hidden_|encoder_|decoder_|text_)?(hidden_)?layers?", _LAYERS),
     (r"(encoder|decoder|t2u_encoder|t2u_decoder|speech_encoder|conf_num_hidden)_layers", 2),
 )
@@ -54,7 +54,7 @@ _WIDTHS: _Rules = (
 )
 _PICTURES: _Rules = ((r"image_size", 64), (r"n(um)?_filters", 4))
 _QUERY_INDEX = {"indexer_n_heads": 4, "indexer_kv_heads": 1, "indexer_head_dim": 16}
-_BY_TYPE: Mapping[str, Mapping[str, Any]] = {  # what the names don't tell
+_BY_TYPE: Mapping[str, Mapping[str, Any]] = {  # special values of single architectures
     "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
     "xlm": {"n_words": VOCABULARY},
     "flaubert": {"n_words": VOCABULARY},
@@ -94,7 +94,7 @@ class Folder:
 
     Attributes:
         path: the folder.
-        parameters: how many the model has.
+        parameters: the model's number of parameters.
     """
 
     path: Path
@@ -102,35 +102,35 @@ class Folder:
 
 
 def config_of(model_type: str, auto_class: str, level: int) -> Any:
-    """Make a configuration as small as its level says; of a decoder, where a decoder is wanted."""
+    """Create a configuration of a level's size; for a causal language model, a decoder's."""
     from transformers import CONFIG_MAPPING
 
-    given: dict[str, Any] = {
+    nested: dict[str, Any] = {
         name: value for name, value in _BY_TYPE.get(model_type, {}).items() if isinstance(value, dict)
     }
     try:
         usual = CONFIG_MAPPING[model_type]()
-    except Exception:  # gemma4_assistant's defaults are no right configuration, as its own check says
-        usual = CONFIG_MAPPING[model_type](**given)
-    own: dict[str, Any] = {}
+    except Exception:  # gemma4_assistant's defaults fail its own check
+        usual = CONFIG_MAPPING[model_type](**nested)
+    required: dict[str, Any] = {}
     if auto_class == "AutoModelForCausalLM" and not usual.is_encoder_decoder:
-        known = {each.name for each in dataclasses.fields(usual)}
-        own = {name: True for name in ("is_decoder", "causal") if name in known}
-    return _small(usual, level, own)
+        names = {spec.name for spec in dataclasses.fields(usual)}
+        required = {name: True for name in ("is_decoder", "causal") if name in names}
+    return _small(usual, level, required)
 
 
 def write(model_type: str, auto_class: str, keeps: tuple[str, ...], level: int, path: Path) -> Folder:
-    """Write a folder as `save_pretrained` leaves it.
+    """Write a folder like `save_pretrained` does.
 
     Args:
-        model_type: as transformers names the architecture.
+        model_type: transformers' name of the architecture.
         auto_class: the transformers class that builds it.
-        keeps: what belongs to it beside the weights, as `Companions` names it.
-        level: how small.
-        path: of the folder.
+        keeps: its parts beside the weights, see `Companions`.
+        level: the level of its size.
+        path: the folder.
 
     Raises:
-        Exception: transformers can't build it so small.
+        Exception: transformers can't build it that small.
     """
     import torch
     import transformers
@@ -140,7 +140,7 @@ def write(model_type: str, auto_class: str, keeps: tuple[str, ...], level: int, 
     config.architectures = []
     loader = getattr(transformers, auto_class)
     with torch.device("meta"), no_init_weights():
-        parameters = sum(each.numel() for each in loader.from_config(config).parameters())
+        parameters = sum(weight.numel() for weight in loader.from_config(config).parameters())
     if parameters > MOST_PARAMETERS:
         raise MemoryError(f"{parameters} parameters at level {level}")
     torch.manual_seed(0)
@@ -149,27 +149,31 @@ def write(model_type: str, auto_class: str, keeps: tuple[str, ...], level: int, 
     if config.is_encoder_decoder and settings is not None and settings.decoder_start_token_id is None:
         settings.decoder_start_token_id = settings.bos_token_id or settings.pad_token_id or 0
     module.save_pretrained(path)
-    if type(module.config) is not type(config):  # of a language model within one that sees: as its folders have it
+    if type(module.config) is not type(
+        config
+    ):  # a language model inside a vision model: folders have the outer configuration
         config.save_pretrained(path)
     if "tokenizer" in keeps:
         _tokenizer(config).save_pretrained(path)
     for name, mapping in (("processor", "IMAGE_PROCESSOR_MAPPING"), ("features", "FEATURE_EXTRACTOR_MAPPING")):
-        if name in keeps and (name != "features" or config.is_encoder_decoder):  # others are refused before
+        if name in keeps and (
+            name != "features" or config.is_encoder_decoder
+        ):  # other architectures are rejected earlier
             _preparing(mapping, config, module.main_input_name).save_pretrained(path)
     return Folder(path, parameters)
 
 
 def _small(usual_config: Any, level: int, own: Mapping[str, Any]) -> Any:
-    """Make a small configuration of one with all defaults, and of those inside it; `own` says what it must hold."""
+    """Shrink a configuration with all defaults, and those inside it; `own` has values that it must contain."""
     from transformers import PretrainedConfig
 
     own = {**_BY_TYPE.get(usual_config.model_type, {}), **own}
     fields = dataclasses.fields(usual_config)
-    values = {each.name: each.default for each in fields if each.default is not dataclasses.MISSING}
-    held = vars(usual_config)  # asking the configuration for what differs by layer is an error
-    for each in fields:  # lists, and configurations inside this one
-        if each.name not in values or isinstance(held.get(each.name), PretrainedConfig):
-            values[each.name] = held.get(each.name)
+    values = {spec.name: spec.default for spec in fields if spec.default is not dataclasses.MISSING}
+    attributes = vars(usual_config)  # getattr fails for values that differ by layer
+    for spec in fields:  # lists, and nested configurations
+        if spec.name not in values or isinstance(attributes.get(spec.name), PretrainedConfig):
+            values[spec.name] = attributes.get(spec.name)
     chosen: dict[str, Any] = {}
     other_ids = iter(range(_FIRST_OTHER_ID, VOCABULARY))
     usual = next((values[name] for name in ("num_hidden_layers", "num_layers", "n_layer") if name in values), None)
@@ -181,42 +185,44 @@ def _small(usual_config: Any, level: int, own: Mapping[str, Any]) -> Any:
             chosen[name] = own[name]
         elif name == "vocab_size" and value is None:
             chosen[name] = VOCABULARY
-        elif (made := _token_id(name, value, other_ids)) is not None:
-            chosen[name] = made
+        elif (token_id := _token_id(name, value, other_ids)) is not None:
+            chosen[name] = token_id
         elif isinstance(value, int) and not isinstance(value, bool):
             if (most := _most(name, level)) is not None and value > most:
                 chosen[name] = most
         elif isinstance(value, (list, tuple)) and len(value) == usual and len(value) > _LAYERS and level != 1:
             chosen[name] = type(value)(value[:_LAYERS])
-        elif name == "conv_dim" and isinstance(value, (list, tuple)) and level != 2:  # over each sample of a sound
+        elif (
+            name == "conv_dim" and isinstance(value, (list, tuple)) and level != 2
+        ):  # convolutions over single samples of a sound
             chosen[name] = [16] * len(value)
         elif name == "depths" and isinstance(value, (list, tuple)) and level == 0:
             chosen[name] = [1] * len(value)
-    if "kv_lora_rank" in values and "num_attention_heads" in chosen:  # each head has keys of its own
+    if "kv_lora_rank" in values and "num_attention_heads" in chosen:  # each head has its own keys
         chosen["num_key_value_heads"] = chosen["num_attention_heads"]
     return type(usual_config)(**{**own, **chosen})
 
 
 def _most(name: str, level: int) -> int | None:
-    """Return the most that a field may say; None where any number is left as it is."""
+    """Return the maximum of a field; None if it is not limited."""
     layers = () if level == 1 else _LAYER_COUNTS
     rules = (*layers, *_COUNTS, *(() if level == 2 else (*_WIDTHS, *_PICTURES)))
     return next((most for pattern, most in rules if re.fullmatch(pattern, name)), None)
 
 
 def _token_id(name: str, value: Any, others: Any) -> Any:
-    """Return another id for a token that the small vocabulary lacks; None where there is nothing to change."""
+    """Return another id for a token that is not in the small vocabulary; None if no change is needed."""
     match = re.fullmatch(r"(.*?)_?(token_id|token_index|token_ids)", name)
     ids = value if isinstance(value, (list, tuple)) else [value]
-    if match is None or not any(isinstance(each, int) and each >= _WORDS for each in ids):
+    if match is None or not any(isinstance(token, int) and token >= _WORDS for token in ids):
         return None
-    known = _IDS.get(match[1])
-    made = next(others) if known is None else known
-    return [made] if isinstance(value, (list, tuple)) else made
+    standard = _IDS.get(match[1])
+    token_id = next(others) if standard is None else standard
+    return [token_id] if isinstance(value, (list, tuple)) else token_id
 
 
 def _tokenizer(config: Any) -> Any:
-    """Make a tokenizer of bytes, with the special tokens that the configuration knows, and no others."""
+    """Create a byte tokenizer with exactly the special tokens of the configuration."""
     import tokenizers
     from transformers import PreTrainedTokenizerFast
     from transformers.convert_slow_tokenizer import bytes_to_unicode
@@ -244,27 +250,28 @@ def _tokenizer(config: Any) -> Any:
 
 
 def _preparing(mapping: str, config: Any, main_input: str) -> Any:
-    """Make what prepares pictures or sounds for an architecture, with its defaults."""
+    """Create the image processor or feature extractor of an architecture, with its defaults."""
     import transformers
 
     usual_kind = {
         "IMAGE_PROCESSOR_MAPPING": "ViTImageProcessor",
         "FEATURE_EXTRACTOR_MAPPING": "WhisperFeatureExtractor",
     }
-    if main_input in ("input_values", "inputs"):  # sound as it is
+    if main_input in ("input_values", "inputs"):  # raw sound
         usual_kind["FEATURE_EXTRACTOR_MAPPING"] = "Wav2Vec2FeatureExtractor"
     kind = getattr(transformers, mapping).get(type(config), None) or getattr(transformers, usual_kind[mapping])
     kinds = kind if isinstance(kind, (list, tuple)) else [*kind.values()] if isinstance(kind, Mapping) else [kind]
     side = getattr(config, "image_size", None)
-    made = next(each for each in kinds if each is not None)()
-    if getattr(made, "clusters", ()) is None:  # of colours, as ImageGPT's have
-        made.clusters = [[shade, shade, shade] for shade in (-1.0, 0.0, 1.0)]
-    hears = (getattr(part, "num_mel_bins", None) for part in (config, getattr(config, "encoder_config", None)))
-    bins = next((count for count in hears if count), None)
-    if bins and getattr(made, "feature_size", bins) != bins:
-        made = type(made)(feature_size=bins)
-    usual = dict(getattr(made, "size", None) or {})
+    processor = next(kind for kind in kinds if kind is not None)()
+    if getattr(processor, "clusters", ()) is None:  # ImageGPT's clusters of colours
+        processor.clusters = [[shade, shade, shade] for shade in (-1.0, 0.0, 1.0)]
+    counts = (getattr(part, "num_mel_bins", None) for part in (config, getattr(config, "encoder_config", None)))
+    bins = next((count for count in counts if count), None)
+    if bins and getattr(processor, "feature_size", bins) != bins:
+        processor = type(processor)(feature_size=bins)
+    usual = dict(getattr(processor, "size", None) or {})
     if isinstance(side, int) and usual:
         square = {"height": side, "width": side}
-        made = type(made)(size={"shortest_edge": side} if "shortest_edge" in usual else square, crop_size=square)
-    return made
+        size = {"shortest_edge": side} if "shortest_edge" in usual else square
+        processor = type(processor)(size=size, crop_size=square)
+    return processor

@@ -1,7 +1,7 @@
-"""Every method over a zoo of small odd modules: each cell is right, or skipped with the reason in a sentence.
+"""Every method on a zoo of small unusual modules: each cell is correct, or skipped with a reason.
 
-The modules are in `tests/zoo/`, each a file as a user would write it, whose first line says what is odd. A cell loads
-the module, compresses it, saves it, restores it, and compares the outputs, by the code that the worker runs.
+The modules are in `tests/zoo/`, each a file as a user would write it, whose docstring says what is unusual. A cell
+loads the module, compresses it, saves it, restores it, and compares the outputs, with the worker's code.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mlflow_compress.records import Variant
 Status = Literal["ok", "skipped", "refused", "not tried here", "failed"]
 ZOO = Path(__file__).parents[1] / "tests" / "zoo"
 MODULES = tuple(sorted(path.stem for path in ZOO.glob("*.py")))
-OPTIONS: Mapping[str, str] = {  # of a method, where its defaults are more than a small module takes
+OPTIONS: Mapping[str, str] = {  # for methods whose defaults are too large for a small module
     "distill": "distill:steps=2,batch_size=2",
     "gptq": "gptq:samples=4",
     "awq": "awq:samples=4",
@@ -47,10 +47,10 @@ _CELLS = RESULTS / "zoo.jsonl"
 _MOST_SECONDS = 300  # for one cell
 _LONGEST_REASON = 240  # characters
 _MEANING: Mapping[Status, str] = {
-    "ok": "right; with a number, its reader is told something",
-    "skipped": "the method does not serve this module: only the number of the reason is shown",
-    "refused": "the module itself is not taken, whatever the method",
-    "not tried here": "the machine lacks what the method needs: a dash, and the number of the reason",
+    "ok": "correct; a number refers to a caution below",
+    "skipped": "the method does not support this module; only the number of the reason is shown",
+    "refused": "the module itself is not supported, whatever the method",
+    "not tried here": "the machine does not have what the method needs: a dash, and the number of the reason",
     "failed": "a defect of this package",
 }
 _NOT_TRIED = "–"
@@ -59,12 +59,12 @@ _ALWAYS_TOLD = {"random_calibration", "dense_zeros", "stored_only", "no_kernel",
 
 
 class Cell(NamedTuple):
-    """What came of one method on one module.
+    """The result of one method on one module.
 
     Attributes:
-        status: `refused` where the module itself is not taken; `not tried here` where the machine lacks what the method
-            needs; `failed` is a defect of this package, and an error that is no sentence counts as one.
-        reason: why it was not `ok`, or what its reader is told.
+        status: `refused` if the module itself is not supported; `not tried here` if the machine does not have what the
+            method needs; `failed` is a defect of this package, and so is an error that is not a readable message.
+        reason: why it was not `ok`, or its cautions.
     """
 
     status: Status
@@ -72,7 +72,7 @@ class Cell(NamedTuple):
 
 
 def oddity(module: str) -> str:
-    """Return the sentence that says what is odd about a module of the zoo."""
+    """Return the description of what is unusual about a module of the zoo."""
     return ast.get_docstring(ast.parse((ZOO / f"{module}.py").read_text(encoding="utf-8"))) or ""
 
 
@@ -88,7 +88,7 @@ def tried(variant: Variant, folder: Path) -> Cell:
     """Compress, save, restore and compare a variant, in this process.
 
     Args:
-        variant: what to try.
+        variant: the variant.
         folder: an empty folder.
     """
     from mlflow_compress.measuring import output_error, worker
@@ -114,13 +114,13 @@ def tried(variant: Variant, folder: Path) -> Cell:
 
 
 def _sentence(status: Literal["skipped", "refused", "not tried here"], reason: str) -> Cell:
-    """Return a cell that was not served for a reason; `failed` where that is nothing to read."""
+    """Return a cell with a reason; `failed` if the reason is not a readable message."""
     is_sentence = 0 < len(reason) <= _LONGEST_REASON and plain(reason) == reason and "AttributeError" not in reason
-    return Cell(status, reason) if is_sentence else Cell("failed", f"no sentence: {plain(reason)}")
+    return Cell(status, reason) if is_sentence else Cell("failed", f"not a message: {plain(reason)}")
 
 
 class _Child:
-    """A process of its own that tries cells one after the other: a runtime that crashes takes no more than it."""
+    """A separate process that tries cells one after the other, so that a runtime's crash ends only this process."""
 
     def __init__(self) -> None:
         self._context = multiprocessing.get_context("spawn")
@@ -133,12 +133,12 @@ class _Child:
         theirs.close()
 
     def tried(self, module: str, method: str) -> Cell:
-        """Try a cell; a process that dies or hangs is replaced."""
+        """Try a cell; replace a process that dies or hangs."""
         self._connection.send((module, method))
         try:
             if self._connection.poll(_MOST_SECONDS):
                 return Cell(*self._connection.recv())
-            reason = f"no end after {_MOST_SECONDS} s"
+            reason = f"it did not end in {_MOST_SECONDS} s"
         except EOFError:
             reason = "the process died"
         self._process.kill()
@@ -152,7 +152,7 @@ class _Child:
 
 
 def _serve(connection: Any) -> None:
-    """Answer cells until the parent is gone, without a word."""
+    """Answer cells until the parent ends, without output."""
     warnings.simplefilter("ignore")
     with Path(os.devnull).open("w") as nowhere, contextlib.suppress(EOFError):
         os.dup2(nowhere.fileno(), 1)
@@ -164,12 +164,12 @@ def _serve(connection: Any) -> None:
 
 
 def find(quick: bool, only_method: str = "", only_module: str = "") -> Finding:
-    """Try every method on every module, but for the cells that `results/zoo.jsonl` holds already.
+    """Try every method on every module, except cells that `results/zoo.jsonl` already has.
 
     Args:
-        quick: whether to try some, and to keep nothing.
-        only_method: try the cells of this method anew, and no others.
-        only_module: try the cells of this module anew, and no others.
+        quick: whether to try only some cells, and store nothing.
+        only_method: the only method to try, even if its cells are stored; empty: all.
+        only_module: the only module to try, even if its cells are stored; empty: all.
     """
     methods = [name for name in registry.own("methods") if not quick or name in ("original", "bf16", "int8_dynamic")]
     modules = MODULES[:3] if quick else MODULES
@@ -177,9 +177,9 @@ def find(quick: bool, only_method: str = "", only_module: str = "") -> Finding:
     child = _Child()
     try:
         for method, module in itertools.product(methods, modules):
-            is_meant = only_method in ("", method) and only_module in ("", module)
+            is_chosen = only_method in ("", method) and only_module in ("", module)
             cell = cells.get((module, method), Cell("not tried here"))
-            if is_meant and (cell.status == "not tried here" or only_method or only_module):
+            if is_chosen and (cell.status == "not tried here" or only_method or only_module):
                 cells[module, method] = child.tried(module, method)
                 if not quick:
                     _keep(module, method, cells[module, method])
@@ -193,20 +193,20 @@ def find(quick: bool, only_method: str = "", only_module: str = "") -> Finding:
 
 
 def _finding(modules: Sequence[str], methods: Sequence[str], cells: Mapping[tuple[str, str], Cell]) -> Finding:
-    """Return what came of it: the goal is missed where a cell failed, and not known where some were not tried."""
+    """Return the finding: the goal is missed if a cell failed, and unknown if some were not tried."""
     counts = [(method, Counter(cells[place].status for place in cells if place[1] == method)) for method in methods]
     total = Counter(cell.status for cell in cells.values())
     not_tried = len(modules) * len(methods) - total.total() + total["not tried here"]
     return Finding(
         name="zoo",
-        goal="every method serves every module, or says in a sentence why not.",
+        goal="every method supports every module, or is skipped with a reason.",
         met=False if total["failed"] else None if not_tried else True,
         rows=[{"method": method, **{status: count[status] for status in _MEANING}} for method, count in counts],
         notes=[
             f"{len(modules)} modules; each cell, with its reason: [reference/zoo.md](../docs/reference/zoo.md)",
-            *([f"cells that were not tried: {not_tried}, most often as the machine lacks a GPU"] if not_tried else []),
-            "what was tried is kept: after a change, `--only METHOD` or `--only-type MODULE` tries its cells "
-            "anew, and without results/zoo.jsonl all of them are; the time below is that of the last sitting",
+            *([f"cells that were not tried: {not_tried}, mostly because the machine has no GPU"] if not_tried else []),
+            "cells are stored: after a change, `--only METHOD` or `--only-type MODULE` tries them again, or delete "
+            "results/zoo.jsonl; the time below is that of the last session",
         ],
     )
 
@@ -230,27 +230,28 @@ def page(modules: Sequence[str], methods: Sequence[str], cells: Mapping[tuple[st
 
     counts = Counter(cell.status for cell in cells.values())
     lines = [
-        "# Every method on odd modules",
+        "# Every method on unusual modules",
         "",
-        f"{len(modules)} small modules, each with one thing that is odd ([tests/zoo](../../tests/zoo)), under each of "
+        f"{len(modules)} small modules, each with one unusual feature ([tests/zoo](../../tests/zoo)), under each of "
         f"{len(methods)} methods:",
-        "loaded, compressed, called, saved, restored, and compared with what was saved. A number is the reason, which",
-        "stands below the tables; N in it is another number in each cell.",
+        "loaded, compressed, called, saved, restored, and compared with the saved model. A number in a cell refers to",
+        "the reasons below the tables; N in a reason is a number that differs between cells.",
         "",
         *table([{"in a cell": word, "what it means": _MEANING[word], "cells": counts[word]} for word in _MEANING]),
     ]
     if missing := len(modules) * len(methods) - len(cells):
-        lines += ["", f"A dash without a number: not tried yet ({missing} cells)."]
+        lines += ["", f"A dash without a number means not tried yet ({missing} cells)."]
     with_student = sum("def student(" in (ZOO / f"{module}.py").read_text(encoding="utf-8") for module in modules)
-    lines += ["", f"`distill` needs a `student(keep)` in the module's file, and {with_student} of these have one."]
+    lines += ["", f"`distill` needs a `student(keep)` in the module's file; {with_student} of these files have one."]
     for title, some in _groups(methods).items():
         rows = [
-            {"module": f"[{module}](#{module})", **{each: place(module, each) for each in some}} for module in modules
+            {"module": f"[{module}](#{module})", **{method: place(module, method) for method in some}}
+            for module in modules
         ]
         lines += ["", f"## {title}", "", *table(rows)]
     lines += ["", "## Reasons", ""]
     lines += [
-        f'* <a id="{number}"></a>**{number}** ({_times(reasons[kind].total())}): {_told(kind, reasons[kind])}'
+        f'* <a id="{number}"></a>**{number}** ({_times(reasons[kind].total())}): {_summary(kind, reasons[kind])}'
         for kind, number in numbers.items()
     ]
     lines += ["", "## Modules", ""]
@@ -260,7 +261,7 @@ def page(modules: Sequence[str], methods: Sequence[str], cells: Mapping[tuple[st
 
 
 def _groups(methods: Sequence[str]) -> dict[str, list[str]]:
-    """Divide methods by what they make of the weights."""
+    """Group methods by their effect on the weights."""
     groups: dict[str, list[str]] = {"Fewer bits": [], "Fewer or other weights": [], "Other runtimes": []}
     for name in methods:
         gives = registry.find("methods", name).gives
@@ -270,17 +271,17 @@ def _groups(methods: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _shown(reason: str, module: str) -> str:
-    """Return a reason as it is for all modules."""
+    """Return a reason without the module's name."""
     return reason.replace(f"{module}.py", "FILE.py").replace(module, "FILE")
 
 
 def _kind(reason: str, module: str) -> str:
-    """Return a reason as it is for all numbers."""
+    """Return a reason without numbers."""
     return _NUMBER.sub("N", _shown(reason, module))
 
 
-def _told(kind: str, reasons: Counter[str]) -> str:
-    """Return the only reason of a kind, or what all have in common."""
+def _summary(kind: str, reasons: Counter[str]) -> str:
+    """Return the only reason of a kind, or the common text of all."""
     return _escaped(next(iter(reasons)) if len(reasons) == 1 else kind)
 
 
@@ -293,10 +294,10 @@ def _times(count: int) -> str:
 
 
 def _kept() -> dict[tuple[str, str], Cell]:
-    """Return the cells that were tried before: of one that was tried twice the last."""
+    """Return the stored cells; of several results for one cell, the last."""
     lines = _CELLS.read_text(encoding="utf-8").splitlines() if _CELLS.is_file() else []
     kept = [json.loads(line) for line in lines]
-    return {(each["module"], each["method"]): Cell(each["status"], each["reason"]) for each in kept}
+    return {(row["module"], row["method"]): Cell(row["status"], row["reason"]) for row in kept}
 
 
 def _keep(module: str, method: str, cell: Cell) -> None:
@@ -305,7 +306,7 @@ def _keep(module: str, method: str, cell: Cell) -> None:
 
 
 def _rewrite(cells: Mapping[tuple[str, str], Cell]) -> None:
-    """Keep each cell once, in order."""
+    """Store each cell once, in order."""
     lines = [_line(module, method, cell) for (module, method), cell in cells.items()]
     _CELLS.write_text("".join(lines), encoding="utf-8")
 

@@ -30,7 +30,7 @@ def test_outputs_that_differ_are_a_failure(
         raise error
 
     monkeypatch.setattr(architectures, "_go", go)
-    assert architectures._went("causal_lm", "own", tmp_path / "tried", "original")[0] == outcome
+    assert architectures._tried_once("causal_lm", "own", tmp_path / "tried", "original")[0] == outcome
 
 
 def test_a_model_that_the_trial_refused_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,7 +39,7 @@ def test_a_model_that_the_trial_refused_is_refused(tmp_path: Path, monkeypatch: 
         raise ModelError(reason, str(reason), "loading the model") from reason
 
     monkeypatch.setattr(architectures, "_go", go)
-    outcome = architectures._went("causal_lm", "own", tmp_path / "tried", "original")
+    outcome = architectures._tried_once("causal_lm", "own", tmp_path / "tried", "original")
     assert outcome == ("refused", "it hears, this family reads")
 
 
@@ -70,5 +70,5 @@ def test_the_page_lists_what_works_and_each_reason_once() -> None:
     lines = page.splitlines()
     assert "Works (2): `gpt2`, `llama`." in lines
     assert f"* `one`, `two`: It {refused}" in lines
-    assert "* `three`: transformers asks for timm, which is not installed here" in lines
+    assert "* `three`: transformers requires timm, which is not installed here" in lines
     assert "* `llama`: skipped: nothing" in lines

@@ -1,1 +1,1 @@
-"""The programs that the package is held against, each as short as an honest one can be."""
+"""Programs that the package is compared with, each as short as an honest program can be."""

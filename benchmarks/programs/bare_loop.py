@@ -1,9 +1,9 @@
 """A bare loop over a saved model: `bare_loop.py FOLDER WARMUP CALLS` prints the median call in milliseconds.
 
-`bare_loop.py FOLDER WARMUP turns` makes its calls in turns: for each line with a number it makes so many, and prints
+`bare_loop.py FOLDER WARMUP turns` works in turns: it reads a number from each line, makes that many calls, and prints
 their median.
 
-No meter, no marks, no switching off of the garbage collector: what one writes to time a model by hand.
+No meter, no marks, and the garbage collector stays on: the loop that people write to time a model by hand.
 """
 
 import json
@@ -37,10 +37,10 @@ def main() -> None:
                 start = time.perf_counter()
                 run(model, batch, lambda stage: None)
                 seconds.append(time.perf_counter() - start)
-            found = {"p50_ms": statistics.median(seconds) * 1000, "threads": torch.get_num_threads()}
-            sys.stdout.write(json.dumps(found) + "\n")
+            result = {"p50_ms": statistics.median(seconds) * 1000, "threads": torch.get_num_threads()}
+            sys.stdout.write(json.dumps(result) + "\n")
             sys.stdout.flush()
-    os._exit(0)  # an orderly leave touches memory that the model does not need, and GNU time would count it
+    os._exit(0)  # a normal exit touches more memory, which GNU time would count
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The shortest honest script that does what `compress-bench run distilbert --weights random` does, plots aside.
+"""The shortest honest script that does the same as `compress-bench run distilbert --weights random`, without plots.
 
-`by_hand.py FOLDER WARMUP CALLS` makes the model, saves it, and starts itself again as `by_hand.py measure ...`, so that
-memory and loading time are those of the saved model alone, as ours are. Then it logs the same numbers, all samples and
-the model to MLflow. There is no progress, no check, no caution, no time-out, no choice of anything.
+`by_hand.py FOLDER WARMUP CALLS` builds the model, saves it, and starts itself again as `by_hand.py measure ...`, so
+that memory and loading time are those of the saved model alone, as in the package. Then it logs the same numbers, all
+samples and the model to MLflow. It has no progress, no checks, no cautions, no time limit and no options.
 """
 
 import json
@@ -19,7 +19,7 @@ MIB = 2**20
 
 
 def prepare(folder: Path) -> None:
-    """Make the model with random weights, and save it."""
+    """Build the model with random weights, and save it."""
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification, ByT5Tokenizer
 
@@ -74,15 +74,15 @@ def measure(folder: Path, warmup: int, calls: int) -> dict[str, Any]:
         "cpu/ram_baseline_mib": baseline,
         "cpu/ram_peak_mib": peak,
         "cpu/ram_model_mib": peak - baseline,
-        "size/weights_mib": sum(each.numel() * each.element_size() for each in weights) / MIB,
-        "size/params": float(sum(each.numel() for each in weights)),
-        "size/params_nonzero": float(sum(int(each.count_nonzero()) for each in weights)),
+        "size/weights_mib": sum(weight.numel() * weight.element_size() for weight in weights) / MIB,
+        "size/params": float(sum(weight.numel() for weight in weights)),
+        "size/params_nonzero": float(sum(int(weight.count_nonzero()) for weight in weights)),
     }
     return {"metrics": metrics, "samples": {"latency_ms": latency, "preprocess_ms": preprocess}}
 
 
 def on_disk(folder: Path) -> dict[str, float]:
-    """Give the size of the files, as they are and compressed."""
+    """Return the size of the files, uncompressed and compressed."""
     plain = packed = 0
     for path in folder.iterdir():
         content = path.read_bytes()

@@ -1,8 +1,8 @@
-"""Fills a SQLite tracking store with runs as this tool logs them: `filled_store.py FILE RUNS [EXPERIMENTS]`.
+"""Fill a SQLite tracking store with runs like those of this tool: `filled_store.py FILE RUNS [EXPERIMENTS]`.
 
-MLflow makes the tables; the rows go in by SQL, since its client would take an hour. The experiment is `scale`; of
-several, each has as many runs, and they are `scale 1`, `scale 2`, ... There are 334 teams in turn, each with sweeps of
-one model after the other over twelve methods, the original first.
+MLflow creates the tables; SQL inserts the rows, since MLflow's client would take an hour. The experiment is `scale`;
+several experiments share the runs equally and are named `scale 1`, `scale 2`, ... There are 334 teams in turn, each
+with sweeps of one model after the other over twelve methods, the original first.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _TEAMS, _PARAMS, _CHUNK = 334, 15, 5000
 
 
 def fill(file: Path, runs: int, experiments: int = 1) -> None:
-    """Make the store."""
+    """Create the store."""
     store = open_store(f"sqlite:///{file}")
     names = [f"scale {number}" for number in range(1, experiments + 1)] if experiments > 1 else ["scale"]
     ids = [int(writing.experiment_id(store, name)) for name in names]
     chance = random.Random(0)  # noqa: S311  (no secret)
     with sqlite3.connect(file) as database:
         database.execute("PRAGMA synchronous = OFF")
-        for at, experiment in enumerate(ids):
-            numbers = range(runs * at // len(ids), runs * (at + 1) // len(ids))
+        for index, experiment in enumerate(ids):
+            numbers = range(runs * index // len(ids), runs * (index + 1) // len(ids))
             for start in range(0, len(numbers), _CHUNK):
                 _insert(database, experiment, numbers[start : start + _CHUNK], chance)
 
@@ -65,7 +65,7 @@ def _insert(database: sqlite3.Connection, experiment: int, numbers: range, chanc
             "compress.env.threads": "2",
         }
         rows["tags"] += [(run_id, key, value) for key, value in tags.items()]
-        rows["params"] += [(run_id, f"param {at}", "value") for at in range(_PARAMS)]
+        rows["params"] += [(run_id, f"param {index}", "value") for index in range(_PARAMS)]
         rows["latest_metrics"] += [(run_id, name, chance.random(), 0, 0, False) for name in _METRICS]
     columns = {
         "runs": "run_uuid, name, status, start_time, lifecycle_stage, experiment_id, source_type, user_id",

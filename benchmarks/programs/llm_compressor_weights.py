@@ -1,8 +1,8 @@
-"""What runs in llm-compressor's own virtual environment; it knows nothing of this package.
+"""The program for llm-compressor's own virtual environment, which does not have this package.
 
-`llm_compressor_weights.py FOLDER TOKENS METHOD BITS GROUP MADE`: rounds the linear layers of the model in FOLDER, all
-but the head, and writes the model with the weights that the codes stand for, in float32, as the folder MADE. TOKENS is
-a file of JSON: rows of token ids to calibrate on. METHOD is `nearest`, `gptq` or `awq`.
+`llm_compressor_weights.py FOLDER TOKENS METHOD BITS GROUP MADE`: quantise the linear layers of the model in FOLDER,
+except the head, and write the model with the dequantised weights in float32 to the folder MADE. TOKENS is a JSON file
+with rows of token ids for calibration. METHOD is `nearest`, `gptq` or `awq`.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def modifier(method: str, bits: int, group_size: int) -> Any:
-    """Return llm-compressor's modifier for the method, with all else as it comes."""
+    """Return llm-compressor's modifier for the method, with its defaults for everything else."""
     from llmcompressor.modifiers.awq import AWQModifier
     from llmcompressor.modifiers.quantization import GPTQModifier, QuantizationModifier
 
@@ -26,7 +26,7 @@ def modifier(method: str, bits: int, group_size: int) -> Any:
 
 
 def main(folder: str, tokens: str, method: str, bits: str, group_size: str, made: str) -> None:
-    """Round the model, and write it."""
+    """Quantise the model, and write it."""
     import torch
     from compressed_tensors.quantization.lifecycle.forward import fake_quantize
     from datasets import Dataset
@@ -38,10 +38,10 @@ def main(folder: str, tokens: str, method: str, bits: str, group_size: str, made
     names = {name for name, _ in model.named_parameters()}
     rows = json.loads(Path(tokens).read_text())
     data = Dataset.from_list([{"input_ids": row, "attention_mask": [1] * len(row)} for row in rows])
-    given = {} if method == "nearest" else {
+    calibration = {} if method == "nearest" else {
         "dataset": data, "max_seq_length": max(map(len, rows)), "num_calibration_samples": len(rows),
     }  # fmt: skip
-    oneshot(model=model, recipe=[modifier(method, int(bits), int(group_size))], **given)
+    oneshot(model=model, recipe=[modifier(method, int(bits), int(group_size))], **calibration)
     layers: list[Any] = list(model.modules())
     with torch.no_grad():
         for layer in layers:

@@ -1,7 +1,7 @@
-"""`python logical_nodes.py FOLDER COUNT`: a Ray cluster of several logical machines on this one.
+"""`python logical_nodes.py FOLDER COUNT`: a Ray cluster of several logical machines on this machine.
 
-The first hands out no processors. Each other one has one, and a lock, a spool and a cache of its own. The program
-prints the address, then obeys lines on standard input (`add`, `kill NUMBER`: as a power cut does), and ends with it.
+The head node offers no processors. Every other node has one processor, and its own lock, spool and cache. The program
+prints the address, then reads commands from standard input (`add`, `kill NUMBER`, like a power cut), and ends with it.
 """
 
 import os
@@ -22,16 +22,16 @@ def main() -> None:
     nodes: list[Any] = []
 
     def add() -> None:
-        own = folder / f"node{len(nodes)}"
-        places = {"COMPRESS_LOCK": own / "lock", "COMPRESS_SPOOL": own / "spool", "COMPRESS_CACHE": own / "cache"}
-        own.mkdir(parents=True)
-        variables = {name: str(path) for name, path in places.items()} | {"NODE": str(len(nodes))}
+        node = folder / f"node{len(nodes)}"
+        paths = {"COMPRESS_LOCK": node / "lock", "COMPRESS_SPOOL": node / "spool", "COMPRESS_CACHE": node / "cache"}
+        node.mkdir(parents=True)
+        variables = {name: str(path) for name, path in paths.items()} | {"NODE": str(len(nodes))}
         nodes.append(cluster.add_node(num_cpus=1, object_store_memory=_STORE_BYTES, env_vars=variables))
 
     for _ in range(count):
         add()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # Ray prints
+    os.dup2(2, 1)  # Ray prints to standard output
     print(cluster.address, file=answers)
     for line in sys.stdin:
         word, _, number = line.strip().partition(" ")

@@ -1,7 +1,7 @@
-"""The package's worker as it is, which also notes when each phase of its memory meter ended.
+"""The package's worker, which also notes when each phase of its memory meter ended.
 
-`noted_worker.py NOTES measure FOLDER DEVICE` writes one line for each phase: seconds on the monotonic clock, which all
-processes share, and the phase's name.
+`noted_worker.py NOTES measure FOLDER DEVICE` writes one line per phase: the time on the monotonic clock, which all
+processes share, in seconds, and the phase's name.
 """
 
 import sys

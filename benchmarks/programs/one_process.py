@@ -1,6 +1,6 @@
 """The tool's meter and a bare loop over one model in one process, in turns: `one_process.py FOLDER SECONDS`.
 
-Prints the medians of each one's rounds, in milliseconds, as JSON.
+Prints the medians of both sides' rounds, in milliseconds, as JSON.
 """
 
 import gc
@@ -20,7 +20,7 @@ ROUND_MS = 500.0
 
 
 def main() -> None:
-    """Restore, and let the meter ask for its turns: each is answered with a turn of the bare loop."""
+    """Restore, and measure; before each of the meter's turns, run a turn of the bare loop."""
     folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
     variant = Variant.from_json(read_json(folder / "variant.json"))
     if variant.threads is not None:
@@ -32,7 +32,7 @@ def main() -> None:
     ends = [0.0]
 
     def bare_round(calls: int) -> None:
-        gc.enable()  # as one has it who does not think of it
+        gc.enable()  # the default in a hand-written loop
         spent = []
         for _ in range(calls):
             start = time.perf_counter()
@@ -44,7 +44,7 @@ def main() -> None:
     def turn(count: int, spent_s: float, call_ms: float) -> float:
         if count == 0:
             ends[0] = time.monotonic() + seconds
-            return ROUND_MS  # how many calls a round has is known after it
+            return ROUND_MS  # the number of calls in a round is known only after the first round
         bare_round(count // (len(bare) + 1))
         return ROUND_MS if time.monotonic() < ends[0] else 0.0
 
@@ -54,7 +54,7 @@ def main() -> None:
         )
     size = timing.round_sizes[0]
     rounds = [timing.wall_ms[first : first + size] for first in range(0, len(timing.wall_ms), size)]
-    ours = [statistics.median(each) for each in rounds]
+    ours = [statistics.median(calls) for calls in rounds]
     sys.stdout.write(json.dumps({"ours": ours, "bare": bare, "calls": size}) + "\n")
 
 

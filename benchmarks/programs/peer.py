@@ -1,7 +1,7 @@
-"""What runs in optimum-benchmark's own virtual environment; it knows nothing of this package.
+"""The program for optimum-benchmark's own virtual environment, which does not have this package.
 
-`peer.py make FOLDER`: save BERT with random weights there. `peer.py measure FOLDER WARMUP CALLS`: let optimum-benchmark
-measure it, and print what it found. `peer.py bare FOLDER WARMUP CALLS`: time it in a bare loop.
+`peer.py make FOLDER`: save BERT with random weights there. `peer.py measure FOLDER WARMUP CALLS`: measure it with
+optimum-benchmark, and print the results. `peer.py bare FOLDER WARMUP CALLS`: time it in a bare loop.
 """
 
 import json
@@ -67,7 +67,7 @@ def bare(folder: str, warmup: int, calls: int) -> dict[str, Any]:
 if __name__ == "__main__":
     verb, where, *counts = sys.argv[1:]
     stdout = os.dup(1)
-    os.dup2(2, 1)  # what the libraries print is not for the caller
+    os.dup2(2, 1)  # hide the libraries' output from the caller
     if verb == "make":
         make(where)
     else:

@@ -1,4 +1,4 @@
-"""The least that reading one team's runs can take: `raw_sql.py FILE TEAM`, with nothing but the database's driver."""
+"""Lower bound for reading one team's runs: `raw_sql.py FILE TEAM`, with only the database driver."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What everybody writes: `mlflow.search_runs` on an experiment, `search_runs.py URI`."""
+"""The usual way: `mlflow.search_runs` on an experiment, `search_runs.py URI`."""
 
 from __future__ import annotations
 

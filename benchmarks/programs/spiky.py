@@ -1,4 +1,4 @@
-"""A model of one's own, as the `python` family takes it, whose calls need much memory for a moment."""
+"""A custom model for the `python` family, whose calls need much memory for a moment."""
 
 import mmap
 import os
@@ -12,7 +12,7 @@ _PAGE_BYTES = 4096
 
 
 class Spiky(nn.Module):
-    """One linear layer, and in each call memory that is taken, touched, held for 2 ms, and given back."""
+    """One linear layer; each call allocates memory, touches it, holds it for 2 ms, and releases it."""
 
     def __init__(self) -> None:
         """Read the size of the spike."""
@@ -34,5 +34,5 @@ def model() -> nn.Module:
 
 
 def batch(size: int) -> torch.Tensor:
-    """Give the input of one call: [size, 64]."""
+    """Return the input of one call: [size, 64]."""
     return torch.zeros(size, 64)

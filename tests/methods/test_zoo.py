@@ -150,7 +150,7 @@ def test_the_goal_is_not_known_where_cells_were_not_tried() -> None:
     assert any(note.startswith("cells that were not tried: 1,") for note in finding.notes)
     page = zoo.page(modules, methods, cells)
     assert "| – [1](#1) |" in page
-    assert "`distill` needs a `student(keep)` in the module's file, and 1 of these have one." in page
+    assert "`distill` needs a `student(keep)` in the module's file; 1 of these files have one." in page
     del cells["single_linear", "tensorrt"]
     assert zoo._finding(modules, methods, cells).met is None
     cells["single_linear", "bf16"] = zoo.Cell("failed", "the process died")

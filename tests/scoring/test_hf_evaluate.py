@@ -164,13 +164,13 @@ def test_a_recipes_metrics_are_built_by_name(folder: Path) -> None:
         (["acuracy"], "Did you mean 'accuracy'"),
         (["f1:averag=micro"], "Did you mean 'average'"),
         (["f1:average=mini"], "average"),
-        (["f1:average=micro,micro"], "'micro' is no option"),
+        (["f1:average=micro,micro"], "'micro' is not an option"),
         (["accuracy", "accuracy"], "Two metrics"),
         (["./missing.py"], "no metric at"),
         (["./same_texts.py:keys=count"], "Did you mean 'key'"),
         (["./same_texts.py:greater_is_better=maybe"], "true or false"),
-        (["evaluate:"], "names no metric"),
-        ([""], "names no metric"),
+        (["evaluate:"], "is not the name of a metric"),
+        ([""], "is not the name of a metric"),
     ],
 )
 def test_what_names_no_metric_is_told(folder: Path, entries: list[str], told: str) -> None:

@@ -1,7 +1,7 @@
-"""Makes each timed call of a variant longer, where its folder has a file `slowed` with the share: see `false_alarms`.
+"""Slow down each timed call of a variant whose folder has a file `slowed` with the share: see `false_alarms`.
 
-The worker runs in the variant's folder, and imports this when Python starts. After the call's own work a loop keeps the
-core busy; it sleeps never, as a slower model would not.
+The worker runs in the variant's folder, and imports this module when Python starts. After the call's own work a loop
+keeps the core busy; like a slower model, it never sleeps.
 """
 
 import time
