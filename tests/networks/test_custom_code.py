@@ -1,4 +1,4 @@
-"""Models that Python code beside their weights builds: with trust they run all the way, without it nothing runs."""
+"""Models built by Python code beside their weights: with trust they run to the end, without it no code runs."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _WEIGHTS = {
 
 
 def written(folder: Path, kind: str = "mine", code: str = "") -> Path:
-    """Write a folder as somebody's own model of the hub is; its code leaves a file `ran` beside the folder."""
+    """Write a folder like a custom model of the hub; its code writes a file `ran` beside the folder."""
     folder.mkdir()
     name = kind.capitalize()
     words: dict[str, Any] = {"kind": kind, "name": name, "ran": str(folder.parent / "ran")}
@@ -83,20 +83,20 @@ def written(folder: Path, kind: str = "mine", code: str = "") -> Path:
 
 
 def changed(path: Path, **fields: Any) -> None:
-    """Give a config other fields; write one that is not there."""
+    """Change fields of a config, or write a new config."""
     kept = json.loads(path.read_text()) if path.exists() else {}
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({**kept, **fields}))
 
 
 def imported() -> list[str]:
-    """Return the names of all modules that transformers imported from its copies of such code."""
+    """Return the names of all modules that transformers imported from its copies of the code."""
     return [name for name in sys.modules if name.partition(".")[0] == "transformers_modules"]
 
 
 @pytest.fixture(autouse=True)
 def _no_modules_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Give each test a folder of its own for such copies; one that other tests or commands use has a `folder` too."""
+    """Give each test a separate folder for such copies; other tests or commands may also use a `folder`."""
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setattr(sys, "path", [place for place in sys.path if place != HF_MODULES_CACHE])
     for name in imported():
@@ -108,8 +108,8 @@ def _no_modules_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
 
 def test_trusted_code_builds_a_model_that_is_saved_with_it(tmp_path: Path) -> None:
     folder = written(tmp_path / "folder")
-    found = recipe.read(str(folder))
-    (variant,) = recipe.plan(found, found.variants, recipe.Settings(trust=True))
+    plan = recipe.read(str(folder))
+    (variant,) = recipe.plan(plan, plan.variants, recipe.Settings(trust=True))
     assert (variant.family, variant.options["trust"]) == ("text_classification", True)
     family = registry.build("families", variant.family, {**variant.options, "tokens": 4})
     model = family.load(str(folder), "auto", tmp_path, 0)
@@ -122,7 +122,7 @@ def test_trusted_code_builds_a_model_that_is_saved_with_it(tmp_path: Path) -> No
     kept.mkdir()
     saved_as = replace(variant, chain=chain, method="int8_dynamic")
     model_folder.save(model, family, methods, saved_as, kept)
-    for path in (*folder.glob("*.py"), tmp_path / "ran"):  # what was saved stands alone
+    for path in (*folder.glob("*.py"), tmp_path / "ran"):  # the saved model needs none of these
         path.unlink()
     restored = model_folder.restore_others(kept)
     batch = family.batch(model, 2, 0)
@@ -134,17 +134,17 @@ def test_trusted_code_builds_a_model_that_is_saved_with_it(tmp_path: Path) -> No
 
 def test_without_trust_nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = written(tmp_path / "folder", "yours")
-    found = recipe.read(str(folder))
+    plan = recipe.read(str(folder))
     with pytest.raises(RecipeError, match=r"Python code that builds the model.*say so: --trust"):
-        recipe.plan(found, found.variants, recipe.Settings())
+        recipe.plan(plan, plan.variants, recipe.Settings())
     with pytest.raises(WeightsError, match=r"transformers itself has no yours\. If you trust .* --trust"):
         registry.build("families", "text_classification").load(str(folder), "auto", tmp_path, 0)
     manifest = {"family": "text_classification", "chain": [], "weights": "local", "model": "m", "method": "original"}
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    changed(folder / "config.json", width=float("nan"))  # which transformers reads
-    for options, told in (({}, "was measured without trust"), ({"trust": True}, "runs its own code")):
+    changed(folder / "config.json", width=float("nan"))  # transformers reads NaN
+    for options, message in (({}, "was measured without trust"), ({"trust": True}, "runs its own code")):
         (folder / "manifest.json").write_text(json.dumps({**manifest, "options": options}))
-        with pytest.raises(WeightsError, match=told):
+        with pytest.raises(WeightsError, match=message):
             model_folder.restore_others(folder)
     assert not (tmp_path / "ran").exists()
 
@@ -176,32 +176,32 @@ OF_THE_HUB: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "fields", "told"), OF_THE_HUB)
+@pytest.mark.parametrize(("name", "fields", "message"), OF_THE_HUB)
 def test_code_of_the_hub_is_refused_with_trust_too(
-    tmp_path: Path, name: str, fields: dict[str, Any], told: str
+    tmp_path: Path, name: str, fields: dict[str, Any], message: str
 ) -> None:
     folder = written(tmp_path / "folder", "theirs")
     changed(folder / name, **fields)
-    with pytest.raises(WeightsError, match=rf"Code from the hub is never run \({told}"):
+    with pytest.raises(WeightsError, match=rf"Code from the hub is never run \({message}"):
         registry.build("families", "text_classification", {"trust": True}).load(str(folder), "auto", tmp_path, 0)
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize(
-    ("name", "fields", "told"),
+    ("name", "fields", "message"),
     [
         *OF_THE_HUB,
         ("tokenizer/tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["a/b--c.D", None]}}, "tokenizer"),
     ],
 )
 def test_code_of_the_hub_is_not_run_by_a_logged_model(
-    tmp_path: Path, name: str, fields: dict[str, Any], told: str
+    tmp_path: Path, name: str, fields: dict[str, Any], message: str
 ) -> None:
     folder = written(tmp_path / "folder", "theirs")
     changed(folder / name, **fields)
     manifest = {"family": "text_classification", "chain": [], "weights": "local", "model": "m", "method": "original"}
     (folder / "manifest.json").write_text(json.dumps({**manifest, "options": {"trust": True}}))
-    with pytest.raises(WeightsError, match=rf"is not restored: code from the hub is never run \({told}"):
+    with pytest.raises(WeightsError, match=rf"is not restored: code from the hub is never run \({message}"):
         model_folder.restore_others(folder)
     assert not (tmp_path / "ran").exists()
 

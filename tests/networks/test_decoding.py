@@ -1,4 +1,4 @@
-"""A cache is taken apart into keys and values, or the model is not exported."""
+"""A cache is split into keys and values, or the model is not exported."""
 
 from __future__ import annotations
 

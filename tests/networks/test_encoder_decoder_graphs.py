@@ -1,4 +1,4 @@
-"""An encoder and a decoder as two graphs: what they take and give, and that the decoder heeds what it should."""
+"""An encoder and a decoder as two graphs: their inputs and outputs, and that the decoder uses all inputs."""
 
 from __future__ import annotations
 

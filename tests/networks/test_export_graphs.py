@@ -19,16 +19,16 @@ def added(parts: Any, one: Any, two: Any) -> tuple[Any, ...]:
 def test_a_graph_takes_its_inputs_by_position_or_name_and_holds_the_weights() -> None:
     linear = nn.Linear(2, 3)
     inputs = {"one": torch.rand(4, 2), "two": torch.rand(4, 3)}
-    made = graph(added, inputs, ["sum"], {"one": {0: "batch"}}, linear=linear)
-    assert (made.outputs, made.dynamic, made.module.training) == (("sum",), {"one": {0: "batch"}}, False)
-    assert list(inspect.signature(type(made.module).forward).parameters) == ["self", "one", "two"]
-    (by_position,) = made.module(*inputs.values())
-    (by_name,) = made.module(**inputs)
+    exported = graph(added, inputs, ["sum"], {"one": {0: "batch"}}, linear=linear)
+    assert (exported.outputs, exported.dynamic, exported.module.training) == (("sum",), {"one": {0: "batch"}}, False)
+    assert list(inspect.signature(type(exported.module).forward).parameters) == ["self", "one", "two"]
+    (by_position,) = exported.module(*inputs.values())
+    (by_name,) = exported.module(**inputs)
     assert torch.equal(by_position, by_name)
     assert torch.equal(by_position, linear(inputs["one"]) + inputs["two"])
-    assert {id(parameter) for parameter in made.module.parameters()} == {id(each) for each in linear.parameters()}
+    assert {id(parameter) for parameter in exported.module.parameters()} == {id(each) for each in linear.parameters()}
     with pytest.raises(TypeError):
-        made.module(inputs["one"])
+        exported.module(inputs["one"])
 
 
 def test_a_twin_shares_weights_and_can_be_changed() -> None:

@@ -1,4 +1,4 @@
-"""Exported decoders take a cache under each name that transformers gives it, and refuse what they have no input for."""
+"""Exported decoders accept a cache under each name in transformers, and reject arguments without an input."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def test_a_cache_is_taken_under_either_name(name: str, keyword: str) -> None:
 def test_an_argument_that_nobody_knows_is_an_error(name: str) -> None:
     _, model = attached(name)
     tokens = torch.tensor([[5, 6]])
-    known = {"input_ids": tokens} if name == "causal_lm" else {"decoder_input_ids": tokens}
+    inputs = {"input_ids": tokens} if name == "causal_lm" else {"decoder_input_ids": tokens}
     message = f"transformers {re.escape(transformers.__version__)} passes 'new_memory' to the decoder"
     with pytest.raises(WorkerError, match=message):
-        model.module(**known, new_memory=tokens)
+        model.module(**inputs, new_memory=tokens)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A module of anybody's, exported: it takes and gives what it did, in the same form."""
+"""An exported module has the same arguments and outputs as the original."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ ONE, TWO = torch.arange(3.0), torch.ones(2)
 
 @dataclass
 class Answer:
-    """What a module may give."""
+    """An output of a module."""
 
     logits: Any
     extra: Any = None
 
 
 class Pair(NamedTuple):
-    """What a module may give."""
+    """An output of a module."""
 
     first: Any
     second: Any
@@ -75,11 +75,11 @@ def test_the_exported_module_gives_what_the_module_gave(give: Callable[..., Any]
 
 def test_arguments_by_name_and_nested_ones_are_taken_as_they_were() -> None:
     module = Giving(lambda values, scale: values["x"] + values["bias"][0] * scale)
-    given = {"values": {"x": torch.ones(1, 2), "bias": [torch.ones(1, 2)]}, "scale": torch.tensor(3.0)}
-    graph, form = graph_of(module, lambda size, seed: given, 1)
+    arguments = {"values": {"x": torch.ones(1, 2), "bias": [torch.ones(1, 2)]}, "scale": torch.tensor(3.0)}
+    graph, form = graph_of(module, lambda size, seed: arguments, 1)
     assert list(graph.inputs) == ["values_x", "values_bias_0", "scale"]
     exported = ExportedModule({"model": TorchCall(graph.module)}, form)
-    assert torch.equal(module_calls.called(exported, given), module(**given))
+    assert torch.equal(module_calls.called(exported, arguments), module(**arguments))
 
 
 @pytest.mark.parametrize("by_name", [True, False])
@@ -104,7 +104,7 @@ def test_arguments_by_name_may_come_in_any_order(by_name: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("give", "told"),
+    ("give", "message"),
     [
         (lambda values, scale: None, "gives no tensor but NoneType"),
         (lambda values, scale: (values, float(values.sum())), "depend on its inputs"),
@@ -112,8 +112,8 @@ def test_arguments_by_name_may_come_in_any_order(by_name: bool) -> None:
         (lambda values, scale: Answer(values), "gives a Answer, which can't be made again"),
     ],
 )
-def test_what_no_graph_can_give_is_refused_in_words(give: Callable[..., Any], told: str) -> None:
-    with pytest.raises(Unsupported, match=told):
+def test_what_no_graph_can_give_is_refused_in_words(give: Callable[..., Any], message: str) -> None:
+    with pytest.raises(Unsupported, match=message):
         graph_of(Giving(give), lambda size, seed: [torch.rand(size, 4)], 1)
 
 
@@ -127,7 +127,7 @@ def test_what_no_graph_can_take_is_refused_in_words() -> None:
 
 def test_a_module_of_one_batch_size_says_so() -> None:
     _, form = graph_of(Giving(lambda values, scale: values.view(2, 3)), lambda size, seed: [torch.ones(6)], 4)
-    assert form.samples is None  # it is asked for two and three samples, and takes six numbers each time
+    assert form.samples is None  # called for two and three samples, it takes six numbers each time
     _, form = graph_of(Giving(lambda values, scale: values.view(4, 3)), lambda size, seed: [torch.ones(size, 3)], 4)
     assert form.samples == 4
 

@@ -1,4 +1,4 @@
-"""Graphs of torch.export are looked into: honest ones are let through, whatever they hold."""
+"""Graphs of torch.export are checked: honest graphs pass, whatever they contain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A decoder that was just loaded: refused when it sees later tokens, timed without a cache when it has none."""
+"""A newly loaded decoder is rejected if it attends to later tokens, and timed without a cache if it has none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlflow_compress.networks.first_texts import settle_decoder
 from mlflow_compress.sockets import Continuation
 
 GPT = {"model_type": "openai-gpt", "vocab_size": 300, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32}
-BERT = {  # with weights large enough for tokens to move each other
+BERT = {  # with weights large enough for tokens to affect each other
     "model_type": "bert",
     "num_hidden_layers": 1,
     "max_position_embeddings": 32,
@@ -74,7 +74,7 @@ def test_a_cache_that_gives_other_tokens_is_not_used(monkeypatch: pytest.MonkeyP
     forward = LlamaForCausalLM.forward
 
     def forgets(self: LlamaForCausalLM, input_ids: torch.Tensor, **given: object):  # type: ignore[no-untyped-def]
-        if input_ids.shape[1] == 1:  # with a cache, the newest token alone
+        if input_ids.shape[1] == 1:  # with a cache, only the newest token
             given.pop("cache", None), given.pop("past_key_values", None)
         return forward(self, input_ids, **given)
 

@@ -1,4 +1,4 @@
-"""A decoder that loses its past, or says something else once it is restored, fails with the first wrong token."""
+"""A decoder that loses its past, or generates other tokens after restoring, fails with the first wrong token."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def compress(chain: str, family: Family, model: Model) -> Model:
 
 @pytest.fixture
 def forgets(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Have exported decoders take no cache, as those of 0.1 do where transformers calls it by another name."""
+    """Make exported decoders ignore the cache, as version 0.1 did when transformers renamed it."""
     take = exported_decoders.take_cache
 
     def dropped(arguments: dict[str, Any]) -> None:
@@ -89,9 +89,9 @@ def test_what_generates_nothing_is_not_compared(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize("name", DECODERS)
 def test_one_text_and_two_are_generated_from_calibration_inputs(name: str) -> None:
     family, model = loaded(name)
-    made = generation_check.generate(family, model)
-    assert [len(each.tokens) for each in made] == [1, 2]
-    for each in made:
+    continuations = generation_check.generate(family, model)
+    assert [len(each.tokens) for each in continuations] == [1, 2]
+    for each in continuations:
         assert each.tokens.shape == (len(each.tokens), TINY[name]["new_tokens"])
         assert each.logits.shape == each.at_once.shape == (*each.tokens.shape, 300)
         torch.testing.assert_close(each.logits, each.at_once, rtol=1e-3, atol=1e-5)

@@ -1,4 +1,4 @@
-"""The header of a GGUF file is read strictly, and believed only where it is true of the file."""
+"""The header of a GGUF file is read strictly, and accepted only if it matches the file."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def test_a_true_header_is_read(tmp_path: Path) -> None:
 
 
 def at(content: bytes, name: bytes, behind: int) -> int:
-    """Return a place behind a name in a file."""
+    """Return the position after a name in a file."""
     return content.index(name) + len(name) + behind
 
 
 def put(place: Callable[[bytes], int], number: int, code: str = "Q") -> Callable[[bytes], bytes]:
-    """Return what writes a number over a place."""
+    """Return a function that overwrites a position with a number."""
 
     def change(content: bytes) -> bytes:
         where = place(content)

@@ -1,4 +1,4 @@
-"""Greedy decoding around a runtime gives what `generate` of transformers gives."""
+"""Greedy decoding in a runtime generates the same as `generate` of transformers."""
 
 from __future__ import annotations
 
@@ -49,22 +49,22 @@ def test_it_is_generate_of_transformers(model: Any, seed: int, least: int) -> No
         "output_logits": True,
     }
     with torch.inference_mode():
-        wanted = model.generate(input_ids=ids, **options)
-        made = greedy(model)(input_ids=ids, **options)
-        assert torch.equal(made.sequences, wanted.sequences)
-        assert torch.allclose(torch.stack(made.logits), torch.stack(wanted.logits), atol=1e-4)
+        expected = model.generate(input_ids=ids, **options)
+        output = greedy(model)(input_ids=ids, **options)
+        assert torch.equal(output.sequences, expected.sequences)
+        assert torch.allclose(torch.stack(output.logits), torch.stack(expected.logits), atol=1e-4)
         plain = greedy(model)(input_ids=ids, **{**options, "return_dict_in_generate": False})
-    assert torch.equal(plain, wanted.sequences)
+    assert torch.equal(plain, expected.sequences)
 
 
 def test_some_texts_end_before_others(model: Any) -> None:
-    found = set()
+    endings = set()
     for seed in range(6):
         ids = torch.randint(0, 6, (3, 4), generator=torch.Generator().manual_seed(seed))
         with torch.inference_mode():
-            made = greedy(model)(input_ids=ids, max_new_tokens=12, pad_token_id=0)
-        found |= {int((row == 2).sum() > 0) for row in made[:, 4:]}
-    assert found == {0, 1}  # or the test above says less than it seems to
+            output = greedy(model)(input_ids=ids, max_new_tokens=12, pad_token_id=0)
+        endings |= {int((row == 2).sum() > 0) for row in output[:, 4:]}
+    assert endings == {0, 1}  # else the loop above does not test both cases
 
 
 def test_a_streamer_hears_the_prompt_and_each_token(model: Any) -> None:

@@ -1,4 +1,4 @@
-"""Where a model comes from: the hub, its cache, a folder, a Python package, or nowhere."""
+"""A model comes from the hub, its cache, a folder or a Python package, or is not available."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SOURCE = "some/model"
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is cached, and nobody answers, unless a test says otherwise."""
+    """Make the cache empty and the hub unreachable, unless a test changes this."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda source, file: None)
     monkeypatch.setattr(huggingface_hub, "file_exists", lambda source, file: False)
@@ -51,10 +51,10 @@ def test_without_a_network_auto_takes_random_weights_and_says_so(tmp_path: Path)
 
 
 def test_without_a_network_pretrained_weights_cannot_be_had(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=SOURCE) as told:
+    with pytest.raises(WeightsError, match=SOURCE) as caught:
         find_weights(SOURCE, "pretrained", tmp_path)
-    assert told.value.exit_code == 3
-    assert "weights=random" in str(told.value)
+    assert caught.value.exit_code == 3
+    assert "weights=random" in str(caught.value)
 
 
 @pytest.mark.parametrize("weights", ["auto", "pretrained"])
@@ -97,7 +97,7 @@ def test_a_folder_as_source_is_taken(tmp_path: Path, weights: str) -> None:
 
 
 def put(cache: Path, name: str, revision: str, number: str, folder: str = "") -> Path:
-    """Lay a model into a cache of the hub, as huggingface_hub does, and return its folder there."""
+    """Put a model into a cache of the hub, as huggingface_hub does, and return its folder there."""
     repository = cache / f"models--{name.replace('/', '--')}"
     place = repository / "snapshots" / (number * 40) / folder
     for path in (repository / "refs", place):
@@ -143,7 +143,7 @@ def test_an_adapter_of_the_hub_is_fetched_with_its_base(tmp_path: Path, monkeypa
     monkeypatch.setattr(huggingface_hub, "file_exists", lambda source, file: source == "org/adapter")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda source, allow_patterns: str(adapter))
     assert find_weights("org/adapter", "auto", tmp_path) == Origin("pretrained", "org/base", adapter=str(adapter))
-    (adapter / "config.json").write_text("{}")  # some trainers put the base's beside it, but not its weights
+    (adapter / "config.json").write_text("{}")  # some trainers save the base's config, but not its weights
     assert find_weights("org/adapter", "auto", tmp_path).location == "org/base"
     (adapter / "model.safetensors").touch()
     beside = Origin("pretrained", str(adapter), offline=True, adapter=str(adapter))
@@ -151,10 +151,10 @@ def test_an_adapter_of_the_hub_is_fetched_with_its_base(tmp_path: Path, monkeypa
 
 
 def test_an_adapter_of_the_hub_that_names_itself_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = tmp_path / "adapter_config.json"
-    said.write_text('{"peft_type": "LORA", "base_model_name_or_path": "org/adapter"}')
+    config = tmp_path / "adapter_config.json"
+    config.write_text('{"peft_type": "LORA", "base_model_name_or_path": "org/adapter"}')
     monkeypatch.setattr(
-        huggingface_hub, "try_to_load_from_cache", lambda source, file: str(said) if file == said.name else None
+        huggingface_hub, "try_to_load_from_cache", lambda source, file: str(config) if file == config.name else None
     )
     with pytest.raises(WeightsError, match=r"names itself as its base, org/adapter: give the base as MODEL"):
         find_weights("org/adapter", "auto", tmp_path)
@@ -189,7 +189,7 @@ def test_a_server_that_never_answers_is_given_up_on(monkeypatch: pytest.MonkeyPa
 
 
 class TestAsk:
-    ask = staticmethod(hub._ask)  # as it was before the network was taken away
+    ask = staticmethod(hub._ask)  # the original, before the network is blocked
 
     def answer(self, patch: pytest.MonkeyPatch, error: Exception | None) -> None:
         class Response:

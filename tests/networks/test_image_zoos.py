@@ -1,4 +1,4 @@
-"""Classifiers of torchvision and timm, by their names there."""
+"""Classifiers of torchvision and timm, by their names."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_weights_of_a_file_fill_a_model_of_torchvision(tmp_path: Path) -> None:
     assert model.weights == "local"
     assert torch.equal(model.module.classifier[1].weight, other.module.classifier[1].weight)
     assert set(family.answers(model, [np.zeros((9, 9, 3), np.uint8)])[0]) == {f"LABEL_{index}" for index in range(4)}
-    with pytest.raises(WeightsError, match=r"own\.pt are not this model's: of other shapes are classifier\.1\.weight"):
+    with pytest.raises(WeightsError, match=r"own\.pt are not this model's: different shapes: classifier\.1\.weight"):
         loaded(SMALL, "own.pt", tmp_path)
     with pytest.raises(WeightsError, match="There is no weights file"):
         loaded(SMALL, "none.pt", tmp_path)

@@ -1,4 +1,4 @@
-"""Heads and neurons: which go, that nothing else changes, and what the config says of it afterwards."""
+"""Heads and neurons: which are removed, that nothing else changes, and the config afterwards."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def outputs(family: Any, model: Model) -> torch.Tensor:
 
 @torch.no_grad()
 def silence(model: Model, stack: transformer_layers.Stack, unit: int) -> None:
-    """Make one unit of heads and one neuron of every layer give nothing, so that removing them changes nothing."""
+    """Make one unit of heads and one neuron of every layer output zeros, so that removing them changes nothing."""
     for layer in stack.layers(model):
         for each in layer_widths._attentions(layer):
             width = each.size * each.heads // each.units
             rows = slice(unit * width, (unit + 1) * width)
             for linear in (each.query, each.key, each.value):
-                linear.weight *= 9  # so that no other one is as small
+                linear.weight *= 9  # so that no other head is as small
             columns = rows if each.units == each.heads else slice(unit * each.size, (unit + 1) * each.size)
             each.query.weight[rows] = each.key.weight[columns] = each.value.weight[columns] = 0
             each.output.weight[:, rows] = 0
@@ -65,7 +65,7 @@ def test_heads_that_share_a_key_go_together() -> None:
     assert attention.k_proj.weight.shape == attention.v_proj.weight.shape == (4, 16)
     config = model.module.config
     assert (config.num_attention_heads, config.num_key_value_heads, config.head_dim) == (2, 1, 4)
-    # One key is left: now single heads of queries go.
+    # One key is left: now single query heads are removed.
     assert "1 of 2 heads" in layer_widths.drop_heads(model, 0.5, 2)
     assert attention.q_proj.weight.shape == attention.k_proj.weight.shape == (4, 16)
 

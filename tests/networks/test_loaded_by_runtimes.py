@@ -1,4 +1,4 @@
-"""What `export` writes of integer methods and ncnn is run by the runtime's own library alone, and gives the same."""
+"""Exports of integer methods and ncnn run in the runtime's own library alone, with the same outputs."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def batch(size):
 
 
 def exported(family: str, chain: str, folder: Path, options: dict[str, Any], source: str = "tiny") -> tuple[Path, Path]:
-    """Prepare a model as the worker does, and export it; return both folders."""
+    """Prepare a model like the worker, and export it; return both folders."""
     variant = Variant(
         family,
         chain,
@@ -98,7 +98,7 @@ def exported(family: str, chain: str, folder: Path, options: dict[str, Any], sou
 
 
 def outputs(saved: Path, to: Path, body: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what the restored model gives, and what the library alone gives for the same inputs."""
+    """Return the outputs of the restored model, and of the library alone for the same inputs."""
     restored = model_folder.restore(saved)
     batch = restored.family.batch(restored.model, 1, 3)
     name = "input_ids" if restored.manifest.family == "causal_lm" else "inputs"
@@ -153,5 +153,5 @@ def test_ncnn_runs_its_files_alone(chain: str, tmp_path: Path) -> None:
 def test_llama_cpp_runs_the_gguf_file_alone(tmp_path: Path) -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     expected, found = outputs(*exported("causal_lm", "gguf:type=q8_0", tmp_path, WIDE_LLAMA), LLAMA)
-    assert float((found - expected).norm() / expected.norm()) < 0.03  # by itself it keeps the past in float16
+    assert float((found - expected).norm() / expected.norm()) < 0.03  # llama.cpp alone stores the past in float16
     assert float((found[:, 0] - expected[:, 0]).norm() / expected[:, 0].norm()) < 1e-3

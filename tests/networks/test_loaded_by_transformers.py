@@ -1,4 +1,4 @@
-"""What is saved of float models is loaded by transformers alone, without this package."""
+"""Saved float models are loaded by transformers alone, without this package."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def inputs_of(name: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
 
 
 def saved(name: str, chain: str, folder: Path) -> Path:
-    """Prepare a tiny model with random weights as the worker does; return its folder."""
+    """Prepare a tiny model with random weights like the worker, and return its folder."""
     variant = Variant(name, chain, "t", name, "tiny", "random", chain=chains.parse_chain(chain), options=TINY[name])
     worker.prepare(variant, folder, worker.Report(io.StringIO()))
     return folder / worker.MODEL_FOLDER
@@ -59,18 +59,18 @@ def saved(name: str, chain: str, folder: Path) -> Path:
 def test_transformers_alone_computes_the_same(name: str, chain: str, tmp_path: Path) -> None:
     model = saved(name, chain, tmp_path)
     module = model_folder.restore(model).model.module
-    given = inputs_of(name, next(module.parameters()).dtype)
-    save_file(given, tmp_path / "inputs.safetensors")
+    inputs = inputs_of(name, next(module.parameters()).dtype)
+    save_file(inputs, tmp_path / "inputs.safetensors")
     auto_class = tiny_model(name)[0].auto_class  # type: ignore[attr-defined]
     done = subprocess.run(
         [sys.executable, "-c", ALONE, auto_class, str(model)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
     with torch.inference_mode():
-        expected = module(**given).logits
-    found = load_file(tmp_path / "outputs.safetensors")["logits"]
-    assert found.dtype == expected.dtype
-    assert torch.equal(found, expected)
+        expected = module(**inputs).logits
+    logits = load_file(tmp_path / "outputs.safetensors")["logits"]
+    assert logits.dtype == expected.dtype
+    assert torch.equal(logits, expected)
 
 
 def test_large_weights_are_written_in_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,9 +81,9 @@ def test_large_weights_are_written_in_shards(tmp_path: Path, monkeypatch: pytest
     assert shards[0] == f"model-00001-of-0000{len(shards)}.safetensors"
     assert (model / "model.safetensors.index.json").is_file()
     module = model_folder.restore(model).model.module
-    assert module.lm_head.weight is module.model.embed_tokens.weight  # tied again, over the shards
-    given = inputs_of("causal_lm", torch.float32)
-    save_file(given, tmp_path / "inputs.safetensors")
+    assert module.lm_head.weight is module.model.embed_tokens.weight  # tied again, across shards
+    inputs = inputs_of("causal_lm", torch.float32)
+    save_file(inputs, tmp_path / "inputs.safetensors")
     subprocess.run([sys.executable, "-c", ALONE, "AutoModelForCausalLM", str(model)], check=True, capture_output=True)
     with torch.inference_mode():
-        assert torch.equal(load_file(tmp_path / "outputs.safetensors")["logits"], module(**given).logits)
+        assert torch.equal(load_file(tmp_path / "outputs.safetensors")["logits"], module(**inputs).logits)

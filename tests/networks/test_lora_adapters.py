@@ -1,4 +1,4 @@
-"""LoRA adapters are merged as peft merges them, or refused: never passed over."""
+"""LoRA adapters are merged as peft merges them, or rejected, but never ignored."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def test_the_change_is_scaled_and_added(tmp_path: Path, fields: dict[str, Any], 
     tensors = thin(QUERY)
     model = loaded(adapter(tmp_path / "mine", tensors, **fields))
     after = model.module.state_dict()
-    wanted = before[f"{QUERY}.weight"] + factor * change(tensors, QUERY)
-    assert torch.allclose(after[f"{QUERY}.weight"], wanted, atol=1e-6)
+    expected = before[f"{QUERY}.weight"] + factor * change(tensors, QUERY)
+    assert torch.allclose(after[f"{QUERY}.weight"], expected, atol=1e-6)
     assert [name for name in before if not torch.equal(before[name], after[name])] == [f"{QUERY}.weight"]
     assert (model.weights, model.cautions) == ("local", [])
     assert model.facts["adapter"].startswith("LoRA of rank 2 in 1 layers, merged into the weights of ")
@@ -121,7 +121,7 @@ def test_a_head_that_was_trained_replaces_the_bases(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({"peft_type": "IA3"}, "of the kind 'IA3'"),
         ({"use_dora": True}, "with use_dora"),
@@ -130,18 +130,18 @@ def test_a_head_that_was_trained_replaces_the_bases(tmp_path: Path) -> None:
         ({"alpha_pattern": {"q_proj|v_proj": 1}}, "regular expressions"),
     ],
 )
-def test_what_is_no_plain_lora_is_refused(tmp_path: Path, fields: dict[str, Any], told: str) -> None:
+def test_what_is_no_plain_lora_is_refused(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
     base(tmp_path / "base")
     with pytest.raises(WeightsError, match=r"only plain LoRA is merged here.*merge_and_unload") as error:
         loaded(adapter(tmp_path / "mine", thin(QUERY), **fields))
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 EMBEDDING, HEAD = "base_model.model.model.embed_tokens", "base_model.model.lm_head"
 
 
 @pytest.mark.parametrize(
-    ("tensors", "told"),
+    ("tensors", "message"),
     [
         (thin("model.layers.7.self_attn.q_proj"), "which its base does not have"),
         (thin(QUERY, into=8), "was trained on another base"),
@@ -153,9 +153,9 @@ EMBEDDING, HEAD = "base_model.model.model.embed_tokens", "base_model.model.lm_he
         (dict(list(thin(QUERY).items())[:1]), "is incomplete"),
     ],
 )
-def test_tensors_that_do_not_fit_are_refused(tmp_path: Path, tensors: Tensors, told: str) -> None:
+def test_tensors_that_do_not_fit_are_refused(tmp_path: Path, tensors: Tensors, message: str) -> None:
     base(tmp_path / "base")
-    with pytest.raises(WeightsError, match=told):
+    with pytest.raises(WeightsError, match=message):
         loaded(adapter(tmp_path / "mine", tensors))
 
 
@@ -245,7 +245,7 @@ def test_a_base_that_cannot_be_had_is_named(tmp_path: Path, monkeypatch: pytest.
         find_weights(str(folder), "auto", tmp_path)
     assert "\n" not in str(error.value)
     base(tmp_path / "other")
-    origin = find_weights(str(tmp_path / "other"), str(folder), tmp_path)  # the user says which base it has
+    origin = find_weights(str(tmp_path / "other"), str(folder), tmp_path)  # the user chooses its base
     assert (origin.location, origin.adapter) == (str(tmp_path / "other"), str(folder))
     assert "adapter" in load_transformer(CAUSAL, "other", origin, {}, 0).facts
 

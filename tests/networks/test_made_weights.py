@@ -1,4 +1,4 @@
-"""Weights that are made before each call become parameters, and the module computes the same."""
+"""Weights that are computed before each call become parameters, and the module computes the same."""
 
 from __future__ import annotations
 

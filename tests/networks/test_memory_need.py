@@ -1,4 +1,4 @@
-"""What weights will take is told from headers and architectures, and is what they take."""
+"""The memory of weights is computed from headers and architectures, and equals what they take."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def test_files_take_what_their_headers_say(tmp_path: Path) -> None:
 
 def test_an_architecture_is_counted_without_memory_and_draws_no_random_numbers() -> None:
     torch.manual_seed(3)
-    wanted = torch.rand(2)
+    expected = torch.rand(2)
     torch.manual_seed(3)
     assert memory_need.of_architecture("AutoModelForCausalLM", LLAMA, "native") == 1_235_814_400 * 2
-    assert torch.equal(torch.rand(2), wanted)
+    assert torch.equal(torch.rand(2), expected)
     assert memory_need.of_architecture("AutoModelForCausalLM", {"model_type": "none"}, "native") is None
 
 

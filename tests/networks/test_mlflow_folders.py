@@ -1,4 +1,4 @@
-"""The folder of an MLflow model: what it is, and whether loading it may run code."""
+"""The folder of an MLflow model: its content, and whether loading it may run code."""
 
 from __future__ import annotations
 
@@ -83,10 +83,10 @@ def test_the_flavor_that_is_opened_decides(tmp_path: Path) -> None:
     named_onnx = written(tmp_path / "named", "mlflow.onnx", ONNX + TORCH, "data/model.pth", data="model.onnx")
     onnx_file(named_onnx / "model.onnx")  # opened by its pytorch flavor
     other_data = written(tmp_path / "other", "mlflow.pytorch", TORCH, "more/model.pth", data="more")
-    exported(other_data / "data/model.pt2")  # opened is `more`
+    exported(other_data / "data/model.pt2")  # `more` is opened
     both = written(tmp_path / "both", "mlflow.pytorch", "", "data/model.pth")
-    exported(both / "data/model.pt2")  # MLflow takes the pickle where there is one
-    file = written(tmp_path / "file", "mlflow.pytorch", "", "data")  # one file is unpickled
+    exported(both / "data/model.pt2")  # MLflow prefers the pickle
+    file = written(tmp_path / "file", "mlflow.pytorch", "", "data")  # a single file is unpickled
     assert {mlflow_folders.code_in(path) for path in (named_onnx, other_data, both, file)} == {"a pickle of torch"}
 
 
@@ -97,18 +97,18 @@ def test_a_flavor_that_looks_elsewhere_may_run_code(data: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "message"),
     [
         ("    providers: [[TensorrtExecutionProvider, {trt_extra_plugin_lib_paths: x.so}]]\n", "libraries"),
         ("    onnx_session_options: {extra_session_config: {a: b}}\n", "libraries"),
         ("    providers: [CPUExecutionProvider]\n    onnx_session_options: {intra_op_num_threads: 1}\n", ""),
     ],
 )
-def test_settings_of_onnx_may_name_libraries(more: str, told: str, tmp_path: Path) -> None:
+def test_settings_of_onnx_may_name_libraries(more: str, message: str, tmp_path: Path) -> None:
     folder = written(tmp_path / "model", "mlflow.onnx", ONNX + more, data="model.onnx")
     onnx_file(folder / "model.onnx")
-    assert mlflow_folders.code_in(folder).startswith(told)
-    assert bool(mlflow_folders.code_in(folder)) is bool(told)
+    assert mlflow_folders.code_in(folder).startswith(message)
+    assert bool(mlflow_folders.code_in(folder)) is bool(message)
 
 
 @pytest.mark.parametrize(

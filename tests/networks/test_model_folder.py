@@ -1,4 +1,4 @@
-"""The model folder: what was saved comes back, also what 0.1 saved, and what is none is refused."""
+"""The model folder: saved models are restored, also those of version 0.1, and other folders are rejected."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OF_0_1 = Path(__file__).parents[1] / "made_by_0_1" / "models"
 
 
 def saved(folder: Path, chain: str) -> Path:
-    """Write the folder of a tiny model of one's own."""
+    """Write the folder of a tiny custom model."""
     (folder / "own.py").write_text(OWN)
     family = registry.build("families", "python")
     model = family.load("own.py", "random", folder, 0)
@@ -39,7 +39,7 @@ def test_a_folder_that_0_1_wrote_gives_the_same_outputs(name: str, tmp_path: Pat
     variant = Variant.from_json(read_json(OF_0_1 / name / "variant.json"))
     restored = model_folder.restore(OF_0_1 / name / "model")
     moved = output_error.compare(restored.family, restored.model, variant, OF_0_1 / name / worker.OUTPUTS, "cpu")
-    assert moved["quality/output_error_rel_l2"] > 0.01  # it was pruned, so it is not the original that was found
+    assert moved["quality/output_error_rel_l2"] > 0.01  # it was pruned, so this is not the original
     again = tmp_path / "again"
     again.mkdir()
     model_folder.save(restored.model, restored.family, restored.methods, variant, again)
@@ -72,9 +72,9 @@ def test_what_is_no_model_folder_is_told_with_its_path(tmp_path: Path, damage: s
     else:
         text = "{" if damage == "no JSON" else json.dumps({"architectures": ["Bert"]})
         (folder / "manifest.json").write_text(text)
-    with pytest.raises(WeightsError, match="is not a model folder") as told:
+    with pytest.raises(WeightsError, match="is not a model folder") as caught:
         model_folder.restore(folder)
-    assert str(folder) in str(told.value)
+    assert str(folder) in str(caught.value)
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""How a module is called on a batch: by position, by name, or with the whole as one argument."""
+"""A module is called on a batch by position, by name, or with one argument."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ONE = torch.ones(2)
 
 
 class Pair(NamedTuple):
-    """A batch of a user's."""
+    """A batch of a user."""
 
     x: Any
     bias: Any
@@ -81,7 +81,7 @@ def test_a_list_as_long_as_the_batch_holds_samples() -> None:
 def test_arguments_are_in_the_order_of_forward(make: Callable[[], Any]) -> None:
     module, batch = Two(), make()
     how = module_calls.passing(batch, module, make)
-    given = module_calls.arguments(batch, how, module)
-    assert module_calls.called(module, given) == (0, 1)
-    assert module_calls.named(given, module) == {"x": 0, "bias": 1}
-    assert list(module_calls.named(given, module)) == ["x", "bias"]
+    arguments = module_calls.arguments(batch, how, module)
+    assert module_calls.called(module, arguments) == (0, 1)
+    assert module_calls.named(arguments, module) == {"x": 0, "bias": 1}
+    assert list(module_calls.named(arguments, module)) == ["x", "bias"]

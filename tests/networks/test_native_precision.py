@@ -1,4 +1,4 @@
-"""In which precision originals are loaded, and what methods make of one in half precision."""
+"""The precision in which originals are loaded, and methods on a model in half precision."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def dtypes(name: str, **options: Any) -> set[torch.dtype]:
 def test_random_weights_of_a_language_model_are_in_the_precision_of_their_architecture() -> None:
     assert dtypes("causal_lm") == {torch.float32}
     assert dtypes("causal_lm", architecture={"dtype": "bfloat16"}) == {torch.bfloat16}
-    assert dtypes("causal_lm", architecture={"torch_dtype": "float16"}) == {torch.float16}  # as older configs say it
+    assert dtypes("causal_lm", architecture={"torch_dtype": "float16"}) == {torch.float16}  # the field of older configs
     assert dtypes("causal_lm", architecture={"dtype": "bfloat16"}, dtype="float32") == {torch.float32}
 
 

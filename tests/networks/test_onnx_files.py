@@ -1,4 +1,4 @@
-"""The weights of an ONNX file are its own."""
+"""The weights of an ONNX file must be in its folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a watch hears of the files that code reads."""
+"""A watch records the files that code reads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mlflow_compress.networks import opened_files
 
 
 def test_threads_that_read_at_once_are_all_heard(tmp_path: Path) -> None:
-    """Each looks at its file while the others open theirs."""
+    """Each thread inspects its file while the others open theirs."""
     paths = [tmp_path / str(at) for at in range(200)]
     for path in paths:
         path.write_text("x")

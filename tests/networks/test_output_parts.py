@@ -1,4 +1,4 @@
-"""Outputs are compared part by part, with NaN and infinity at their places."""
+"""Outputs are compared part by part, with NaN and infinity in their places."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_whatever_draws_random_numbers_is_noticed() -> None:
         random_state.seed_all(3)
         first = float(draw())
         assert random_state.has_drawn(3)
-        assert float(draw()) == first  # all began anew
+        assert float(draw()) == first  # all generators were seeded again
     random_state.seed_all(3)
     torch.ones(3).sum()
     assert not random_state.has_drawn(3)

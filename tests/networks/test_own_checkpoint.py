@@ -1,4 +1,4 @@
-"""Checkpoints as people save them: what of them is the module's is found, and nothing in them is run."""
+"""The tensors of a module are found in checkpoints as people save them, without running code in them."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ OPTIMIZER: Any = {"state": {0: {"exp_avg": torch.ones(3, 4)}}, "param_groups": [
         (state(), ()),
         ({"state_dict": state(), "optimizer": OPTIMIZER, "epoch": 3}, ("the entry 'state_dict' was used",)),
         ({"model": state(), "optimizer": OPTIMIZER}, ("the entry 'model' was used",)),
-        (under("module.", state()), ("'module.' taken off its names",)),
+        (under("module.", state()), ("'module.' was removed from its names",)),
         (under("_orig_mod.", state()), ()),
-        (under("module._orig_mod.model.", state()), ("'module.model.' taken off its names",)),
-        (under("anything.", state()), ("'anything.' taken off its names",)),
+        (under("module._orig_mod.model.", state()), ("'module.model.' was removed from its names",)),
+        (under("anything.", state()), ("'anything.' was removed from its names",)),
         (
             {"state_dict": under("model.", state()) | {"criterion.weight": torch.ones(2)}, "hyper_parameters": {}},
             (
                 "the entry 'state_dict' was used",
-                "'model.' taken off its names",
+                "'model.' was removed from its names",
                 "1 tensors with other names were ignored",
             ),
         ),
@@ -77,7 +77,7 @@ def test_a_prefix_that_only_the_module_has_is_put_before(tmp_path: Path) -> None
     module = nn.Module()
     module.backbone = net()
     torch.save(state(), tmp_path / "w.pt")
-    assert filled(tmp_path / "w.pt", module)[0].steps == ("'backbone.' put before its names",)
+    assert filled(tmp_path / "w.pt", module)[0].steps == ("'backbone.' was added to its names",)
 
 
 def test_a_layer_of_a_larger_model_is_not_taken_for_the_whole(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_shards_are_put_together(tmp_path: Path) -> None:
 
 def test_the_only_file_of_a_folder_is_taken(tmp_path: Path) -> None:
     torch.save(state(), tmp_path / "w.pth")
-    assert filled(tmp_path) == (Fit(("w.pth is taken",)), 3.0)
+    assert filled(tmp_path) == (Fit(("read from w.pth",)), 3.0)
     torch.save(state(), tmp_path / "x.pth")
     with pytest.raises(WeightsError, match=r"holds w\.pth, x\.pth: name the weights file"):
         fill_from(net(), tmp_path)
@@ -159,11 +159,11 @@ def test_the_only_file_of_a_folder_is_taken(tmp_path: Path) -> None:
 
 def test_what_is_not_this_models_is_listed_in_short(tmp_path: Path) -> None:
     torch.save({"0.weight": torch.ones(5, 4), **{f"x{index}": torch.ones(1) for index in range(5)}}, tmp_path / "w")
-    with pytest.raises(WeightsError) as told:
+    with pytest.raises(WeightsError) as caught:
         fill_from(net(), tmp_path / "w")
-    assert str(told.value).partition("not this model's: ")[2] == (
+    assert str(caught.value).partition("not this model's: ")[2] == (
         "missing: 0.bias, 1.weight, 1.bias and 4 more; unexpected: x0, x1, x2 and 2 more; "
-        "of other shapes are 0.weight; 0.weight is [5, 4] in the file and [3, 4] in the model"
+        "different shapes: 0.weight; 0.weight is [5, 4] in the file, [3, 4] in the model"
     )
 
 

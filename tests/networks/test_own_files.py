@@ -1,4 +1,4 @@
-"""Folders of somebody else's hold files and folders only."""
+"""Folders from others must contain only files and folders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_files_and_folders_are_its_own(tmp_path: Path) -> None:
     require_own_files(tmp_path)
     (tmp_path.parent / "link").unlink(missing_ok=True)
     (tmp_path.parent / "link").symlink_to(tmp_path)
-    require_own_files(tmp_path.parent / "link")  # it is the user who named it by a link
+    require_own_files(tmp_path.parent / "link")  # the user passed the link
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "/etc", "nowhere", "file"])
@@ -35,7 +35,7 @@ def test_pipes_and_sockets_are_refused(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(WeightsError, match=r"pipe in .* is not a file"):
         require_own_files(tmp_path)
     (tmp_path / "pipe").unlink()
-    monkeypatch.chdir(tmp_path)  # the path of a socket is short
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
     with socket.socket(socket.AF_UNIX) as held:
         held.bind("socket")
         with pytest.raises(WeightsError, match=r"socket in .* is not a file"):

@@ -1,4 +1,4 @@
-"""A file that needs others: they are imported and read where it is, and kept with the model."""
+"""A file that needs others: they are imported and read beside it, and saved with the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's samples: in whatever form they come, and put together as the batches are."""
+"""A user's samples: read in any form, and combined like the batches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ONE = torch.arange(4.0)
 
 
 class Pairs(torch.utils.data.Dataset[Any]):
-    """A Dataset of torch, which nothing ends but its length."""
+    """A torch Dataset that only its length ends."""
 
     def __len__(self) -> int:
         return 2
@@ -55,7 +55,7 @@ def test_a_mapping_of_several_inputs_stays_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         (3, r"samples\(\) returned a int: return a list of pairs"),
         ([(ONE, 0), (ONE, ONE, 0)], r"samples\(\), sample 2 is 3 values: .*\(\(one, other\), reference\)"),
@@ -63,8 +63,8 @@ def test_a_mapping_of_several_inputs_stays_one() -> None:
         ([{"x": ONE}], "sample 1 has the keys x: it must have one of reference, label"),
     ],
 )
-def test_other_things_are_refused_with_their_place(given: Any, told: str) -> None:
-    with pytest.raises(RecipeError, match=told):
+def test_other_things_are_refused_with_their_place(given: Any, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
         own_samples.read(given, "own.py: samples()")
 
 
@@ -107,7 +107,7 @@ def test_inputs_of_other_lengths_go_one_by_one() -> None:
     calls = put_together(lambda size: [torch.ones(size, 4)], [torch.ones(3), torch.ones(5)])
     assert [tuple(call[0].shape) for call in calls] == [(1, 3), (1, 5)]
     (given,) = put_together(lambda size: [[torch.ones(3, 4)] * size], [torch.ones(3, 4), torch.ones(5, 4)])
-    assert [tuple(tensor.shape) for tensor in given[0]] == [(3, 4), (5, 4)]  # a list of samples holds any
+    assert [tuple(tensor.shape) for tensor in given[0]] == [(3, 4), (5, 4)]  # a list may contain samples of any shape
 
 
 def test_a_call_of_a_fixed_number_is_filled_up() -> None:
@@ -116,13 +116,13 @@ def test_a_call_of_a_fixed_number_is_filled_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sample", "told"),
+    ("sample", "message"),
     [
         (ONE, r"takes 2 inputs, but a sample is a Tensor without 0, 1"),
         ({"x": ONE}, "a sample is a dict without 0, 1"),
         ((ONE, object()), "A sample's object can't be converted to a tensor"),
     ],
 )
-def test_samples_that_are_no_inputs_are_told(sample: Any, told: str) -> None:
-    with pytest.raises(RecipeError, match=told):
+def test_samples_that_are_no_inputs_are_told(sample: Any, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
         put_together(lambda size: [torch.ones(size, 4), torch.ones(size, 4)], [sample])

@@ -1,4 +1,4 @@
-"""What `load_weights` gives is kept, and made anew when anything that it was made of has changed."""
+"""Weights from `load_weights` are cached, and loaded again when one of their sources changes."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_another_value_of_the_environment_is_another_checkpoint(
 
 
 def test_what_each_value_of_a_variable_gave_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers that see other GPUs do not take each other's weights away."""
+    """Workers that see different GPUs do not remove each other's weights."""
     code = CODE.partition("    with open")[0]
     (tmp_path / "own.py").write_text(f"{code}    os.environ['CUDA_VISIBLE_DEVICES']\n")
     family: Family = registry.build("families", "python")
@@ -124,7 +124,7 @@ def test_what_each_value_of_a_variable_gave_is_kept(tmp_path: Path, monkeypatch:
 
 
 def test_a_helper_that_changed_is_called_again(tmp_path: Path) -> None:
-    for value in (1, 2):  # of one size, and in one second
+    for value in (1, 2):  # with the same size, and within one second
         beside = f"import torch\ndef fill(module): torch.nn.init.constant_(module.layer.weight, {value})\n"
         module = loaded(tmp_path / "home", "from filler import fill; fill(module)", beside).module
         assert float(module.layer.weight.mean()) == value
@@ -209,15 +209,17 @@ def test_globals_that_stay_as_they_are_keep_what_load_weights_gave(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("filling", "told"),
+    ("filling", "message"),
     [
         ("module.layer = nn.Linear(4, 5)", r"layer\.bias was a tensor of shape \[3\], and is a tensor of shape \[5\]"),
         ("module.layer = nn.Identity()", "layer was Linear, and is Identity"),
         ("module.act = nn.ReLU()", "act was not there, and is ReLU"),
     ],
 )
-def test_an_architecture_that_load_weights_changed_is_refused(filling: str, told: str, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=rf"changed the architecture: {told}.*Build this architecture in model\(\)"):
+def test_an_architecture_that_load_weights_changed_is_refused(filling: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        WeightsError, match=rf"changed the architecture: {message}.*Build this architecture in model\(\)"
+    ):
         loaded(tmp_path / "home", filling)
 
 
@@ -243,7 +245,7 @@ def test_what_is_set_beside_the_tensors_is_restored(is_first: bool, tmp_path: Pa
 
 
 def test_what_was_not_a_number_before_is_kept_when_it_is_one(tmp_path: Path) -> None:
-    """`model()` says NaN where it does not know a number yet."""
+    """`model()` uses NaN for a number that is not known yet."""
     before = {"layer": {"mean": torch.full((2,), float("nan")), "scale": float("nan")}}
     after = {"layer": {"mean": torch.ones(2), "scale": 3.0}}
     assert outside_state.changed(before, after)["layer"].keys() == {"mean", "scale"}
@@ -339,7 +341,7 @@ def test_what_is_opened_outside_of_python_is_seen(tmp_path: Path) -> None:
         module = loaded(tmp_path / "home", f"module.layer.load_state_dict(torch.jit.load({name}).state_dict())").module
         assert float(module.layer.weight.mean()) == value
     assert calls(tmp_path) == 2
-    assert torch.jit.load.__name__ == "load"  # nothing stands in its place any more
+    assert torch.jit.load.__name__ == "load"  # the original is back
 
 
 @pytest.mark.parametrize(

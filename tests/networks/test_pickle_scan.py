@@ -1,4 +1,4 @@
-"""Code in pickles is found without being run."""
+"""Code in pickles is found without running it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights that hooks make, and linear layers written transposed: made plain, noted, and made so again."""
+"""Weights that hooks compute, and transposed linear layers: converted, recorded, and converted again."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def one_transposed() -> nn.Module:
     return layer
 
 
-@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")  # its old form is still in use
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")  # the old form is still in use
 @pytest.mark.parametrize("build", [normed, masked, spectral, transposed, one_transposed])
 def test_it_computes_the_same_with_plain_layers_and_the_note_makes_a_new_one_plain(build: object) -> None:
     assert callable(build)

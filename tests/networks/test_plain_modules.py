@@ -1,4 +1,4 @@
-"""Wrappers are taken off a user's module, and its lazy layers get their parameters."""
+"""Wrappers are removed from a user's module, and its lazy layers are initialised."""
 
 from __future__ import annotations
 

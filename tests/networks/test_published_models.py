@@ -1,4 +1,4 @@
-"""What `export` writes is loaded by its own library alone, in a process where this package can't be imported."""
+"""Exports are loaded by their own library alone, in a process that can't import this package."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ WIDE = {  # groups of 32 in all layers
 
 
 def saved(name: str, chain: str, folder: Path, options: dict[str, object] | None = None, source: str = "tiny") -> Path:
-    """Prepare a tiny model with random weights as the worker does; return its folder."""
+    """Prepare a tiny model with random weights like the worker, and return its folder."""
     wanted = options or TINY[name]
     variant = Variant(name, chain, "t", name, source, "random", chain=chains.parse_chain(chain), options=wanted)
     worker.prepare(variant, folder, worker.Report(io.StringIO()))
@@ -60,7 +60,7 @@ def saved(name: str, chain: str, folder: Path, options: dict[str, object] | None
 
 
 def alone(body: str, model: Path, given: dict[str, torch.Tensor], *more: str) -> torch.Tensor:
-    """Run code without this package on a folder; return its logits."""
+    """Run code on a folder without this package, and return its logits."""
     inputs, outputs = model.parent / "inputs.safetensors", model.parent / "outputs.safetensors"
     save_file(given, inputs)
     command = [sys.executable, "-c", ALONE.format(body=body), str(model), str(inputs), str(outputs), *more]
@@ -71,14 +71,14 @@ def alone(body: str, model: Path, given: dict[str, torch.Tensor], *more: str) ->
 
 
 def ours(model: Path, given: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Return the logits of the restored model, on whatever kernels this machine has."""
+    """Return the logits of the restored model, with the kernels of this machine."""
     with torch.inference_mode():
         logits: torch.Tensor = model_folder.restore(model).model.module(**given).logits.float()
     return logits
 
 
 def without_kernels(model: Path, given: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Return the same with the weights unpacked: kernels compute in bfloat16, other libraries as the model says."""
+    """Return the same with unpacked weights: kernels compute in bfloat16, other libraries in the model's precision."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model_folder, "use_kernels", lambda module: None)
         return ours(model, given)
@@ -101,7 +101,7 @@ def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
     "chain",
     [
         "gptq:group_size=32",
-        "awq:group_size=32,samples=4,steps=4",  # queries, keys, values; gates; o_proj; down_proj: all scales are folded
+        "awq:group_size=32,samples=4,steps=4",  # scales are folded in queries, keys, values; gates; o_proj; down_proj
         "int4_weight_only:group_size=32",
         "int4_weight_only:group_size=128",  # layers with groups of different sizes
         "bf16+int4_weight_only:group_size=32",
@@ -117,12 +117,12 @@ def test_integer_weights_are_loaded_by_transformers_alone(chain: str, tmp_path: 
     to = exported(model, tmp_path / "to")
     config = json.loads((to / "config.json").read_text(encoding="utf-8"))["quantization_config"]
     assert config["format"] == "pack-quantized"
-    found = alone(TRANSFORMERS, to, IDS, "AutoModelForCausalLM")
-    assert distance(found, without_kernels(model, IDS)) < (0.02 if "bf16" in chain else 1e-4)
-    assert distance(found, ours(model, IDS)) < 0.02
+    logits = alone(TRANSFORMERS, to, IDS, "AutoModelForCausalLM")
+    assert distance(logits, without_kernels(model, IDS)) < (0.02 if "bf16" in chain else 1e-4)
+    assert distance(logits, ours(model, IDS)) < 0.02
     plain = tmp_path / "plain"
     plain.mkdir()
-    assert distance(found, ours(saved("causal_lm", "original", plain, WIDE), IDS)) > 1e-3  # it is rounded
+    assert distance(logits, ours(saved("causal_lm", "original", plain, WIDE), IDS)) > 1e-3  # it is rounded
 
 
 def test_dynamic_int8_is_loaded_by_transformers_alone(tmp_path: Path) -> None:
@@ -134,8 +134,8 @@ def test_dynamic_int8_is_loaded_by_transformers_alone(tmp_path: Path) -> None:
     assert config["format"] == "int-quantized"
     weights = load_file(to / "model.safetensors")
     assert weights["model.layers.0.self_attn.q_proj.weight"].dtype == torch.int8
-    found = alone(TRANSFORMERS, to, IDS, "AutoModelForCausalLM")
-    assert distance(found, ours(model, IDS)) < 0.02  # inputs are rounded with other scales there
+    logits = alone(TRANSFORMERS, to, IDS, "AutoModelForCausalLM")
+    assert distance(logits, ours(model, IDS)) < 0.02  # transformers rounds inputs with other scales
 
 
 @pytest.mark.parametrize("chain", ["original", "bf16", "prune_2_4", "cluster", "wanda"])

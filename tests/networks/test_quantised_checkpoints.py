@@ -1,4 +1,4 @@
-"""Checkpoints that others quantised: measured as they are, restored from their own files, or refused."""
+"""Checkpoints that others quantised are measured as they are, restored from their own files, or rejected."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AWQ = {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "
 
 
 def checkpoint(folder: Path, **arguments: Any) -> int:
-    """Save a tiny language model, quantised by transformers; return how many parameters it has in floating point."""
+    """Save a tiny language model, quantised by transformers, and return the number of its float parameters."""
     import transformers
 
     _, model = tiny_model("causal_lm", architecture={"dtype": "bfloat16", "hidden_size": 64, "intermediate_size": 128})
@@ -110,8 +110,8 @@ def test_a_checkpoint_is_measured_saved_and_restored_as_it_is(tmp_path: Path, ma
     part = worker.prepare(variant, work, worker.Report(io.StringIO()))
     assert part.outcome.status == "ok"
     assert part.facts["packed"] == packed
-    own, kept = (folder / "model.safetensors" for folder in (tmp_path, work / "model"))
-    assert own.read_bytes() == kept.read_bytes()  # nothing was encoded anew
+    original, kept = (folder / "model.safetensors" for folder in (tmp_path, work / "model"))
+    assert original.read_bytes() == kept.read_bytes()  # nothing was encoded again
     family, model = loaded(tmp_path)
     restored = model_folder.restore(work / "model")
     assert in_memory(restored.model.module)["size/params"] == count
@@ -124,25 +124,25 @@ def test_a_checkpoint_is_measured_saved_and_restored_as_it_is(tmp_path: Path, ma
         worker.prepare(again, tmp_path / "more", worker.Report(io.StringIO()))
 
 
-def with_config(folder: Path, told: object) -> None:
+def with_config(folder: Path, settings: object) -> None:
     _, model = tiny_model("causal_lm")
     model.module.save_pretrained(folder)
     companions(model).tokenizer.save_pretrained(folder)
     path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": told}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": settings}))
 
 
 @pytest.mark.parametrize(
-    ("told", "command"),
+    ("settings", "command"),
     [
         (GPTQ, r"\(gptq 4 bit\).*pip install optimum gptqmodel"),
         (AWQ, r"\(awq 4 bit\).*pip install gptqmodel"),
     ],
 )
 def test_what_no_library_runs_here_is_skipped_before_weights_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: object, command: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: object, command: str
 ) -> None:
-    with_config(tmp_path, told)
+    with_config(tmp_path, settings)
     (tmp_path / "model.safetensors").write_bytes(b"not read")
     monkeypatch.setattr(quantised_checkpoints, "_is_there", lambda name: False)
     with pytest.raises(MachineLacks, match=command):
@@ -150,7 +150,7 @@ def test_what_no_library_runs_here_is_skipped_before_weights_are_read(
 
 
 @pytest.mark.parametrize(
-    ("told", "why"),
+    ("settings", "why"),
     [
         ({**GPTQ, "bits": 0}, "bits=0"),
         ({**GPTQ, "bits": True}, "bits=True"),
@@ -163,8 +163,8 @@ def test_what_no_library_runs_here_is_skipped_before_weights_are_read(
         ({"quant_method": "compressed-tensors", "config_groups": {"a": {"weights": {"num_bits": 99}}}}, "num_bits=99"),
     ],
 )
-def test_a_config_that_contradicts_itself_is_told_in_a_sentence(tmp_path: Path, told: object, why: str) -> None:
-    with_config(tmp_path, told)
+def test_a_config_that_contradicts_itself_is_told_in_a_sentence(tmp_path: Path, settings: object, why: str) -> None:
+    with_config(tmp_path, settings)
     with pytest.raises(WeightsError, match=why) as error:
         loaded(tmp_path)
     assert "\n" not in str(error.value)

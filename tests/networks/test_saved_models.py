@@ -1,4 +1,4 @@
-"""Saved transformers models are loaded as they are, with a word on what was done, or refused."""
+"""Saved transformers models are loaded as they are, with a note of what was done, or rejected."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_what_macos_puts_beside_files_is_passed_over(tmp_path: Path, saved: Any)
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({"quantization_config": {"quant_method": "awq", "bits": 0}}, r"says bits=0"),
         (
@@ -68,10 +68,10 @@ def test_what_macos_puts_beside_files_is_passed_over(tmp_path: Path, saved: Any)
     ],
 )
 def test_what_cannot_be_loaded_as_it_is_is_refused(
-    tmp_path: Path, saved: Any, fields: dict[str, Any], told: str
+    tmp_path: Path, saved: Any, fields: dict[str, Any], message: str
 ) -> None:
     path = tmp_path / "mine/config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
-    with pytest.raises(WeightsError, match=told) as error:
+    with pytest.raises(WeightsError, match=message) as error:
         loaded(tmp_path / "mine")
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Which output is the score, and what it predicts."""
+"""The output with the scores, and the predicted class."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_the_score_is_chosen_or_clear(output: Any, chosen: str | int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("output", "chosen", "told"),
+    ("output", "chosen", "message"),
     [
         ((HIDDEN, SCORES), "", r"returns several tensors \(0, 1\): name the one with the scores .* output: NAME"),
         ({"a": HIDDEN}, "b", r"output=b: the module returns no such tensor\. Its tensors: a"),
@@ -39,8 +39,8 @@ def test_the_score_is_chosen_or_clear(output: Any, chosen: str | int) -> None:
         (None, "", "gives no tensor but NoneType"),
     ],
 )
-def test_what_is_not_clear_is_asked_for(output: Any, chosen: str, told: str) -> None:
-    with pytest.raises(RecipeError, match=told):
+def test_what_is_not_clear_is_asked_for(output: Any, chosen: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
         score_of(output, chosen)
 
 
@@ -48,7 +48,10 @@ def test_the_greatest_score_is_the_prediction() -> None:
     scores = torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3]])
     assert classes_of(scores, 2) == [1, 0]
     assert classes_of(torch.stack([scores, scores, scores], 1), 2) == [[1, 1, 1], [0, 0, 0]]
-    assert classes_of(torch.stack([scores, scores, scores], 0), 2) == [[1, 1, 1], [0, 0, 0]]  # the batch is second
+    assert classes_of(torch.stack([scores, scores, scores], 0), 2) == [
+        [1, 1, 1],
+        [0, 0, 0],
+    ]  # the batch is the second axis
     assert classes_of(torch.tensor([4, 2]), 2) == [4, 2]
     assert classes_of(torch.tensor([[4, 2], [5, 3], [6, 1]]), 2) == [[4, 5, 6], [2, 3, 1]]
 

@@ -31,7 +31,7 @@ ANY_FAMILY: Any = None
 
 
 class Tied(nn.Module):
-    """An embedding whose weights are the head's too, and buffers of both kinds."""
+    """An embedding that shares its weights with the head, and buffers of both kinds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -151,10 +151,10 @@ def test_a_damaged_file_is_told_with_its_path(tmp_path: Path, packed: bool, dama
             "header": b"\xff" * 8 + whole[8:],
         }[damage]
     )
-    with pytest.raises(WeightsError) as told:
+    with pytest.raises(WeightsError) as caught:
         load_weights(mlp(), tmp_path)
-    assert str(path) in str(told.value)
-    assert "\n" not in str(told.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_packed_weights_do_not_fit_plain_layers(tmp_path: Path) -> None:
 
 
 class Bomb:
-    """What a pickle can do when it is believed."""
+    """What a trusted pickle can do."""
 
     def __reduce__(self) -> Any:
         return (Path.touch, (Path("exploded"),))
@@ -222,22 +222,22 @@ def test_weights_are_counted_as_they_are_held() -> None:
 
 
 def test_tied_weights_are_counted_once_and_buffers_never() -> None:
-    found = size.in_memory(made(Tied, 0))
-    assert found["size/params"] == 50 * 8 + 50 + 2 * 8
-    assert found["size/weights_mib"] == 4 * found["size/params"] / MIB
+    sizes = size.in_memory(made(Tied, 0))
+    assert sizes["size/params"] == 50 * 8 + 50 + 2 * 8
+    assert sizes["size/weights_mib"] == 4 * sizes["size/params"] / MIB
 
 
 def test_packed_int8_is_opened() -> None:
-    found = size.in_memory(quantised())
-    assert found["size/params"] == 100
-    assert found["size/weights_mib"] == (60 + 30 + 4 * 10) / MIB  # int8 weights, a float32 bias
+    sizes = size.in_memory(quantised())
+    assert sizes["size/params"] == 100
+    assert sizes["size/weights_mib"] == (60 + 30 + 4 * 10) / MIB  # int8 weights, a float32 bias
 
 
 def test_scales_and_zero_points_are_bytes_but_no_parameters() -> None:
-    found = size.in_memory(quantised(per_channel=True))
-    assert found["size/params"] == 100
+    sizes = size.in_memory(quantised(per_channel=True))
+    assert sizes["size/params"] == 100
     scales = (10 + 3) * (8 + 8)  # float64 scales and int64 zero points, for each output channel
-    assert found["size/weights_mib"] == (60 + 30 + 4 * 10 + scales) / MIB
+    assert sizes["size/weights_mib"] == (60 + 30 + 4 * 10 + scales) / MIB
 
 
 def test_zeros_are_told_apart() -> None:
@@ -245,8 +245,8 @@ def test_zeros_are_told_apart() -> None:
     with torch.no_grad():
         module[0].weight[:5] = 0
         module[0].bias.zero_()
-    found = size.in_memory(module)
-    assert (found["size/params"], found["size/params_nonzero"]) == (100, 100 - 5 * 6 - 10)
+    sizes = size.in_memory(module)
+    assert (sizes["size/params"], sizes["size/params_nonzero"]) == (100, 100 - 5 * 6 - 10)
 
 
 def test_a_mix_of_packed_and_plain_is_counted_whole() -> None:
@@ -257,14 +257,14 @@ def test_a_mix_of_packed_and_plain_is_counted_whole() -> None:
             self.rest = mlp()
 
     module = Int8DynamicTorch().compress(Model(made(Mixed, 0)), ANY_FAMILY).module
-    found = size.in_memory(module)
-    assert found["size/params"] == 7 * 6 + 100
-    assert found["size/weights_mib"] == (4 * 7 * 6 + 60 + 30 + 4 * 10) / MIB
+    sizes = size.in_memory(module)
+    assert sizes["size/params"] == 7 * 6 + 100
+    assert sizes["size/weights_mib"] == (4 * 7 * 6 + 60 + 30 + 4 * 10) / MIB
 
 
 def test_a_subclass_of_tensor_is_opened() -> None:
     class Packed(torch.Tensor):
-        """Four-bit weights, two in a byte, with a scale."""
+        """4-bit weights, two in a byte, with a scale."""
 
         @staticmethod
         def __new__(cls, data: torch.Tensor, scale: torch.Tensor) -> Any:
@@ -301,9 +301,11 @@ def test_two_of_four_weights_that_are_packed_for_sparse_kernels_are_counted() ->
     module = nn.Linear(64, 32, bias=False)
     weight = SparseSemiStructuredTensorCUTLASS(dense.shape, packed, positions, None, None, None)
     module.weight = nn.Parameter(weight, requires_grad=False)
-    found = size.in_memory(module)
-    assert (found["size/params"], found["size/params_nonzero"]) == (32 * 64, 31 * 32)
-    assert found["size/weights_mib"] == 32 * (64 / 2 * 2 + 64 / 4 / 4 * 2) / MIB  # halves; 4 bits for each four
+    sizes = size.in_memory(module)
+    assert (sizes["size/params"], sizes["size/params_nonzero"]) == (32 * 64, 31 * 32)
+    assert (
+        sizes["size/weights_mib"] == 32 * (64 / 2 * 2 + 64 / 4 / 4 * 2) / MIB
+    )  # half of the weights, and 4 bits for each four weights
 
 
 def test_casting_takes_all_that_is_floating_point_and_keeps_ties() -> None:
@@ -369,6 +371,6 @@ def test_a_tensor_that_is_let_go_gives_its_memory_back_while_others_are_held(tmp
 
 
 def mapped_mib() -> float:
-    """Return how much of mapped files is in memory."""
+    """Return how many bytes of mapped files are in memory."""
     [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssFile")]
     return int(line.split()[1]) / 1024

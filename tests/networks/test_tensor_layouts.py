@@ -1,4 +1,4 @@
-"""A restored module's tensors lie in memory as they did, and its unsaved buffers have the precision that they had."""
+"""A restored module's tensors have their saved memory layout, and its unsaved buffers their precision."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_channels_last_and_transposed_weights_stay_so(tmp_path: Path) -> None:
 
 def test_nothing_is_written_where_all_is_as_usual(tmp_path: Path) -> None:
     module = Net()
-    module.turned.data = torch.rand(8, 6)[::2]  # with gaps: it is saved without them
+    module.turned.data = torch.rand(8, 6)[::2]  # with gaps, which are not saved
     tensor_layouts.keep(module, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""Encoders of text: their timed call, and the same as a graph."""
+"""Text encoders: their timed call, and the same call as a graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What models of text take: padding, ends, positions, and inputs, as each architecture has them."""
+"""Inputs of text models: padding, end tokens, positions and inputs of each architecture."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_positions_before_the_paddings_own_are_not_for_tokens(tmp_path: Path) ->
     family, model = tiny_model("token_classification", architecture=ROBERTA, tokens=18)
     assert positions(model.config) == 18
     family.batch(model, 1, 0)
-    family.predict(model, [["word"] * 40])  # more than it takes: in halves
+    family.predict(model, [["word"] * 40])  # more than the model takes: in two parts
     family.save(model, tmp_path)
     assert positions(family.restore_assets(tmp_path).config) == 18
     longer, _ = tiny_model("token_classification", architecture=ROBERTA, tokens=19)
@@ -112,7 +112,7 @@ def test_a_config_of_several_parts_says_its_vocabulary_in_the_part_of_text() -> 
     assert of_text(config, "num_mel_bins") is None
     ids = token_ids(Model(nn.Identity(), config=config, family_data=Companions()), 4, 200, 0)
     assert int(ids.max()) < 77
-    assert not bool((ids == 3).any())  # in its place stands a picture
+    assert not bool((ids == 3).any())  # a placeholder for an image
 
 
 class OneInput(nn.Module):
@@ -124,7 +124,7 @@ class OneInput(nn.Module):
 
 def test_inputs_are_named_as_the_model_names_them() -> None:
     assert taken(OneInput(), {"input_ids": 1, "attention_mask": 2}) == {"inputs": 1}
-    assert taken(lambda: None, {"input_ids": 1}) == {"input_ids": 1}  # what an exporter put in the module's place
+    assert taken(lambda: None, {"input_ids": 1}) == {"input_ids": 1}  # an exported replacement
 
 
 def test_what_a_forward_takes_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,9 +152,11 @@ def test_a_model_that_needs_other_inputs_is_refused_in_one_sentence() -> None:
     def call() -> None:
         raise ValueError("You have to specify\npixel_values")
 
-    with pytest.raises(RecipeError, match=r"Linear can't be measured here: .* token ids, .*pixel_values\)\.$") as told:
+    with pytest.raises(
+        RecipeError, match=r"Linear can't be measured here: .* token ids, .*pixel_values\)\.$"
+    ) as caught:
         require_pass(model, call, "token ids")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
     with pytest.raises(RecipeError, match="Linear is a language model with an audio or image encoder before it"):
         require_two_parts(model, "sound")
 
@@ -171,8 +173,8 @@ def test_a_folder_that_samples_is_saved_and_decodes_greedily(tmp_path: Path) -> 
     assert loaded.facts["decoding"].startswith("greedy")
     stages: list[str] = []
     with torch.inference_mode():
-        made = family.run(loaded, family.batch(loaded, 2, 0), stages.append)
-    assert (made.shape, stages) == ((2, 3), ["prefill", "token", "token"])
+        tokens = family.run(loaded, family.batch(loaded, 2, 0), stages.append)
+    assert (tokens.shape, stages) == ((2, 3), ["prefill", "token", "token"])
     saved = tmp_path / "saved"
     saved.mkdir()
     family.save(loaded, saved)

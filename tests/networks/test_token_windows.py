@@ -14,7 +14,7 @@ VOCABULARY = 50
 
 
 class Tiny(torch.nn.Module):
-    """A causal model of four layers: each token sees the mean of those up to it."""
+    """A causal model with four layers: each token sees the mean of the tokens up to it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,11 +39,11 @@ def windows_of(texts: list[list[int]], window: int, stride: int) -> list[Window]
 @settings(max_examples=200, deadline=None)
 def test_each_token_but_the_first_is_scored_once(length: int, window: int, data: st.DataObject) -> None:
     stride = data.draw(st.integers(1, window - 1))
-    found = list(sliding(0, length, window, stride))
-    scored = [place for part in found for place in range(part.end - part.scored, part.end)]
+    windows = list(sliding(0, length, window, stride))
+    scored = [place for part in windows for place in range(part.end - part.scored, part.end)]
     assert scored == list(range(1, length))
-    assert all(part.length <= window for part in found)
-    assert all(part.scored <= stride for part in found[1:])
+    assert all(part.length <= window for part in windows)
+    assert all(part.scored <= stride for part in windows[1:])
 
 
 def test_windows_side_by_side_do_not_predict_their_first() -> None:
@@ -55,8 +55,8 @@ def test_likelihoods_are_those_of_a_loop_over_tokens(window: int, stride: int) -
     model = Tiny()
     texts = [torch.randint(0, VOCABULARY, (length,)).tolist() for length in (37, 1, 0, 2, 90, 16, 17)]
     with torch.no_grad():
-        found = likelihoods(model, texts, windows_of(texts, window, stride), VOCABULARY)
-        for text, (nll, tokens) in zip(texts, found, strict=True):
+        results = likelihoods(model, texts, windows_of(texts, window, stride), VOCABULARY)
+        for text, (nll, tokens) in zip(texts, results, strict=True):
             expected, count, done = 0.0, 0, 1
             for start in range(0, len(text), stride):
                 for place in range(max(done, start + 1), min(start + window, len(text))):
@@ -81,7 +81,7 @@ def test_as_many_go_together_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -
     with torch.no_grad():
         texts = [[1] * 100, [2] * 20, [3] * 16, [4] * 4]
         likelihoods(run, texts, windows_of(texts, 32, 16), VOCABULARY)
-    assert shapes[3:] == [(2, 31), (2, 31), (2, 31), (3, 19)]  # three were to find out that it may be done
+    assert shapes[3:] == [(2, 31), (2, 31), (2, 31), (3, 19)]  # three calls found out that batching is possible
 
 
 def test_what_depends_on_its_neighbours_goes_alone() -> None:
@@ -109,13 +109,13 @@ def test_half_precision_may_round(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with torch.no_grad():
         texts = [[1, 2, 3, 4], [5, 6, 7, 8]]
-        found = likelihoods(run, texts, windows_of(texts, 32, 16), VOCABULARY)
+        results = likelihoods(run, texts, windows_of(texts, 32, 16), VOCABULARY)
     assert shapes[-1] == (2, 3)
-    assert all(math.isfinite(nll) and tokens == 3 for nll, tokens in found)
+    assert all(math.isfinite(nll) and tokens == 3 for nll, tokens in results)
 
 
 def test_rolling_windows_are_those_of_lm_evaluation_harness() -> None:
-    """34 tokens behind a prefix, ten at a time: the pairs of its own test of get_rolling_token_windows."""
+    """34 tokens after a prefix, ten at a time: the pairs in lm-eval's own test of get_rolling_token_windows."""
     text = [-100, *range(34)]
     pairs = [
         (text[part.start : part.end - 1], text[part.end - part.scored : part.end])
@@ -132,10 +132,10 @@ def test_rolling_windows_are_those_of_lm_evaluation_harness() -> None:
 @given(st.integers(0, 200), st.integers(1, 64))
 @settings(max_examples=200, deadline=None)
 def test_rolling_predicts_every_token_behind_the_prefix_once(length: int, window: int) -> None:
-    found = list(rolling(0, length, window))
-    scored = [place for part in found for place in range(part.end - part.scored, part.end)]
+    windows = list(rolling(0, length, window))
+    scored = [place for part in windows for place in range(part.end - part.scored, part.end)]
     assert scored == list(range(1, length))
-    assert all(part.length - 1 <= window for part in found)
+    assert all(part.length - 1 <= window for part in windows)
 
 
 def test_blocks_and_rolling_windows_score_as_a_loop_over_tokens_does() -> None:
@@ -147,13 +147,13 @@ def test_blocks_and_rolling_windows_score_as_a_loop_over_tokens_does() -> None:
         assert tokens == 6
         assert nll == pytest.approx(-sum(float(logged[at, texts[1][at + 1]]) for at in range(6)), rel=1e-5)
         rolled = [part for index, text in enumerate(texts) for part in rolling(index, len(text), 16)]
-        made = likelihoods(model, texts, rolled, VOCABULARY)
-        for text, (nll, tokens) in zip(texts, made, strict=True):
+        results = likelihoods(model, texts, rolled, VOCABULARY)
+        for text, (nll, tokens) in zip(texts, results, strict=True):
             expected = 0.0
             for place in range(1, len(text)):
-                first = (place - 1) // 16 * 16  # of the window that predicts it
+                first = (place - 1) // 16 * 16  # the window that predicts it
                 last = min(first + 16, len(text) - 1)
-                given = text[max(0, last - 16) : place]
-                expected -= float(model(torch.tensor([given]))[0, -1].log_softmax(-1)[text[place]])
+                context = text[max(0, last - 16) : place]
+                expected -= float(model(torch.tensor([context]))[0, -1].log_softmax(-1)[text[place]])
             assert tokens == len(text) - 1
             assert nll == pytest.approx(expected, rel=1e-5)

@@ -1,4 +1,4 @@
-"""TorchScript is looked into: honest traces are let through, whatever they hold."""
+"""TorchScript is checked: honest traces pass, whatever they contain."""
 
 from __future__ import annotations
 

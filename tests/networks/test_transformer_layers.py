@@ -1,4 +1,4 @@
-"""Stacks of layers: which layers and heads go, and what the config says of it afterwards."""
+"""Stacks of layers: which layers and heads are removed, and the config afterwards."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def test_a_share_is_removed_but_never_all(count: int, amount: float, left: int) 
 
 
 def test_the_stacks_of_each_family_are_found() -> None:
-    found = {name: [(each.name, each.count) for each in transformer_layers.stacks(deeper(name)[1])] for name in DEEPER}
-    assert found == {
+    names = {name: [(each.name, each.count) for each in transformer_layers.stacks(deeper(name)[1])] for name in DEEPER}
+    assert names == {
         "text_classification": [("distilbert.transformer.layer", "num_hidden_layers")],
         "causal_lm": [("model.layers", "num_hidden_layers")],
         "asr": [("model.encoder.layers", "encoder_layers"), ("model.decoder.layers", "decoder_layers")],

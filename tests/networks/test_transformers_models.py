@@ -1,4 +1,4 @@
-"""Models that transformers builds: loaded in float32 or refused, and saved so that they can be built again."""
+"""Models that transformers builds are loaded in float32 or rejected, and saved so that they can be built again."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ KINDS = [(CLASSIFIER, DISTILBERT), ("AutoModelForCausalLM", LLAMA), ("AutoModelF
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing is cached, and nobody answers."""
+    """Make the cache empty and the hub unreachable."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda source, file: None)
     monkeypatch.setattr(hub, "_ask", lambda endpoint: f"{endpoint} can't be reached (no network)")
@@ -62,7 +62,7 @@ def test_random_weights_are_the_seeds(auto_class: str, architecture: dict[str, A
         states.append(model.module.state_dict())
     assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
     assert not all(torch.equal(tensor, states[2][name]) for name, tensor in states[0].items())
-    assert architecture["model_type"]  # the recipe's own mapping is left whole
+    assert architecture["model_type"]  # the recipe's own mapping is not changed
 
 
 def test_random_weights_need_an_architecture() -> None:
@@ -79,7 +79,7 @@ def test_an_architecture_that_is_none_is_told(architecture: dict[str, Any]) -> N
 
 
 def saved(folder: Path, auto_class: str, architecture: dict[str, Any]) -> Any:
-    """Write a model as `save_pretrained` does, and give it."""
+    """Write a model as `save_pretrained` does, and return it."""
     model = load_transformer(auto_class, SOURCE, Origin("random"), architecture, 3)
     model.module.save_pretrained(folder)
     return model.module
@@ -116,17 +116,17 @@ def test_another_architectures_weights_are_refused(tmp_path: Path) -> None:
     saved(tmp_path, "AutoModelForCausalLM", LLAMA)
     saved(tmp_path / "other", CLASSIFIER, DISTILBERT)
     (tmp_path / "other/model.safetensors").replace(tmp_path / "model.safetensors")
-    with pytest.raises(WeightsError, match="not this model's") as told:
+    with pytest.raises(WeightsError, match="not this model's") as caught:
         load_transformer("AutoModelForCausalLM", SOURCE, Origin("local", str(tmp_path), offline=True), {}, 0)
-    assert str(tmp_path) in str(told.value)
+    assert str(tmp_path) in str(caught.value)
 
 
 def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
     saved(tmp_path, CLASSIFIER, DISTILBERT)
     transformers.AutoConfig.for_model(**{**DISTILBERT, "dim": 8}).save_pretrained(tmp_path)
-    with pytest.raises(WeightsError) as told:
+    with pytest.raises(WeightsError) as caught:
         load_transformer(CLASSIFIER, SOURCE, Origin("local", str(tmp_path), offline=True), {}, 0)
-    assert str(tmp_path) in str(told.value)
+    assert str(tmp_path) in str(caught.value)
 
 
 @pytest.mark.parametrize("damage", ["noise", "cut in half", "empty", "gone", "config"])
@@ -144,10 +144,10 @@ def test_a_damaged_folder_is_told_with_its_path(tmp_path: Path, damage: str) -> 
         path.unlink()
     else:
         (tmp_path / "config.json").write_text("{")
-    with pytest.raises(WeightsError) as told:
+    with pytest.raises(WeightsError) as caught:
         load_transformer(CLASSIFIER, SOURCE, Origin("local", str(tmp_path), offline=True), {}, 0)
-    assert str(tmp_path) in str(told.value)
-    assert "\n" not in str(told.value)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_random_weights_have_a_tokenizer_that_needs_no_file() -> None:
@@ -161,9 +161,9 @@ def test_random_weights_have_a_tokenizer_that_needs_no_file() -> None:
 @pytest.mark.parametrize(("auto_class", "architecture"), KINDS)
 def test_a_missing_tokenizer_is_told(tmp_path: Path, auto_class: str, architecture: dict[str, Any]) -> None:
     saved(tmp_path, auto_class, architecture)
-    with pytest.raises(WeightsError, match="tokenizer") as told:
+    with pytest.raises(WeightsError, match="tokenizer") as caught:
         load_tokenizer(Origin("local", str(tmp_path), offline=True))
-    assert str(tmp_path) in str(told.value)
+    assert str(tmp_path) in str(caught.value)
 
 
 def test_a_tokenizer_without_a_padding_token_pads_with_its_last(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_a_saved_transformer_is_restored_unfilled(tmp_path: Path, name: str) -> 
 def test_the_longest_text_is_what_model_and_tokenizer_take(tmp_path: Path) -> None:
     family: Family = registry.build("families", "text_classification", TINY["text_classification"])
     model = family.load(SOURCE, "random", tmp_path, 0)
-    assert longest(model) == 512  # positions of a DistilBERT; the tokenizer of bytes knows no end
+    assert longest(model) == 512  # positions of DistilBERT; the byte tokenizer has no limit
     companions(model).tokenizer.model_max_length = 20
     assert longest(model) == 20
     model.config.max_position_embeddings = 10**9
@@ -288,7 +288,7 @@ def test_a_language_model_within_one_that_sees_is_restored(tmp_path: Path) -> No
     config = transformers.MllamaConfig(text_config={**text, "bos_token_id": 1, "eos_token_id": 2})
     folder = tmp_path / "folder"
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    config.save_pretrained(folder)  # of the whole model, as its folders have it
+    config.save_pretrained(folder)  # the config of the whole model, as in its folders
     load_tokenizer(Origin("random")).save_pretrained(folder)
     family: Family = registry.build("families", "causal_lm", {"prompt_tokens": 4, "new_tokens": 2})
     model = family.load(str(folder), "auto", tmp_path, 0)

@@ -1,4 +1,4 @@
-"""Descriptions of ultralytics' models are taken in a closed form."""
+"""Descriptions of ultralytics models are accepted only in a closed form."""
 
 from __future__ import annotations
 

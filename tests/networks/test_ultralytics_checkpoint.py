@@ -1,4 +1,4 @@
-"""What ultralytics wrote is read as data, and is then the model that ultralytics itself would load."""
+"""Files of ultralytics are read as data, and give the model that ultralytics itself would load."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_a_detector_whose_head_has_a_small_letter_is_read(tmp_path: Path) -> Non
 def test_what_an_interrupted_training_left_is_read(tmp_path: Path) -> None:
     module: Any = YOLO("yolo11n.yaml").model
     module.args = IterableSimpleNamespace(box=7.5, cls=0.5, dfl=1.5)
-    module.criterion = module.init_criterion()  # stripped at the end of a training only
+    module.criterion = module.init_criterion()  # removed only at the end of training
     optimiser = torch.optim.SGD(module.parameters(), lr=0.1).state_dict()
     torch.save({"epoch": 3, "model": None, "ema": module.half(), "optimizer": optimiser}, tmp_path / "model.pt")
     mine, kind, _ = ultralytics_models.load("model.pt", "auto", tmp_path)
@@ -130,7 +130,7 @@ def test_what_the_first_versions_wrote_is_read(tmp_path: Path, monkeypatch: pyte
     from ultralytics.nn import modules
 
     module: Any = YOLO("yolov8n.yaml").model
-    with monkeypatch.context() as patch:  # all layers were in one module, losses and augmentations in others
+    with monkeypatch.context() as patch:  # all layers were in one module, losses and augmentations in other modules
         for layer in {type(layer) for layer in module.modules() if type(layer).__module__.startswith(modules.__name__)}:
             patch.setattr(layer, "__module__", modules.__name__)
         for place, name in (("yolo.v8.detect.train", "Loss"), ("yolo.data.augment", "CenterCrop")):
@@ -146,7 +146,7 @@ def test_what_the_first_versions_wrote_is_read(tmp_path: Path, monkeypatch: pyte
 
 
 class Own(torch.nn.Module):
-    """A module of somebody's own class."""
+    """A module of a custom class."""
 
 
 def test_what_is_no_model_of_ultralytics_is_of_others(tmp_path: Path) -> None:
@@ -158,6 +158,6 @@ def test_what_is_no_model_of_ultralytics_is_of_others(tmp_path: Path) -> None:
         torch.save({"model": content}, tmp_path / "other.pt")
         assert ultralytics_checkpoint.is_of_others(tmp_path / "other.pt")
     torch.save({"model": Call(print, "x")}, tmp_path / "call.pt")
-    assert not ultralytics_checkpoint.is_of_others(tmp_path / "call.pt")  # trust is asked for
+    assert not ultralytics_checkpoint.is_of_others(tmp_path / "call.pt")  # loading requires trust
     (tmp_path / "damaged.pt").write_bytes(b"PK\x03\x04")
-    assert not ultralytics_checkpoint.is_of_others(tmp_path / "damaged.pt")  # loading says what is wrong
+    assert not ultralytics_checkpoint.is_of_others(tmp_path / "damaged.pt")  # loading raises the error

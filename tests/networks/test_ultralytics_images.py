@@ -1,4 +1,4 @@
-"""Photos into the input of ultralytics' models, and boxes back into the photo."""
+"""Photos become the input of ultralytics models, and boxes are mapped back into the photo."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_what_is_no_image_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tiff"])
 def test_a_photo_is_turned_once_as_its_exif_says(tmp_path: Path, suffix: str) -> None:
     turned = Image.Exif()
-    turned[0x0112] = 6  # to be turned by 90 degrees
+    turned[0x0112] = 6  # to be rotated by 90 degrees
     Image.fromarray(PHOTO).save(tmp_path / f"a{suffix}", exif=turned)
     assert ultralytics_images.read_photo(tmp_path / f"a{suffix}").shape == (80, 40, 3)
 
@@ -74,7 +74,7 @@ def test_a_tensor_is_rgb_and_channels_first() -> None:
 def test_boxes_of_a_fitted_photo_come_back(side: int) -> None:
     fitted = ultralytics_images.fit(PHOTO, side)
     assert fitted.image.shape == (side, side, 3)
-    # the photo is twice as wide as high: it fills the width, and a quarter of the height is beside it, above and below
+    # the photo is twice as wide as high: it fills the width, with borders of a quarter of the height above and below
     corners = torch.tensor([[0.0, side / 4, side, 3 * side / 4]])
     assert fitted.back(corners).tolist() == [pytest.approx([0, 0, 80, 40], abs=1.3)]
 
@@ -88,7 +88,7 @@ def test_a_letterbox_is_grey_beside_the_photo() -> None:
 
 
 def raw(*boxes: tuple[float, ...]) -> Any:
-    """Make raw boxes [1, 4 + classes, anchors] of middles, sizes and scores."""
+    """Make raw boxes [1, 4 + classes, anchors] from centres, sizes and scores."""
     return torch.tensor(boxes).T[None]
 
 
@@ -97,8 +97,8 @@ def test_of_boxes_that_overlap_the_best_stays() -> None:
     (best,) = ultralytics_images.suppress(output, 0.25, 0.5, 0)
     assert best[:, :4].tolist() == [[6, 6, 14, 14], [36, 36, 44, 44]]
     assert best[:, 4:].tolist() == [pytest.approx([0.9, 0]), pytest.approx([0.6, 1])]
-    (both,) = ultralytics_images.suppress(output, 0.05, 0.5, 0, multi_label=True)
-    assert sorted(both[:, 5].tolist()) == [0, 0, 0, 1, 1, 1]
+    (boxes,) = ultralytics_images.suppress(output, 0.05, 0.5, 0, multi_label=True)
+    assert sorted(boxes[:, 5].tolist()) == [0, 0, 0, 1, 1, 1]
     assert ultralytics_images.boxes_of((output, "prototypes")) is output
 
 

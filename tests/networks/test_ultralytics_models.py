@@ -1,4 +1,4 @@
-"""Models of ultralytics: what each task gives, and that a description is enough to build one again."""
+"""Models of ultralytics: the outputs of each task, and that a description is enough to build a model again."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_graph_in_the_modules_place_gives_what_its_task_looks_at(task: str) ->
 
 
 @pytest.mark.parametrize(
-    ("source", "weights", "told"),
+    ("source", "weights", "message"),
     [
         ("yolo11n.pt", "gone.pt", "There is no weights file .*gone.pt"),
         ("yolo11n.pt", "broken.pt", "broken.pt can't be loaded"),
@@ -67,9 +67,9 @@ def test_a_graph_in_the_modules_place_gives_what_its_task_looks_at(task: str) ->
         ),
     ],
 )
-def test_weights_that_can_not_be_had_are_told(source: str, weights: str, told: str, tmp_path: Path) -> None:
+def test_weights_that_can_not_be_had_are_told(source: str, weights: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "broken.pt").write_bytes(b"no weights")
-    with pytest.raises(WeightsError, match=told):
+    with pytest.raises(WeightsError, match=message):
         ultralytics_models.load(source, weights, tmp_path)
 
 

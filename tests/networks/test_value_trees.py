@@ -1,4 +1,4 @@
-"""Nested values: leaves, and trees of the same structure, of whatever holds others."""
+"""Nested values: leaves, and trees of the same structure, for every kind of container."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ONE, TWO = torch.ones(2), torch.full((3,), 2.0)
 
 @dataclass(frozen=True)
 class Answer:
-    """What a module may give."""
+    """An output of a module."""
 
     logits: Any
     count: int = 3
@@ -26,14 +26,14 @@ class Answer:
 
 
 class Pair(NamedTuple):
-    """What a module may give."""
+    """An output of a module."""
 
     first: Any
     second: Any
 
 
 def doubled(tree: Any) -> Any:
-    """Return the tree with all tensors twice as large."""
+    """Return the tree with all tensors doubled."""
     return value_trees.mapped(lambda leaf: leaf * 2 if isinstance(leaf, torch.Tensor) else leaf, tree)
 
 
@@ -51,44 +51,44 @@ def test_leaves_are_found_in_everything_that_holds_values_with_the_way_to_each()
 
 
 def test_a_mapped_tree_has_the_same_structure_and_leaves_the_given_one_alone() -> None:
-    given = [Answer(ONE), Pair(ONE, None), collections.OrderedDict(x=ONE), collections.UserDict(y=ONE), (ONE,)]
-    made = doubled(given)
-    assert [type(value) for value in made] == [type(value) for value in given]
-    assert torch.equal(made[0].logits, ONE * 2)
-    assert (made[0].count, made[0].made) == (3, 0.5)
-    assert torch.equal(made[1].first, ONE * 2)
-    assert made[1].second is None
-    assert torch.equal(made[2]["x"], ONE * 2)
-    assert torch.equal(made[3]["y"], ONE * 2)
-    assert all(torch.equal(tensor, ONE) for tensor in value_trees.tensors(given))
+    tree = [Answer(ONE), Pair(ONE, None), collections.OrderedDict(x=ONE), collections.UserDict(y=ONE), (ONE,)]
+    mapped = doubled(tree)
+    assert [type(value) for value in mapped] == [type(value) for value in tree]
+    assert torch.equal(mapped[0].logits, ONE * 2)
+    assert (mapped[0].count, mapped[0].made) == (3, 0.5)
+    assert torch.equal(mapped[1].first, ONE * 2)
+    assert mapped[1].second is None
+    assert torch.equal(mapped[2]["x"], ONE * 2)
+    assert torch.equal(mapped[3]["y"], ONE * 2)
+    assert all(torch.equal(tensor, ONE) for tensor in value_trees.tensors(tree))
 
 
 def test_outputs_of_transformers_are_opened_and_made_again() -> None:
     from transformers.modeling_outputs import SequenceClassifierOutput
 
-    made = doubled(SequenceClassifierOutput(logits=ONE))
-    assert isinstance(made, SequenceClassifierOutput)
-    assert torch.equal(value_trees.tensors(made)[0], ONE * 2)
-    assert list(value_trees.named_leaves(made)) == [(("logits",), made.logits)]
+    mapped = doubled(SequenceClassifierOutput(logits=ONE))
+    assert isinstance(mapped, SequenceClassifierOutput)
+    assert torch.equal(value_trees.tensors(mapped)[0], ONE * 2)
+    assert list(value_trees.named_leaves(mapped)) == [(("logits",), mapped.logits)]
 
 
 def test_only_floating_point_tensors_are_cast_and_what_is_no_tensor_stays() -> None:
     array = np.zeros(2)
     tree = {"x": ONE, "ids": torch.arange(2), "mask": torch.tensor([True]), "scale": 2.0, "text": "a", "array": array}
-    made = value_trees.placed(tree, "cpu", torch.bfloat16)
-    assert made["x"].dtype == torch.bfloat16
-    assert (made["ids"].dtype, made["mask"].dtype) == (torch.int64, torch.bool)
-    assert (made["scale"], made["text"], made["array"] is array) == (2.0, "a", True)
+    placed = value_trees.placed(tree, "cpu", torch.bfloat16)
+    assert placed["x"].dtype == torch.bfloat16
+    assert (placed["ids"].dtype, placed["mask"].dtype) == (torch.int64, torch.bool)
+    assert (placed["scale"], placed["text"], placed["array"] is array) == (2.0, "a", True)
     assert value_trees.placed(torch.ones(1, dtype=torch.complex64), "cpu", torch.float64).dtype == torch.complex64
     assert value_trees.placed(tree, "meta")["ids"].device.type == "meta"
 
 
 def test_packed_sequences_are_cast_and_their_lengths_stay() -> None:
     packed = rnn.pack_sequence([torch.ones(3, 2), torch.ones(1, 2)])
-    made = value_trees.placed(packed, "cpu", torch.float64)
-    assert isinstance(made, rnn.PackedSequence)
-    assert made.data.dtype == torch.float64
-    assert made.batch_sizes.tolist() == [2, 1, 1]
+    placed = value_trees.placed(packed, "cpu", torch.float64)
+    assert isinstance(placed, rnn.PackedSequence)
+    assert placed.data.dtype == torch.float64
+    assert placed.batch_sizes.tolist() == [2, 1, 1]
     assert [tensor.numel() for tensor in value_trees.tensors(packed)] == [8, 3]
 
 

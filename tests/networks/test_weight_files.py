@@ -1,4 +1,4 @@
-"""What is wrong with a folder of weights is told by its files, in one sentence that says what to do."""
+"""Problems of a folder of weights are found by its files, and reported in one sentence with advice."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_of_two_indices_that_of_safetensors_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "told"),
+    ("file", "message"),
     [
         ("tf_model.h5", r"TensorFlow weights \(tf_model\.h5\)"),
         ("flax_model.msgpack", "Flax weights"),
@@ -98,17 +98,17 @@ def test_of_two_indices_that_of_safetensors_is_read(tmp_path: Path) -> None:
         ("consolidated.00.pth", "weights in their authors' own format"),
     ],
 )
-def test_weights_of_other_libraries_are_named(tmp_path: Path, file: str, told: str) -> None:
+def test_weights_of_other_libraries_are_named(tmp_path: Path, file: str, message: str) -> None:
     folder(tmp_path / "with", file, "training_args.bin", "._model.safetensors")
-    with pytest.raises(WeightsError, match=f"There are no PyTorch weights in .*, only {told}"):
+    with pytest.raises(WeightsError, match=f"There are no PyTorch weights in .*, only {message}"):
         weight_files.require_whole(tmp_path / "with")
     folder(tmp_path / "without", file, config=False)
-    with pytest.raises(RecipeError, match=rf"There is no config\.json in .*, but {told}"):
+    with pytest.raises(RecipeError, match=rf"There is no config\.json in .*, but {message}"):
         recognise(str(tmp_path / "without"))
 
 
 @pytest.mark.parametrize(
-    ("file", "told"),
+    ("file", "message"),
     [
         ("best.pth", "PyTorch weights without a description of their model.*compress-bench init"),
         ("model.safetensors", r"Put the model's config\.json beside them"),
@@ -118,8 +118,8 @@ def test_weights_of_other_libraries_are_named(tmp_path: Path, file: str, told: s
         ("notes.txt", "give a folder that save_pretrained wrote"),
     ],
 )
-def test_a_folder_without_a_configuration_says_what_it_holds(tmp_path: Path, file: str, told: str) -> None:
-    with pytest.raises(RecipeError, match=told):
+def test_a_folder_without_a_configuration_says_what_it_holds(tmp_path: Path, file: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
         recognise(str(folder(tmp_path, file, config=False)))
 
 
