@@ -84,15 +84,15 @@ def code_in(path: Path) -> str:
     """
     flavors = describe(path).flavors
     if any(flavor.get("code") for flavor in flavors.values()):
-        return "Python code of its own"
+        return "its own Python code"
     if find_pickle(path) is not None:
         return "a pickle of torch"
     loaded = flavors.get("python_function", {})
     data = loaded.get("data")
     if not _is_own(data) or not (path / data).exists():
-        return f"what {flavor_of(path)} loads"  # from another place than checked below
+        return f"files that {flavor_of(path)} loads"  # from another place than checked below
     if loaded.get("predict_fn", "predict") != "predict" or loaded.get("streamable"):
-        return "a function that it names"
+        return "a function named in MLmodel"
     if flavor_of(path) == "mlflow.onnx":
         return _code_in_onnx(path / data, flavors.get("onnx", {}))
     if flavor_of(path) == "mlflow.pytorch":
@@ -106,7 +106,7 @@ def _code_in_onnx(file: Path, flavor: Mapping[str, Any]) -> str:
     options = flavor.get("onnx_session_options") or {}
     are_names = all(isinstance(provider, str) for provider in providers)
     if not file.is_file() or not are_names or options.get("extra_session_config"):
-        return "libraries that its ONNX settings may name"
+        return "libraries in its ONNX settings"
     require_own_weights(file)
     return ""
 

@@ -41,7 +41,7 @@ class Saved:
         location: the folder or hub id that `from_pretrained` reads.
         adapter: the adapter that is merged into it; None: none.
         arguments: arguments of `from_pretrained` for its files, besides those of the origin.
-        told: facts about how it was read, by name.
+        notes: facts about how it was read, by name.
         cautions: cautions about how it was read.
     """
 
@@ -49,7 +49,7 @@ class Saved:
     location: str
     adapter: lora_adapters.Opened | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
-    told: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
     cautions: list[Caution] = field(default_factory=list)
 
     def merge(self, module: Any) -> frozenset[str]:
@@ -57,7 +57,7 @@ class Saved:
         if self.adapter is None:
             return frozenset()
         replaced = self.adapter.merge(module)
-        self.told["adapter"] = self.adapter.describe(self.origin.source)
+        self.notes["adapter"] = self.adapter.describe(self.origin.source)
         return replaced
 
     def facts(self) -> dict[str, str]:
@@ -66,7 +66,7 @@ class Saved:
         is_float32 = stored in ("", "float32")
         precision = {} if is_float32 else {"precision": f"measured in float32; the files hold {stored}"}
         variant = {"variant": self.origin.variant} if self.origin.variant else {}
-        return {**precision, **variant, **self.told}
+        return {**precision, **variant, **self.notes}
 
 
 @contextlib.contextmanager
@@ -94,7 +94,7 @@ def opened(origin: Origin) -> Iterator[Saved]:
     facts = {"code": f"transformers' own {kind}; what config.json names (auto_map) was not run"} if kind else {}
     cautions = [CODE_NOT_RUN.of(kind=kind)] if kind else []
     if not origin.adapter:
-        yield Saved(origin, origin.location, arguments=arguments, told=facts, cautions=cautions)
+        yield Saved(origin, origin.location, arguments=arguments, notes=facts, cautions=cautions)
         return
     adapter = _adapter(Path(origin.adapter))
     if adapter.labels is not None and adapter.labels != _labels(fields):

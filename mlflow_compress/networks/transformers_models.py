@@ -365,7 +365,7 @@ def _from_pretrained(loader: Any, origin: Origin, precision: str) -> Model:
         if missing:
             raise WeightsError(f"The quantised weights in {origin.location} are incomplete: {missing[0]} is missing.")
         quantised_checkpoints.prepare(module, Path(origin.folder or origin.location))
-        return Model(module, weights=origin.kind, cautions=saved.cautions, facts=saved.told | packing.facts())
+        return Model(module, weights=origin.kind, cautions=saved.cautions, facts=saved.notes | packing.facts())
     caution = f"{origin.location} has no weights for {', '.join(missing[:3])}: these are random" if missing else ""
     return Model(module, weights=origin.kind, caution=caution, cautions=saved.cautions, facts=saved.facts())
 

@@ -71,8 +71,8 @@ def test_what_is_a_pickle_or_brings_code_may_run_code(tmp_path: Path) -> None:
         "pickled": "a pickle of torch",
         "graph": "",
         "onnx": "",
-        "code": "Python code of its own",
-        "trees": "what mlflow.sklearn loads",
+        "code": "its own Python code",
+        "trees": "files that mlflow.sklearn loads",
     }
     assert mlflow_folders.flavor_of(trees) == "mlflow.sklearn"
     assert "a model of mlflow.sklearn" in mlflow_folders.refusal_of(trees)
@@ -93,7 +93,7 @@ def test_the_flavor_that_is_opened_decides(tmp_path: Path) -> None:
 @pytest.mark.parametrize("data", ["../elsewhere", "/tmp", "deep/model.onnx", ".."])
 def test_a_flavor_that_looks_elsewhere_may_run_code(data: str, tmp_path: Path) -> None:
     folder = written(tmp_path / "model", "mlflow.onnx", ONNX, data=data)
-    assert mlflow_folders.code_in(folder) == "what mlflow.onnx loads"
+    assert mlflow_folders.code_in(folder) == "files that mlflow.onnx loads"
 
 
 @pytest.mark.parametrize(
