@@ -1,4 +1,4 @@
-"""`Model`: a model in memory, as families load it, methods change it, and the worker measures it."""
+"""`Model`: a model in memory, which families load, methods change, and the worker measures."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 Data = TypeVar("Data")
 
-NOT_SAVED = "not_saved"  # the fact: what a model holds that is not restored, by name
-SCORING = "scoring"  # the fact in which a family says how it took its answers, where that can be done in several ways
+NOT_SAVED = "not_saved"  # the fact: names of values in a model that are not restored
+SCORING = "scoring"  # the fact: how a family computed its answers, if there are several ways
 
 RANDOM_WEIGHTS = CautionKind(
     "random_weights",
-    short={},  # it has a footnote of its own, which says of which numbers it is true
+    short={},  # it has its own footnote, which says which numbers are affected
     message={"en": "{obstacle}", "ru": "{obstacle}"},
     advice={"en": "Quality is not measured.", "ru": "Качество не измеряется."},
 )
@@ -36,10 +36,10 @@ PARTLY_RANDOM_WEIGHTS = CautionKind(
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What quality will be scored on, for those who must keep away from it.
+    """The data that quality will be scored on, for code that must not use it.
 
     Attributes:
-        data, folder, limit, seed: as `Family.samples` takes them.
+        data, folder, limit, seed: See `Family.samples`.
     """
 
     data: str
@@ -49,14 +49,14 @@ class Evaluation:
 
 
 class LayerSizes(TypedDict, total=False):
-    """How a layer differs from the one that its family's code builds, in plain data that is saved as JSON.
+    """How a layer differs from the one that its family's code builds, as plain data for JSON.
 
     Attributes:
-        numbers: its attributes that are whole numbers, or tuples of them, by name.
-        parameters: shapes of its own parameters, by name.
-        buffers: shapes of its own buffers, by name.
-        rank: of the two thin layers that stand in its place.
-        plain: what was made plain in it, see `plain_layers`; of the whole module only.
+        numbers: Its integer attributes, or tuples of integers, by name.
+        parameters: Shapes of its own parameters, by name.
+        buffers: Shapes of its own buffers, by name.
+        rank: Rank of the two thin layers that replace it.
+        plain: Changes to plain layers, see `plain_layers`; only for the whole module.
     """
 
     numbers: dict[str, Any]
@@ -67,25 +67,25 @@ class LayerSizes(TypedDict, total=False):
 
 
 class _LoadingCaution:
-    """What a family says of how it loaded a model; it becomes the first of the model's cautions."""
+    """A family's caution about how it loaded a model; it becomes the first of the model's cautions."""
 
     def __get__(self, model: Model | None, owner: type[Model]) -> str:
         return ""
 
     def __set__(self, model: Model, text: str) -> None:
-        if not hasattr(model, "cautions"):  # it is being made
-            model._said = text
+        if not hasattr(model, "cautions"):  # in the constructor
+            model._loading_caution = text
         elif text:
             kind = RANDOM_WEIGHTS if model.weights == "random" else PARTLY_RANDOM_WEIGHTS
             model.cautions.insert(0, kind.of(obstacle=text))
 
 
 class Assets(dict[str, Any]):
-    """A family's own things by name, for plugins from outside: nothing in this package reads them.
+    """A family's own objects by name, for external plugins: nothing in this package reads them.
 
-    In 0.1 all that a model had beside its module was in this dictionary. So the names that are fields now are in it
-    too, while they hold something: `config` and `structure` of the model, others of its `family_data`. What is written
-    here goes there. A copy is a plain dictionary.
+    In 0.1 this dictionary contained everything that a model had besides its module. So it still contains the names that
+    are fields now, if they are not empty: `config` and `structure` of the model, others of its `family_data`. Writing
+    to it sets the field. A copy is a plain dictionary.
     """
 
     _FIELDS = ("config", "structure")
@@ -94,10 +94,10 @@ class Assets(dict[str, Any]):
         self.model = model
         data = model.family_data
         fields_of_data = [field.name for field in fields(data)] if is_dataclass(data) else []
-        held = {name: getattr(self._holder(name), name) for name in (*self._FIELDS, *fields_of_data)}
-        # What is empty is left out; a data frame or an array says nothing of itself by `==`.
-        is_empty = {name: value is None or (isinstance(value, dict) and not value) for name, value in held.items()}
-        super().__init__({name: value for name, value in held.items() if not is_empty[name]})
+        values = {name: getattr(self._holder(name), name) for name in (*self._FIELDS, *fields_of_data)}
+        # Empty values are left out. Do not compare with `==`: a data frame or an array compares element by element.
+        is_empty = {name: value is None or (isinstance(value, dict) and not value) for name, value in values.items()}
+        super().__init__({name: value for name, value in values.items() if not is_empty[name]})
         super().update(model.things)
 
     def _holder(self, name: str) -> object:
@@ -107,7 +107,7 @@ class Assets(dict[str, Any]):
         return self.model.family_data if hasattr(self.model.family_data, name) else None
 
     def __setitem__(self, name: str, value: Any) -> None:
-        """Keep a thing, or set a field."""
+        """Store an object, or set a field."""
         super().__setitem__(name, value)
         if (holder := self._holder(name)) is None:
             self.model.things[name] = value
@@ -115,7 +115,7 @@ class Assets(dict[str, Any]):
             setattr(holder, name, value)
 
     def __delitem__(self, name: str) -> None:
-        """Forget a thing, or empty a field."""
+        """Delete an object, or clear a field."""
         super().__delitem__(name)
         if (holder := self._holder(name)) is None:
             del self.model.things[name]
@@ -123,7 +123,7 @@ class Assets(dict[str, Any]):
             setattr(holder, name, {} if name == "structure" else None)
 
     def __ior__(self, others: Any) -> Assets:  # type: ignore[override, misc]
-        """Write them all."""
+        """Update all items."""
         self.update(others)
         return self
 
@@ -131,7 +131,7 @@ class Assets(dict[str, Any]):
         """Copy and pickle it as a plain dictionary."""
         return dict, (dict(self),)
 
-    # A dictionary's own would pass by the two above.
+    # The methods of `dict` would bypass __setitem__ and __delitem__.
     update = MutableMapping.update
     setdefault = MutableMapping.setdefault
     pop = MutableMapping.pop
@@ -140,16 +140,16 @@ class Assets(dict[str, Any]):
 
 
 class _AssetsOf:
-    """The field `assets` of a model: made anew at each look, so that it is of this model, in a copy too."""
+    """The field `assets` of a model: created at each access, so that it belongs to this model, also in a copy."""
 
     def __get__(self, model: Model | None, owner: type[Model]) -> Any:
-        return () if model is None else Assets(model)  # of none, the field's default
+        return () if model is None else Assets(model)  # on the class, the field's default
 
-    def __set__(self, model: Model, given: Any) -> None:
+    def __set__(self, model: Model, assets: Any) -> None:
         if hasattr(model, "things"):
-            model.take(given)
-        else:  # it is being made, and the fields that these may set are not there yet
-            model._given = given
+            model.take(assets)
+        else:  # in the constructor, before the fields that these may set exist
+            model._initial_assets = assets
 
 
 @dataclass
@@ -157,28 +157,28 @@ class Model:
     """A model in memory, on its way from loading to saving or measuring.
 
     Attributes:
-        module: a `torch.nn.Module`, or what a method of another runtime puts in its place (it is called alike).
-        assets: what a family from outside this package keeps by name.
-        weights: where the weights came from: `pretrained`, `random` or `local`.
-        device: where the module is: `cpu` or `cuda`.
-        caution: what the user must hear about how it was loaded. It can only be set: it goes into `cautions`.
-        batch_size: samples in the timed call, for methods whose result takes no other number.
-        cautions: what the reader of the numbers must know, as loading and methods came upon it; they append.
-        facts: what a method did, in words, by name (`layers`: `36 of 38 linear layers`); they add.
-        progress: called by what takes long with how many of how many steps are done.
-        warmed: called when the warm-up is over and its memory is known: a method that compiles meanwhile ends here what
-            helped it.
-        first_calls: after how many calls all is there that is made when it is first needed.
-        evaluation: what its quality will be scored on; None: nothing.
-        config: the config of a transformers model, from which it can be built again; None of others.
-        structure: of what has no config, the layers that are not as the family's code builds them, by their names.
-            Methods write it, the family saves it.
-        files: those that the module of another runtime runs from, until they are saved.
-        family_data: what the family needs beside the weights (a tokenizer, the names of classes): an object of a class
-            of its own, which nobody else reads.
-        runtime: the distribution whose engine executes it. What opens an exported graph says it.
-        origin: of a restored model, what it was loaded from, for samples that lie beside that; None: not known.
-        things: what is in `assets` and in no field.
+        module: A `torch.nn.Module`, or its replacement by a method for another runtime (called in the same way).
+        assets: Objects that an external family keeps by name.
+        weights: Origin of the weights: `pretrained`, `random` or `local`.
+        device: Device of the module: `cpu` or `cuda`.
+        caution: A caution about how it was loaded. It can only be set, and is added to `cautions`.
+        batch_size: Samples in the timed call, for methods whose result has a fixed batch size.
+        cautions: Cautions for the reader of the numbers; loading and methods append to them.
+        facts: What methods did, as text by name (`layers`: `36 of 38 linear layers`); methods add to them.
+        progress: Called by long operations with the number of steps done and of all steps.
+        warmed: Called when the warm-up has ended and its memory is known: a method that compiles in the warm-up stops
+            its helpers here.
+        first_calls: Number of calls after which everything is created that is created on demand.
+        evaluation: Data that its quality will be scored on; None: no data.
+        config: Config of a transformers model, from which it can be rebuilt; None for others.
+        structure: For models without a config, the layers that differ from those of the family's code, by name. Methods
+            write it, the family saves it.
+        files: Files that the module of another runtime runs from, until they are saved.
+        family_data: What the family needs besides the weights (a tokenizer, class names): an object of its own class
+            that only the family reads.
+        runtime: Distribution whose engine executes it. The code that opens an exported graph sets it.
+        origin: For a restored model, the file it was loaded from, to find samples next to it; None if unknown.
+        things: The items of `assets` that are not fields.
     """
 
     module: Any
@@ -200,37 +200,37 @@ class Model:
     runtime: str = "torch"
     origin: Path | None = None
     things: dict[str, Any] = field(init=False, repr=False, compare=False)
-    _given: Any = field(init=False, repr=False, compare=False)
-    _said: str = field(init=False, repr=False, compare=False)
+    _initial_assets: Any = field(init=False, repr=False, compare=False)
+    _loading_caution: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Take assets and a caution in, now that the fields that they set are there."""
-        given, self._given = self._given, None  # or another model would stay in memory
-        self.take(given)
-        self.caution = self._said
+        """Set assets and the caution, now that the fields that they change exist."""
+        assets, self._initial_assets = self._initial_assets, None  # do not keep another model in memory
+        self.take(assets)
+        self.caution = self._loading_caution
 
     def take(self, assets: Any) -> None:
-        """Hold these assets instead of its own: another model's, or a plain dictionary."""
+        """Replace the assets by those of another model, or by a plain dictionary."""
         if not isinstance(assets, Assets):
             self.things = {}
             self.assets.update(assets)
             return
         other = assets.model
         self.things = other.things
-        if self.config is None and self.family_data is None:  # made of another model's assets alone
+        if self.config is None and self.family_data is None:  # built only from another model's assets
             self.config, self.structure, self.family_data = other.config, other.structure, other.family_data
 
     @property
     def is_transformer(self) -> bool:
-        """Whether transformers builds it, from a config."""
+        """Whether transformers can build it from a config."""
         return self.config is not None
 
     def data_as(self, kind: type[Data]) -> Data:
         """Return the family's data, which must be of this class.
 
         Raises:
-            TypeError: it is another family's.
+            TypeError: It belongs to another family.
         """
         if not isinstance(self.family_data, kind):
-            raise TypeError(f"this model holds {type(self.family_data).__name__}, not {kind.__name__}")
+            raise TypeError(f"this model has {type(self.family_data).__name__}, not {kind.__name__}")
         return self.family_data

@@ -1,6 +1,6 @@
-"""What a notebook calls: `benchmark` and `compress` on a model in memory, `compare` on what was logged.
+"""Functions for notebooks: `benchmark` and `compress` for a model in memory, `compare` for logged results.
 
-`import mlflow_compress as mc` gives all three.
+All three are available from `import mlflow_compress as mc`.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
+# In the digest of `timed_work.describe`: with other words, old runs would not be compared with new ones.
 _TIMED = "one call of the model in the process of a notebook, on the batch that was given"
 NOTEBOOK = CautionKind(
     "notebook",
     short={"en": "measured in a notebook", "ru": "измерено в блокноте"},
     message={
-        "en": "measured in a notebook, whose process holds other things too: its memory is not the model's alone",
-        "ru": "измерено в блокноте, в процессе которого есть и другое: память принадлежит не только модели",
+        "en": "measured in a notebook, whose process has other data, too: the memory is not only the model's",
+        "ru": "измерено в блокноте, в процессе которого есть и другие данные: память занята не только моделью",
     },
     advice={
-        "en": "Measure with compress-bench run, which gives each model a process of its own, before you trust the "
-        "memory.",
+        "en": "Before you trust the memory, measure with compress-bench run: it gives each model its own process.",
         "ru": "Прежде чем доверять памяти, измерьте командой compress-bench run: у неё для каждой модели свой процесс.",
     },
 )
@@ -52,33 +52,32 @@ def benchmark(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     log: bool = True,
 ) -> Result:
-    """Measure a model that is in memory, in this process: size, latency, and the peak memory of the process.
+    """Measure a model in memory, in this process: size, latency, and the peak memory of the process.
 
-    The call is timed and the result is made by what `compress-bench run` uses too, but the process is yours: what else
-    it holds and does is in the numbers, and a caution says so. No process of its own can measure a model that was never
-    saved: so nothing is compressed, saved and restored here, quality, energy and the size on disk are not measured, and
-    what the model raises is yours to see, not a failed result.
+    The timing is the same as in `compress-bench run`, but in your process: its other data and work affect the numbers,
+    and a caution says so. A model that was not saved can't be measured in a separate process. So nothing is compressed,
+    saved or restored here; quality, energy and the size on disk are not measured; and errors of the model are raised,
+    not turned into a failed result.
 
     Args:
-        model: a torch module, or anything that can be called.
-        batch: the input of one call: a tuple or list gives its arguments, a mapping its keyword arguments where the
-            model has such parameters, anything else is its only argument. The length of its first tensor is the batch
-            size.
-        team: whose row it is; None takes COMPRESS_TEAM, or `none`.
-        method: how the model was compressed, for the name of the row. It is compared with `original`.
-        name: the model's name in tables; None takes the name of its class.
-        seconds: seconds of timed calls, at least; 20 times as many at most.
-        device: where the model runs; `auto`: where its parameters are, else the CPU. Nothing is moved.
-        log: whether to log to MLflow: to the active run, or to a new one.
+        model: A torch module, or any callable.
+        batch: The input of one call: a tuple or list of arguments, a mapping of keyword arguments if the model has such
+            parameters, or else its only argument. The length of its first tensor is the batch size.
+        team: Team of the row; None: COMPRESS_TEAM, or `none`.
+        method: How the model was compressed, for the name of the row. It is compared with `original`.
+        name: Name of the model in tables; None: the name of its class.
+        seconds: Minimum seconds of timed calls; the maximum is 20 times as long.
+        device: Device of the model; `auto`: that of its parameters, or the CPU. Nothing is moved.
+        log: Whether to log to MLflow: to the active run, or to a new one.
 
     Returns:
-        The result, with all samples. It shows itself as a small table.
+        The result, with all samples. A notebook displays it as a small table.
 
     Raises:
-        RecipeError: the module is not on the device that was named.
-        WorkerError: this machine has no such device.
-        StoreError: MLflow does not take it.
-        Exception: whatever the model raises.
+        RecipeError: The module is not on the named device.
+        WorkerError: This machine has no such device.
+        StoreError: MLflow does not accept the result.
+        Exception: Any error of the model.
     """
     from mlflow_compress.reporting import notebook_views
 
@@ -86,7 +85,7 @@ def benchmark(
     variant = Variant(
         model=name or _name(model),
         method=method,
-        chain=() if method == ORIGINAL else (Step(method),),  # nobody but its maker knows what was done to it
+        chain=() if method == ORIGINAL else (Step(method),),  # only the caller knows how it was compressed
         team=team or os.environ.get("COMPRESS_TEAM") or "none",
         family=_FAMILY,
         source="notebook",
@@ -113,26 +112,26 @@ def compare(
     lang: Literal["en", "ru"] = "en",
     baseline: str | Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Return the comparison of experiments as a data frame, one line for each row of `compress-report`'s table.
+    """Return the comparison of experiments as a data frame, with the rows of `compress-report`'s table.
 
     Args:
-        experiment: its name, or a pattern (`hw*`), or several.
-        team: only that of these teams; none: of all.
-        model: only these models; none: all.
-        method: only these methods; none: all.
-        device: only what was measured on it; empty: all.
-        tracking_uri: the tracking store; None takes MLflow's own choice in this process.
-        every_run: a line for every run, not only for the newest of each variant.
-        lang: the language in which it shows itself.
-        baseline: a model or a run that rows are compared with in place of their own model's original, as
-            `compress-report --baseline` takes it; or several.
+        experiment: Name or pattern (`hw*`) of an experiment, or several.
+        team: Only these teams; empty: all.
+        model: Only these models; empty: all.
+        method: Only these methods; empty: all.
+        device: Only results measured on it; empty: all.
+        tracking_uri: The tracking store; None: MLflow's own choice in this process.
+        every_run: Whether to include every run, not only the newest of each variant.
+        lang: Language of the displayed table.
+        baseline: Model or run to compare rows with instead of their own model's original, see `compress-report
+            --baseline`; or several.
 
     Returns:
         Columns `team`, `model`, `method`, `hardware`, then all metrics by name, then `ratio/<metric>`: the value
-        divided by the original's. What nobody measured is NaN. It shows itself as the table of `compress-report`.
+        divided by the original's. Missing numbers are NaN. A notebook displays it as the table of `compress-report`.
 
     Raises:
-        StoreError: there is no such experiment or baseline, or the store can't be read.
+        StoreError: There is no such experiment or baseline, or the store can't be read.
     """
     from mlflow_compress.reporting import baselines, compare, notebook_views
     from mlflow_compress.reporting.table_text import ordered
@@ -140,16 +139,16 @@ def compare(
     from mlflow_compress.tracking.connection import chosen_uri
 
     selection = Selection(_several(team), _several(model), _several(method), device)
-    found = query.find(_several(experiment), selection, [tracking_uri or chosen_uri()], baselines=_several(baseline))
+    selected = query.find(_several(experiment), selection, [tracking_uri or chosen_uri()], baselines=_several(baseline))
     comparison = compare.compare(
-        found.runs,
-        originals=found.originals,
+        selected.runs,
+        originals=selected.originals,
         devices=_several(device),
         every_run=every_run,
         language=lang,
-        baselines=found.baselines,
+        baselines=selected.baselines,
     )
-    for sentence in baselines.idle(found.baselines, comparison.rows):
+    for sentence in baselines.idle(selected.baselines, comparison.rows):
         warnings.warn(plain(sentence), stacklevel=2)
     rows = comparison.rows
     metrics = ordered({name for row in rows for name in row.values})
@@ -170,20 +169,20 @@ def compare(
 
 
 def compress(model: nn.Module, method: str, *, copy: bool = True) -> nn.Module:
-    """Compress a torch module that is in memory.
+    """Compress a torch module in memory.
 
     Args:
-        model: the module, in float32. It is put into eval mode.
-        method: a chain as on the command line: `prune_magnitude:amount=0.5+int8_dynamic`.
-        copy: whether to leave the given module as it is, which takes memory for both.
+        model: The module, in float32. It is put into eval mode.
+        method: A chain as on the command line: `prune_magnitude:amount=0.5+int8_dynamic`.
+        copy: Whether to keep the given module unchanged, which needs memory for both.
 
     Returns:
-        The compressed module. What its reader must know is a warning.
+        The compressed module. Cautions are raised as warnings.
 
     Raises:
-        Unsupported: a method needs data, another runtime or a library, or does not apply. `compress-bench run` serves
+        Unsupported: A method needs data, another runtime or a library, or does not apply. `compress-bench run` supports
             the first two.
-        UnknownName, RecipeError: there is no such method or option.
+        UnknownName, RecipeError: There is no such method or option.
     """
     from mlflow_compress.measuring import compression_check
     from mlflow_compress.networks import model_folder
@@ -191,27 +190,27 @@ def compress(model: nn.Module, method: str, *, copy: bool = True) -> nn.Module:
 
     chain = chains.parse_chain(method)
     methods = model_folder.methods_of(chain)
-    for each in methods:
-        if each.changes == "runtime":
-            raise Unsupported(_elsewhere(method, "makes no torch module, but a model of another runtime"))
-    held = Model((_copied(model) if copy else model).eval(), weights="local", device=_device(model, "auto"))
-    family, before = _InMemory(method), compression_check.State.of(held)
+    for plugin in methods:
+        if plugin.changes == "runtime":
+            raise Unsupported(_elsewhere(method, "makes a model for another runtime, not a torch module"))
+    compressed = Model((_copied(model) if copy else model).eval(), weights="local", device=_device(model, "auto"))
+    family, before = _InMemory(method), compression_check.State.of(compressed)
     after = before
-    for step, each in zip(chain, methods, strict=True):
-        held = each.compress(held, family)
-        if each.changes != "nothing":
-            after = compression_check.require_change(after, held, str(step))
+    for step, plugin in zip(chain, methods, strict=True):
+        compressed = plugin.compress(compressed, family)
+        if plugin.changes != "nothing":
+            after = compression_check.require_change(after, compressed, str(step))
     if after is not before:
-        removes = any(each.changes == "architecture" for each in methods)
-        held.cautions += compression_check.cautions(before, after, removes)
-    for caution in held.cautions:
+        removes = any(plugin.changes == "architecture" for plugin in methods)
+        compressed.cautions += compression_check.cautions(before, after, removes)
+    for caution in compressed.cautions:
         warnings.warn(plain(f"{caution.message}. {caution.advice}"), stacklevel=2)
-    module: nn.Module = held.module
+    module: nn.Module = compressed.module
     return module
 
 
 def _copied(module: nn.Module) -> nn.Module:
-    """Return a copy; a weight that a hook made with gradients at the last call could not be copied as it is."""
+    """Return a copy. Weights that hooks computed with gradients are detached first: they can't be copied."""
     from copy import deepcopy
 
     import torch
@@ -228,7 +227,7 @@ def _elsewhere(method: str, why: str) -> str:
 
 
 class _InMemory(Family):
-    """The family of a module that nobody has told anything about: methods that ask for more don't apply."""
+    """The family of a module about which nothing else is known: methods that need more don't apply."""
 
     timed = _TIMED
 
@@ -264,7 +263,7 @@ class _InMemory(Family):
 
 
 def _measured(model: Callable[..., Any], batch: Any, variant: Variant, device: str) -> Result:
-    """Measure the model when nobody else measures on this machine, and make its result as those of workers are."""
+    """Measure the model while no other measurement runs on this machine, and return a result like that of workers."""
     from mlflow_compress.measuring import checks, machine_lock, timed_work
     from mlflow_compress.measuring.combine import combine
     from mlflow_compress.meters import environment, size
@@ -277,7 +276,7 @@ def _measured(model: Callable[..., Any], batch: Any, variant: Variant, device: s
     ):
         cautions = [NOTEBOOK.of(), *checks.busy(environment.busy_share())]
         timed = _timed(_call(model, batch), variant, device)
-    if hasattr(model, "parameters"):  # of anything else that can be called nobody knows what executes it
+    if hasattr(model, "parameters"):  # the engine of other callables is unknown
         timed = dataclasses.replace(timed, environment={**timed.environment, "runtime": environment.runtime("torch")})
     loaded = Part(
         Outcome("ok"),
@@ -294,7 +293,7 @@ def _measured(model: Callable[..., Any], batch: Any, variant: Variant, device: s
 
 
 def _timed(call: Callable[[], Any], variant: Variant, device: str) -> Part:
-    """Time the call and follow the process's memory, as a worker does."""
+    """Time the call and measure the process's memory, like a worker."""
     from mlflow_compress.measuring.timing import Silent, TimedCall, time_call
     from mlflow_compress.meters import environment, gpu, memory
 
@@ -315,7 +314,7 @@ def _timed(call: Callable[[], Any], variant: Variant, device: str) -> Part:
 
 @contextlib.contextmanager
 def _allowed_threads() -> Iterator[None]:
-    """Have torch take no more threads than may run at once, as in a worker, and leave their number as it was."""
+    """Limit torch to the threads that can run at once, like in a worker, and restore their number at the end."""
     import torch
 
     from mlflow_compress.meters import environment
@@ -330,28 +329,28 @@ def _allowed_threads() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _evaluating(model: Any) -> Iterator[None]:
-    """Have a module in eval mode, and leave each part of it as it was."""
+    """Put a module into eval mode, and restore the mode of each part at the end."""
     modules = list(model.modules()) if hasattr(model, "modules") and hasattr(model, "training") else []
-    training = [each for each in modules if each.training]
+    training = [module for module in modules if module.training]
     if training:
         model.eval()
     try:
         yield
     finally:
-        for each in training:
-            each.training = True
+        for module in training:
+            module.training = True
 
 
 def _call(model: Callable[..., Any], batch: Any) -> Callable[[], Any]:
     from mlflow_compress.networks import module_calls
 
     how = module_calls.passing(batch, model, lambda: batch)
-    given = module_calls.arguments(batch, how, model)
-    return lambda: module_calls.called(model, given)
+    arguments = module_calls.arguments(batch, how, model)
+    return lambda: module_calls.called(model, arguments)
 
 
 def _batch_size(batch: Any) -> int:
-    """Return the length of the first tensor or array of a batch; 1 where there is none."""
+    """Return the length of the first tensor or array of a batch; 1 if there is none."""
     from mlflow_compress.networks import value_trees
 
     shapes = [tuple(leaf.shape) for leaf in value_trees.leaves(batch) if hasattr(leaf, "shape")]
@@ -362,26 +361,28 @@ def _name(model: Any) -> str:
     return getattr(model, "__name__", "") or type(model).__name__
 
 
-def _device(model: Any, asked: str) -> str:
-    """Say where a model runs: `cpu` or `cuda`.
+def _device(model: Any, requested: str) -> str:
+    """Return the device of a model: `cpu` or `cuda`.
 
     Raises:
-        RecipeError: another place was named than the one where it is.
-        WorkerError: this machine has no such place.
+        RecipeError: The model is on another device than the requested one.
+        WorkerError: This machine has no such device.
     """
     from mlflow_compress.planning import requirements
 
-    if asked not in ("auto", "cpu", "cuda"):
-        raise RecipeError(str(UnknownName("device", asked, ("auto", "cpu", "cuda"))))
-    requirements.require_device(asked)
+    if requested not in ("auto", "cpu", "cuda"):
+        raise RecipeError(str(UnknownName("device", requested, ("auto", "cpu", "cuda"))))
+    requirements.require_device(requested)
     parameters = getattr(model, "parameters", None)
     first = next(iter(parameters()), None) if callable(parameters) else None
     if first is None:
-        return "cpu" if asked == "auto" else asked
-    place = str(first.device.type)
-    if asked not in ("auto", place):
-        raise RecipeError(f"The module is on {place}, not on {asked}. Move it there first: model.to({asked!r}).")
-    return place
+        return "cpu" if requested == "auto" else requested
+    device = str(first.device.type)
+    if requested not in ("auto", device):
+        raise RecipeError(
+            f"The module is on {device}, not on {requested}. Move it there first: model.to({requested!r})."
+        )
+    return device
 
 
 def _several(names: str | Sequence[str]) -> tuple[str, ...]:
@@ -396,6 +397,6 @@ def _log(result: Result) -> None:
     variant = result.variant
     with fluent_run(run_name(variant.team, variant.model, variant.method)) as (store, run_id):
         write_into_open_run(store, run_id, result)
-        with contextlib.suppress(StoreError):  # what was measured is there
+        with contextlib.suppress(StoreError):  # the result itself is logged
             experiment_id = reading.experiment_of(store, run_id)
             experiment_note.describe(store, experiment_id, reading.experiment_name(store, experiment_id))

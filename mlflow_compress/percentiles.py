@@ -1,13 +1,13 @@
-"""Percentiles of latency samples and means over launches, with the confidence that the sample can carry.
+"""Percentiles of latency samples and means over launches, with the confidence that the samples support.
 
-A launch is one fresh process that times calls. Launches of one program differ by more than the calls within one do, by
-where memory came to lie and by the clock. So what is said of a latency rests on the spread between launches.
+A launch is one fresh process that times calls. Launches of one program differ more than the calls within one launch,
+because of memory placement and the clock. So statements about a latency are based on the spread between launches.
 
 Source: Conover, Practical Nonparametric Statistics, 3rd edition, section 3.2 (confidence interval for a quantile);
 Kalibera and Jones, Rigorous Benchmarking in Reasonable Time, 2013 (repeat at the highest level that varies); Welch, The
 generalization of Student's problem, 1947 (two groups of launches); Mickey and Brown, Bounds on the distribution
 functions of the Behrens-Fisher statistic, 1966 (the degrees of freedom of these). The counts in `MLPERF_COUNTS` are the
-least with which MLPerf Inference's early stopping, at 99 % confidence, gives an estimate of a tail latency.
+smallest for which MLPerf Inference's early stopping, at 99 % confidence, gives an estimate of a tail latency.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from statistics import fmean, stdev
 from mlflow_compress.budget import FEWEST_LAUNCHES
 
 MLPERF_COUNTS = {90: 64, 95: 130, 99: 662}
-_WIDEST = 700.0  # of a logarithm that a float's exponential can say
+_WIDEST = 700.0  # of a logarithm, so that its exponential is a finite float
 
 
 def percentile(samples: Sequence[float], rank: float) -> float:
     """Return a percentile, interpolated linearly between the closest ranks (as numpy does by default).
 
     Args:
-        samples: numbers in any order and unit; at least one.
+        samples: Numbers in any order and unit; at least one.
         rank: 0 to 100.
 
     Raises:
-        ValueError: there are no samples.
+        ValueError: There are no samples.
     """
     if not samples:
         raise ValueError("a percentile needs at least one sample")
@@ -50,7 +50,7 @@ def interval(samples: Sequence[float], rank: float, confidence: float = 0.95) ->
     percentile with probability B(u - 1) - B(l - 1).
 
     Returns:
-        The interval, in the samples' unit; None when even the smallest and the largest sample do not reach the
+        The interval, in the samples' unit; None if even the smallest and the largest sample do not reach the
         confidence.
     """
     n = len(samples)
@@ -60,32 +60,32 @@ def interval(samples: Sequence[float], rank: float, confidence: float = 0.95) ->
     tail = (1 - confidence) / 2
     low = max((i for i in range(1, n + 1) if cumulative[i - 1] <= tail), default=1)
     high = min((i for i in range(1, n + 1) if cumulative[i - 1] >= 1 - tail), default=n)
-    if cumulative[high - 1] - cumulative[low - 1] < confidence:  # one tail has no order statistic: take all there is
+    if cumulative[high - 1] - cumulative[low - 1] < confidence:  # one tail has no order statistic: use all samples
         low, high = 1, n
     ordered = sorted(samples)
     return ordered[low - 1], ordered[high - 1]
 
 
 def carries(count: int, rank: float, confidence: float = 0.95) -> bool:
-    """Return whether so many samples can give a percentile a confidence interval at all (p50 from 6, p90 from 29)."""
+    """Return whether so many samples give a percentile a confidence interval (p50 from 6 samples, p90 from 29)."""
     p = rank / 100
     return count > 0 and 1 - p**count - (1 - p) ** count >= confidence
 
 
 @dataclass(frozen=True)
 class LogError:
-    """How far the logarithm of an estimate may be from the truth.
+    """The error of the logarithm of an estimate.
 
     Attributes:
-        error: its standard error.
-        degrees: the degrees of freedom behind that error; infinite where it is known as such.
+        error: Its standard error.
+        degrees: Degrees of freedom of the error; infinite if the error is known exactly.
     """
 
     error: float
     degrees: float
 
     def half_width(self, confidence: float = 0.95) -> float:
-        """Return half the confidence interval of the logarithm: the estimate times exp(-w) and exp(w) are its ends."""
+        """Return half the width w of the logarithm's interval: the ends are the estimate times exp(-w) and exp(w)."""
         from scipy.special import stdtrit
 
         return float(stdtrit(self.degrees, 0.5 + confidence / 2)) * self.error
@@ -96,7 +96,7 @@ class LogError:
         return estimate * math.exp(-width), estimate * math.exp(width)
 
     def p_value(self, estimate: float) -> float:
-        """Return how probable an estimate at least so far from 1 is where the truth is 1 (two-sided)."""
+        """Return the two-sided probability of an estimate at least so far from 1 if the true value is 1."""
         from scipy.special import stdtr
 
         if self.error == 0:
@@ -105,21 +105,21 @@ class LogError:
 
 
 def launch_mean(medians: Sequence[float]) -> float:
-    """Return the geometric mean of what the launches found, each one number above 0."""
+    """Return the geometric mean over launches, one positive number each."""
     return math.exp(fmean(math.log(median) for median in medians))
 
 
 def launch_spread(medians: Sequence[float]) -> float | None:
-    """Return the sample standard deviation of the logarithms of what the launches found; None of fewer than two."""
+    """Return the sample standard deviation of the logarithms over launches; None for fewer than two launches."""
     return stdev(math.log(median) for median in medians) if len(medians) > 1 else None
 
 
 def error_of_launches(spread: float, launches: int) -> LogError:
-    """Return the error of the mean over launches, or over pairs of launches, as Student's t has it.
+    """Return the error of the mean over launches, or over pairs of launches, for Student's t.
 
     Args:
-        spread: the sample standard deviation of their logarithms.
-        launches: how many there are; at least two.
+        spread: Sample standard deviation of their logarithms.
+        launches: Number of launches; at least two.
     """
     return LogError(spread / math.sqrt(launches), launches - 1)
 
@@ -127,10 +127,10 @@ def error_of_launches(spread: float, launches: int) -> LogError:
 def launch_interval(medians: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
     """Return the confidence interval of the mean over launches (or of a ratio's mean over pairs of launches).
 
-    The logarithms are taken as normal: Student's t with one degree of freedom less than there are launches.
+    The logarithms are assumed to be normal: Student's t with one degree of freedom less than launches.
 
     Returns:
-        The interval, in the unit of what is given; None for fewer than three launches.
+        The interval, in the unit of the medians; None for fewer than three launches.
     """
     spread = launch_spread(medians)
     if spread is None or len(medians) < FEWEST_LAUNCHES:
@@ -139,27 +139,27 @@ def launch_interval(medians: Sequence[float], confidence: float = 0.95) -> tuple
 
 
 def ratio_error(own: LogError, base: LogError) -> LogError:
-    """Return the error of a ratio of two means over launches, which may spread differently.
+    """Return the error of a ratio of two means over launches, with possibly different spreads.
 
-    Welch's t with the fewer degrees of freedom of the two that spread at all: whatever the spreads, equal models are
-    told apart no more often than the level says. Satterthwaite's estimated degrees do not hold that of three launches
-    against a calmer original: 10 to 20 % of tables with twenty equal rows would claim something.
+    This is Welch's t with the smaller degrees of freedom of the two with a nonzero error: for all spreads, equal models
+    are reported as different no more often than the level allows. Satterthwaite's estimated degrees violate this for
+    three launches against a less noisy original: 10 to 20 % of tables with twenty equal rows would claim a difference.
 
     Args:
-        own: the error of the first.
-        base: the error of that by which it is divided.
+        own: Error of the numerator.
+        base: Error of the denominator.
     """
-    degrees = [each.degrees for each in (own, base) if each.error > 0]
+    degrees = [side.degrees for side in (own, base) if side.error > 0]
     return LogError(math.hypot(own.error, base.error), min(degrees, default=math.inf))
 
 
 def difference_interval(
     value: float, ends: tuple[float, float], base: float, base_ends: tuple[float, float]
 ) -> tuple[float, float]:
-    """Return the confidence interval of value - base, from the intervals of both, taken as independent.
+    """Return the confidence interval of value - base, from the intervals of both, assumed to be independent.
 
-    Of two models on the same samples it comes out too wide rather than too narrow: what is hard for one is mostly hard
-    for the other.
+    For two models on the same samples it is rather too wide than too narrow: samples that are hard for one are mostly
+    hard for the other.
 
     Source: Zou and Donner, Construction of confidence limits about effect measures, 2008 (MOVER).
     """

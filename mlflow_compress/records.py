@@ -1,7 +1,7 @@
 """The frozen records that flow through the pipeline, and their JSON form.
 
-`Variant` says what is asked for, `Result` what came of it, `Run` is a result as the tracking server gives it back, and
-`Comparison` is what a report shows. All of them can be printed, saved and replayed.
+A `Variant` is what to measure, a `Result` its outcome, a `Run` a result as the tracking server returns it, and a
+`Comparison` what a report shows. All of them can be printed, saved and replayed.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ SCHEMA_VERSION = 1
 Status = Literal["ok", "skipped", "failed"]
 Scalar = str | int | float | bool | None
 Scale = Literal["share", "hundred", "error_rate", "unbounded"]
-LAST_S = 253_402_300_799  # seconds since the epoch at the end of the year 9999: no calendar goes further
-LAST_RANK = 1000  # of a metric that says nothing of its rank: it comes after the package's own
+LAST_S = 253_402_300_799  # the end of the year 9999, seconds since the epoch: `datetime` goes no further
+LAST_RANK = 1000  # of a metric without a rank: after those of this package
 _LONGEST_LABEL, _LONGEST_CAUTION = 80, 600  # characters
 
 
 @dataclass(frozen=True)
 class Step:
-    """One method of a chain, with the options that were given (defaults are left out)."""
+    """One method of a chain, with its options (without defaults)."""
 
     method: str
     options: Mapping[str, Scalar] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """Return the form of the command line: `prune_magnitude:amount=0.5`."""
+        """Return the step as on the command line: `prune_magnitude:amount=0.5`."""
         options = ",".join(f"{key}={value}" for key, value in self.options.items())
         return f"{self.method}:{options}" if options else self.method
 
@@ -52,29 +52,29 @@ def is_original(chain: tuple[Step, ...]) -> bool:
 
 @dataclass(frozen=True)
 class Variant:
-    """One model, one chain of methods, one set of settings: all that a worker needs to know.
+    """One model, one chain of methods, one set of settings: everything that a worker needs.
 
     Attributes:
-        model: the model's name in tables (the recipe's name, a hub id).
-        method: the chain's name in tables; the recipe may have given it one.
-        team: whose variant it is.
-        family: which family handles the model.
-        source: where the model comes from: a hub id, a file name, `file.py`.
+        model: Name of the model in tables (the recipe's name, a hub id).
+        method: Name of the chain in tables; a recipe may define it.
+        team: Team of the variant.
+        family: Family of the model.
+        source: Source of the model: a hub id, a file name, `file.py`.
         weights: `auto`, `pretrained`, `random`, or a local path.
-        data: what quality is scored on; None skips quality.
-        chain: the methods in order; empty for the original.
-        options: the family's options.
-        metrics: the names of the quality metrics.
+        data: Data for quality; None skips quality.
+        chain: Methods in order; empty for the original.
+        options: Options of the family.
+        metrics: Names of the quality metrics.
         devices: `cpu` and/or `cuda`.
-        batch_size: samples in one timed call.
-        setting: what else its row must be told apart by (`tokens=64`, `threads=1`); empty for nothing.
-        threads: intra-op threads; None: torch's own choice (the physical cores), but no more than affinity and a
-            container's limit allow.
-        interleave: whether it is measured in turns with its original.
-        seed: of random weights and random inputs.
-        limit: most samples to score; None scores all.
-        folder: what relative paths in `source` and `data` start from.
-        requires: what a machine must have to measure it, see `requirements`; empty: any serves.
+        batch_size: Samples in one timed call.
+        setting: Other settings that distinguish its row (`tokens=64`, `threads=1`); may be empty.
+        threads: Intra-op threads; None: torch's own choice (the physical cores), limited by affinity and a container's
+            limit.
+        interleave: Whether it is measured in turns with its original.
+        seed: Seed for random weights and inputs.
+        limit: Maximum number of samples to score; None scores all.
+        folder: Base folder of relative paths in `source` and `data`.
+        requires: Requirements on the machine, see `requirements`; empty: any machine.
     """
 
     model: str
@@ -100,37 +100,36 @@ class Variant:
 
     @property
     def is_original(self) -> bool:
-        """Return whether it is what its model's other variants are compared with."""
+        """Return whether it is the original that the model's other variants are compared with."""
         return is_original(self.chain)
 
     @property
     def label(self) -> str:
-        """Name its row among those of its model, see `row_label`."""
+        """Return the name of its row among those of its model, see `row_label`."""
         return row_label(self.method, str(self.batch_size), self.setting)
 
     @classmethod
     def from_json(cls, data: object) -> Variant:
-        """Rebuild what `to_json` wrote, whoever wrote it.
+        """Rebuild a variant from untrusted data of `to_json`.
 
         Raises:
-            Malformed: it is no variant.
+            Malformed: It is not a variant.
         """
         return untrusted.record(cls, data, "the variant")
 
 
 @dataclass(frozen=True)
 class MetricFacts:
-    """What a reader must know of a quality metric to name its number, to compare it and to judge a loss in it.
+    """The facts about a quality metric that are needed to name its number, compare it and judge a loss.
 
-    They are logged with the run, so that a reader who has not installed the metric can read the number rightly.
+    They are logged with the run, so that a reader without the metric's code can interpret the number.
 
     Attributes:
-        label: its name for people, by language; a language that is missing has the English one, and where that is
-            missing too, the metric's own name stands.
-        scale: `share` (0 to 1), `hundred` (0 to 100), `error_rate` (errors per unit, 0 is perfect, above 1 is possible)
-            or `unbounded`; None where it is not known.
-        greater_is_better: its direction; None where it is not known.
-        rank: which metric stands for a model's quality when several were measured: the smallest.
+        label: Its name for people, by language. The default is the English one, then the metric's own name.
+        scale: `share` (0 to 1), `hundred` (0 to 100), `error_rate` (errors per unit, 0 is perfect, values above 1 are
+            possible) or `unbounded`; None if unknown.
+        greater_is_better: Its direction; None if unknown.
+        rank: If several metrics were measured, the one with the smallest rank represents the model's quality.
     """
 
     label: Mapping[str, str] = field(default_factory=dict)
@@ -140,19 +139,19 @@ class MetricFacts:
 
     @property
     def lacks(self) -> tuple[str, ...]:
-        """The names of the facts that are not known; a metric without a label goes by its name."""
-        known = {"label": bool(self.label), "scale": self.scale, "greater_is_better": self.greater_is_better}
-        return tuple(name for name, fact in known.items() if fact is None or (name == "label" and not fact))
+        """The names of the unknown facts."""
+        facts = {"label": bool(self.label), "scale": self.scale, "greater_is_better": self.greater_is_better}
+        return tuple(name for name, fact in facts.items() if fact is None or (name == "label" and not fact))
 
     def to_text(self) -> str:
-        """Write them as one short line of JSON, for a tag; `from_text` reads it back."""
+        """Return the facts as one short line of JSON for a tag; `from_text` reads it."""
         label = {language: plain(words, _LONGEST_LABEL) for language, words in self.label.items()}
         data = {**dataclasses.asdict(self), "label": label}
         return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
     def from_text(cls, text: str) -> MetricFacts | None:
-        """Read a tag; None where it does not hold such facts. What it does not know of a fact is left unknown."""
+        """Read the facts from a tag; None if it has none. Invalid facts are unknown."""
         try:
             data = untrusted.parse_json(text, "a tag")
         except untrusted.Malformed:
@@ -174,11 +173,11 @@ class Caution:
     """Something that makes a number less trustworthy, and what to do about it.
 
     Attributes:
-        code: of its kind.
-        message: what is wrong, in English.
-        advice: what to do, in English.
-        texts: the same in each language, as `CautionKind` writes it: by `short`, `message` and `advice`, then by
-            language. Empty: `message` is all there is, and a table shows it as it is.
+        code: Code of its kind.
+        message: What is wrong, in English.
+        advice: What to do, in English.
+        texts: The texts of `CautionKind` by `short`, `message` and `advice`, then by language. Empty: there is only
+            `message`, and a table shows it.
     """
 
     code: str
@@ -187,21 +186,24 @@ class Caution:
     texts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def to_text(self) -> str:
-        """Write it as one line of JSON, for a tag that a reader in any language can use; `short_texts` reads it."""
+        """Return it as one line of JSON for a tag, with all languages; `short_texts` reads it."""
         texts = self.texts or {"short": {"en": self.message}, "message": {"en": self.message}}
-        texts = {name: {each: _cut(text, _LONGEST_CAUTION) for each, text in by.items()} for name, by in texts.items()}
-        return json.dumps({"code": self.code, **texts}, ensure_ascii=False, separators=(",", ":"))
+        cut = {
+            name: {language: _cut(text, _LONGEST_CAUTION) for language, text in by_language.items()}
+            for name, by_language in texts.items()
+        }
+        return json.dumps({"code": self.code, **cut}, ensure_ascii=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True)
 class CautionKind:
-    """What cautions of one kind say, in each language: declared once, where they are raised.
+    """The texts of one kind of caution, in each language, declared where the caution is raised.
 
     Attributes:
-        code: names the kind in tags; two kinds of one code have the same `short`.
-        short: for a table, which says it once for all rows: without numbers. Empty: a table does not show it.
-        message: what is wrong, with the numbers as `str.format` fields.
-        advice: what to do, likewise.
+        code: Name of the kind in tags; kinds with the same code have the same `short`.
+        short: Text for a table, which shows it once for all rows: without numbers. Empty: a table does not show it.
+        message: What is wrong, with numbers as `str.format` fields.
+        advice: What to do, in the same form.
     """
 
     code: str
@@ -209,15 +211,15 @@ class CautionKind:
     message: Mapping[str, str]
     advice: Mapping[str, str]
 
-    def of(self, **said: object) -> Caution:
-        """Make a caution.
+    def of(self, **values: object) -> Caution:
+        """Return a caution.
 
         Args:
-            said: the numbers and names in its texts; a mapping holds a word by language.
+            values: Numbers and names in its texts; a mapping has a word for each language.
         """
         texts = {
             name: {
-                language: text.format_map({key: _in(language, value) for key, value in said.items()})
+                language: text.format_map({key: _in(language, value) for key, value in values.items()})
                 for language, text in getattr(self, name).items()
             }
             for name in ("message", "advice")
@@ -226,9 +228,9 @@ class CautionKind:
 
 
 def short_texts(text: str) -> tuple[str, Mapping[str, str]] | None:
-    """Read what `Caution.to_text` wrote: the code, and the words for a table by language; None where it is no such.
+    """Read a caution of `Caution.to_text`: its code, and its short text by language; None if the text is invalid.
 
-    Where `short` is empty the table is not to show it; where it holds no English, the code stands for that.
+    If `short` is empty, tables do not show the caution; if it has no English, the code is used.
     """
     try:
         data = untrusted.parse_json(text, "a tag")
@@ -236,13 +238,13 @@ def short_texts(text: str) -> tuple[str, Mapping[str, str]] | None:
         return None
     if not isinstance(data, dict) or not isinstance(data.get("code"), str) or not isinstance(data.get("short"), dict):
         return None
-    short = {str(each): said for each, said in data["short"].items() if isinstance(said, str) and said}
+    short = {str(language): words for language, words in data["short"].items() if isinstance(words, str) and words}
     return data["code"], {"en": data["code"], **short} if data["short"] else {}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one device fared: its status, the reason when it is not `ok`, and the cause: see `Result.cause`."""
+    """The outcome of one device: its status, the reason if it is not `ok`, and the cause (see `Result.cause`)."""
 
     status: Status
     reason: str = ""
@@ -251,25 +253,25 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a variant. There is exactly one for each, whatever happens.
+    """The result of a variant. There is exactly one for each variant, whatever happens.
 
     Attributes:
-        variant: what was asked for.
+        variant: The variant.
         status: `ok`, `skipped` (does not apply) or `failed`.
-        reason: why it is not `ok`.
-        cause: what it failed for: `recipe`, `weights`, or `measuring`: anything else; `machine`: it was skipped, since
-            this machine lacks a device or a library. Otherwise empty, and in what 0.1 wrote.
-        measurements: final numbers by metric name (`cpu/latency_p50_ms`); finite numbers only.
-        samples: raw samples by name (`cpu/latency_ms`: one number per timed call).
-        cautions: what to know before trusting the numbers.
-        environment: the machine and the library versions, as text.
-        outcomes: how each device fared, by `cpu` and `gpu`, and how scoring did, by `quality`. A variant that could not
-            be prepared has none.
-        facts: what was found out on the way: `weights` (pretrained, random, local), `timed` (what is inside the timed
+        reason: Why it is not `ok`.
+        cause: Cause of a failure: `recipe`, `weights`, or `measuring` for anything else; `machine`: it was skipped
+            because this machine lacks a device or a library. Otherwise empty, also in results of 0.1.
+        measurements: Final numbers by metric name (`cpu/latency_p50_ms`); only finite numbers.
+        samples: Raw samples by name (`cpu/latency_ms`: one number per timed call).
+        cautions: What to know before trusting the numbers.
+        environment: The machine and the library versions, as text.
+        outcomes: Outcome of each device, by `cpu` and `gpu`, and of scoring, by `quality`. Empty if the variant could
+            not be prepared.
+        facts: Facts about the measurement: `weights` (pretrained, random, local), `timed` (what is inside the timed
             region), `data`, `dtype`.
-        started_s: when the variant began, seconds since the epoch.
-        ended_s: when it ended, seconds since the epoch.
-        schema: version of this record's layout.
+        started_s: Start time, seconds since the epoch.
+        ended_s: End time, seconds since the epoch.
+        schema: Version of this record's layout.
     """
 
     variant: Variant
@@ -288,24 +290,24 @@ class Result:
 
     @classmethod
     def from_json(cls, data: object) -> Result:
-        """Rebuild what `to_json` wrote, whoever wrote it.
+        """Rebuild a result from untrusted data of `to_json`.
 
         Raises:
-            Malformed: it is no result, or began or ended at no time that a calendar has.
+            Malformed: It is not a result, or its times are impossible.
         """
         result = untrusted.record(cls, data, "the result")
         if not 0 <= min(result.started_s, result.ended_s) <= max(result.started_s, result.ended_s) <= LAST_S:
-            raise untrusted.Malformed(f"The result began at {result.started_s} s and ended at {result.ended_s} s.")
+            raise untrusted.Malformed(f"The result has impossible times: {result.started_s} s to {result.ended_s} s.")
         return result
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one worker process hands back: a share of the variant's `Result`, under the same names.
+    """The output of one worker process: a part of the variant's `Result`, with the same names.
 
     Attributes:
-        outcome: how preparing, or measuring on the device, fared.
-        quality: how scoring fared; None when nothing was to be scored.
+        outcome: Outcome of preparing, or of measuring on the device.
+        quality: Outcome of scoring; None if nothing was to be scored.
     """
 
     outcome: Outcome
@@ -318,26 +320,26 @@ class Part:
 
     @classmethod
     def from_json(cls, data: object) -> Part:
-        """Rebuild what `to_json` wrote, whoever wrote it.
+        """Rebuild a part from untrusted data of `to_json`.
 
         Raises:
-            Malformed: it is no part.
+            Malformed: It is not a part.
         """
         return untrusted.record(cls, data, "the part")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run as the tracking server holds it.
+    """One run of the tracking server.
 
     Attributes:
-        run_id: the server's id of the run.
-        experiment: the experiment's name.
-        name: the run's name.
+        run_id: Id of the run.
+        experiment: Name of the experiment.
+        name: Name of the run.
         lifecycle: MLflow's own status: RUNNING, FINISHED, FAILED, KILLED, SCHEDULED.
-        started_ms: when it started, milliseconds since the epoch.
-        tags, params, metrics: as logged.
-        link: its page in MLflow's UI; empty where no server shows one.
+        started_ms: Start time, milliseconds since the epoch.
+        tags, params, metrics: As logged.
+        link: Its page in MLflow's UI; empty if there is no server.
     """
 
     run_id: str
@@ -351,25 +353,25 @@ class Run:
     link: str = ""
 
     def said(self, name: str) -> str:
-        """Return a tag, or the param of that name; empty where it has neither."""
+        """Return a tag, or else the param of that name; empty if there is neither."""
         return self.tags.get(name) or self.params.get(name, "")
 
     @property
     def is_original(self) -> bool:
-        """Whether it is what its model's other variants are compared with; of a run of 0.1 its name says so."""
-        told = self.tags.get("compress.original")
-        return told == "yes" if told else self.said("method") == ORIGINAL
+        """Whether it is the original that the model's other variants are compared with; for 0.1 the name decides."""
+        tag = self.tags.get("compress.original")
+        return tag == "yes" if tag else self.said("method") == ORIGINAL
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which runs of some experiments are asked for.
+    """A selection of runs.
 
     Attributes:
-        teams, models, methods: names as they were logged; empty takes all.
-        device: `cpu` or `gpu`: runs that were to measure on it. Empty takes all.
-        since_ms: started at or after this, milliseconds since the epoch.
-        where: a filter in MLflow's own language.
+        teams, models, methods: Names as logged; empty selects all.
+        device: `cpu` or `gpu`: runs with a measurement on it. Empty selects all.
+        since_ms: Earliest start time, milliseconds since the epoch.
+        where: Filter in MLflow's search syntax.
     """
 
     teams: tuple[str, ...] = ()
@@ -380,26 +382,26 @@ class Selection:
     where: str = ""
 
     def takes(self, run: Run) -> bool:
-        """Return whether it takes a run, as far as can be told without a server: all but `where`."""
-        asked = (("team", self.teams), ("model", self.models), ("method", self.methods))
+        """Return whether it selects a run, without evaluating `where`, which needs a server."""
+        filters = (("team", self.teams), ("model", self.models), ("method", self.methods))
         return (
             run.started_ms >= self.since_ms
-            and all(not names or run.said(kind) in names for kind, names in asked)
+            and all(not names or run.said(kind) in names for kind, names in filters)
             and (not self.device or f"compress.outcome.{self.device}" in run.tags)
         )
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The original that a row is compared with, or the baseline that was asked for in its place.
+    """The original that a row is compared with, or the baseline requested instead.
 
     Attributes:
-        team: whose it is.
-        by_hand: copied from a table that somebody wrote, not measured by this tool.
-        random_weights: whether its quality says nothing, since the weights are random.
-        launches: by device, how many processes its latency was measured in.
-        model: whose original it is.
-        run_id: of the one run that was named as the baseline; empty where it is an original.
+        team: Its team.
+        by_hand: Whether it was copied from a hand-made table, not measured by this tool.
+        random_weights: Whether its quality is meaningless because the weights are random.
+        launches: Number of processes in which its latency was measured, by device.
+        model: Its model.
+        run_id: Id of the run that was named as the baseline; empty for an original.
     """
 
     team: str
@@ -412,36 +414,36 @@ class Reference:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: one team's model under one method, put together from its newest runs.
+    """One row of the table: one team's model with one method, combined from its newest runs.
 
     Attributes:
-        team, model, method: what the row is about.
-        values: numbers by metric name; a metric that nobody measured is absent.
-        ratios: value divided by the original's value, by metric name, where both exist.
-        ratio_intervals: the 95 % confidence interval of a ratio, of it alone; absent where its noise is not known.
-        ratio_degrees: the degrees of freedom behind such an interval; absent where it is as of many.
-        not_believed: the metrics whose ratio is left out, since it is none that a compression reaches, or whose number
-            is, since it can't be.
-        told_apart: whether a ratio, or a score's difference (`quality/wer_difference`), is told apart from the
-            original's at 5 % in the whole table; absent where its noise is not known.
-        runs: the run that each device's numbers come from, by `cpu` and `gpu`.
-        notes: indices into the comparison's footnotes.
-        hardware: what its numbers were measured on, in words; empty where nobody knows.
-        circumstances: what a number may only be compared under: by `cpu` and `gpu` the hardware and libraries, by
-            `quality` the data; and by `cpu_work` and `gpu_work` what one call does, which two models differ in.
-        links: the page of each device's run in MLflow's UI, where a server shows one.
-        by_hand: copied from a table that somebody wrote, not measured by this tool.
-        original: what its ratios and differences are to; None where it has none, and on an original itself.
-        random_weights: whether its quality says nothing, since the weights are random.
-        dominated: another row is at least as good in every objective and better in one. None: not ranked, since it
-            lacks an objective or none was asked for.
-        ranked_in: the group of rows that it was compared with for that, by a number; None where it was not ranked.
-        is_original: whether it is what others are compared with; None: its name says so.
-        source: where the model comes from, as its recipe says it; empty where nobody knows.
-        cautions: what to know of what was made or scored, in the comparison's language; not of how quiet it was.
-        table: of a row by hand, which table it was copied from; otherwise empty.
-        baseline: the model, or the run's id, that was asked for as what it is compared with; empty: nothing was, and it
-            is compared with the original of its own model.
+        team, model, method: Names of the row.
+        values: Numbers by metric name, without metrics that were not measured.
+        ratios: Value divided by the original's value, by metric name, where both exist.
+        ratio_intervals: The 95 % confidence interval of a single ratio; absent if its noise is unknown.
+        ratio_degrees: Degrees of freedom of such an interval; absent if they are many.
+        not_believed: Metrics whose ratio is omitted because compression can't reach it, or whose number is omitted
+            because it is impossible.
+        told_apart: Whether a ratio, or a score's difference (`quality/wer_difference`), is significant at 5 % over the
+            whole table; absent if its noise is unknown.
+        runs: Run of each device's numbers, by `cpu` and `gpu`.
+        notes: Indices into the comparison's footnotes.
+        hardware: Hardware of the measurement, as text; empty if unknown.
+        circumstances: Conditions that must be equal to compare numbers: by `cpu` and `gpu` the hardware and libraries,
+            by `quality` the data; by `cpu_work` and `gpu_work` the work of one call, which differs between models.
+        links: Page of each device's run in MLflow's UI, if a server has one.
+        by_hand: Whether it was copied from a hand-made table, not measured by this tool.
+        original: What its ratios and differences refer to; None if there is none, and for an original itself.
+        random_weights: Whether its quality is meaningless because the weights are random.
+        dominated: Whether another row is at least as good in every objective and better in one. None: not ranked,
+            because it lacks an objective or no ranking was requested.
+        ranked_in: Number of the group of rows that it was ranked in; None if it was not ranked.
+        is_original: Whether others are compared with it; None: the method name decides.
+        source: Source of the model in its recipe; empty if unknown.
+        cautions: Cautions about the model and its scores, in the comparison's language; not about noise.
+        table: For a row by hand, the table it was copied from; otherwise empty.
+        baseline: Model or run id that was requested as its baseline; empty: it is compared with the original of its own
+            model.
     """
 
     team: str
@@ -472,17 +474,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a method did over several models.
+    """The effect of a method over several models.
 
     Attributes:
-        method: its name, with batch size and settings.
-        models: models behind it, those of several teams counted once.
-        ratios: geometric means over the models of value divided by the original's, by metric name.
-        differences: means over the models of a score's difference from the original's, by the score's metric name.
-        counts: models behind each of these numbers, by metric name.
-        rows: rows behind it.
-        within_noise: names of those of these numbers that are not told apart from no change.
-        noise_unknown: names of those whose noise is not known.
+        method: Its name, with batch size and settings.
+        models: Number of models; a model of several teams counts once.
+        ratios: Geometric means over the models of value divided by the original's, by metric name.
+        differences: Means over the models of a score's difference from the original's, by the score's metric name.
+        counts: Number of models for each of these numbers, by metric name.
+        rows: Number of rows.
+        within_noise: Names of the numbers that are not significantly different from no change.
+        noise_unknown: Names of the numbers with unknown noise.
     """
 
     method: str
@@ -497,14 +499,14 @@ class Summary:
 
 @dataclass(frozen=True)
 class Failure:
-    """A variant, or one device of it, that has no number: listed below the table.
+    """A variant, or one device of it, without numbers: listed below the table.
 
     Attributes:
-        team, model, method: what it is about.
+        team, model, method: Names of the row.
         status: `failed`, `skipped`, or `in_progress`: it has no result yet.
-        device: `cpu` or `gpu`; `quality` of scoring; empty when it befell the whole run.
-        reason: why it has none.
-        run_id: the run that says so.
+        device: `cpu` or `gpu`; `quality` for scoring; empty for the whole run.
+        reason: Why it has no numbers.
+        run_id: Its run.
     """
 
     team: str
@@ -518,20 +520,20 @@ class Failure:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows against their original, ready to be rendered.
+    """Rows compared with their originals, ready to be rendered.
 
     Attributes:
-        rows: by team and model, the original first.
-        failures: what was tried and has no number.
-        footnotes: sentences that rows refer to by index.
-        title: the experiments that the rows come from.
+        rows: Rows by team and model, the original first.
+        failures: Variants without numbers.
+        footnotes: Sentences that rows refer to by index.
+        title: Experiments of the rows.
         language: `en` or `ru`.
-        columns: what a table shows: `team`, `model`, `method`, `hardware`, `pareto`, `quality` (all scores), or names
-            of metrics. Empty: the course's.
-        objectives: the metrics that `Row.dominated` was decided on.
-        metrics: what the runs say of their quality metrics, by metric name (`quality/wer`).
-        greater_is_better: the direction of each metric that has one.
-        summaries: what each method did over all models.
+        columns: Columns of a table: `team`, `model`, `method`, `hardware`, `pareto`, `quality` (all scores), or names
+            of metrics. Empty: the course's columns.
+        objectives: Metrics that `Row.dominated` is based on.
+        metrics: Facts of the runs about their quality metrics, by metric name (`quality/wer`).
+        greater_is_better: Direction of each metric that has one.
+        summaries: Effect of each method over all models.
     """
 
     rows: tuple[Row, ...]
@@ -547,7 +549,7 @@ class Comparison:
 
 
 def row_label(method: str, batch_size: str, *apart: str) -> str:
-    """Name a row among those of its model, as tables do: `int8_dynamic [batch 4, threads=1]`."""
+    """Return the name of a row among those of its model, as in tables: `int8_dynamic [batch 4, threads=1]`."""
     batch = "" if batch_size == "1" else f"batch {batch_size}"
     inside = ", ".join(filter(None, (batch, *apart)))
     return f"{method} [{inside}]" if inside else method
@@ -557,30 +559,30 @@ def _cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
-def _in(language: str, said: object) -> object:
-    return said[language] if isinstance(said, Mapping) else said
+def _in(language: str, value: object) -> object:
+    return value[language] if isinstance(value, Mapping) else value
 
 
 def to_json(record: Any) -> dict[str, Any]:
-    """Return a record as JSON-ready data; `from_json` of the same class reads it back."""
+    """Return a record as JSON data; `from_json` of the same class reads it."""
     return dataclasses.asdict(record)
 
 
 def metric_group(device: str) -> str:
-    """Return what the names of a device's metrics begin with: `cpu`, or `gpu` for `cuda`."""
+    """Return the first part of a device's metric names: `cpu`, or `gpu` for `cuda`."""
     return "gpu" if device == "cuda" else device
 
 
 def finite(numbers: Mapping[str, float]) -> dict[str, float]:
-    """Keep what is a number: NaN and infinity are never logged (MLflow stores inf as 1.8e308)."""
+    """Return only the finite numbers: NaN and infinity are never logged (MLflow stores inf as 1.8e308)."""
     return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
 
 
 def write_json(path: Path, record: Any) -> None:
-    """Write a record so that a reader sees all of it or nothing.
+    """Write a record atomically: a reader sees all of it or nothing.
 
     Raises:
-        OSError: the folder can't be written to.
+        OSError: The folder can't be written to.
     """
     with whole_file(path) as aside:
         aside.write_text(json.dumps(to_json(record), ensure_ascii=False, indent=1, allow_nan=False), encoding="utf-8")

@@ -123,7 +123,8 @@ class Family(ABC):
         dtype: Precision of the original's weights: `native` is that of its checkpoint; `auto` is that of `auto_dtype`.
         auto_dtype: `native` or `float32`.
         revision: Increased when the same options load a different model than before, so that sweeps measure it again.
-        timed: One sentence that says what is inside the timed region of `run`.
+        timed: One sentence that says what is inside the timed region of `run`. Runs with different sentences are not
+            compared, so change it only when the timed region changes.
         metrics: Names of the metrics that score this family.
         gives: Kind of its answers, as in `Metric.takes`; empty if it depends on the model.
         needs: Distributions it imports, for the requirements of a logged model.
@@ -531,7 +532,10 @@ class Metric(ABC):
 
     @property
     def protocol(self) -> str:
-        """One line that is logged with the number: what it measures, and its options."""
+        """One line that is logged with the number: the first line of the docstring, and the options.
+
+        Scores with different lines are not compared, so change that docstring only when the number changes.
+        """
         about = (inspect.getdoc(type(self)) or "").partition("\n")[0].rstrip(".")
         options = ", ".join(f"{option.name}={getattr(self, option.name)}" for option in fields(self))
         return f"{about} ({options})" if options else about
