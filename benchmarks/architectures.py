@@ -166,7 +166,7 @@ def page(tried: Sequence[Tried]) -> str:
         "# Transformers architectures",
         "",
         "Transformers architectures that can be measured, by the family that loads them (`--family NAME` if the family",
-        "can't be detected). Written by `python -m benchmarks architectures`: each architecture of a family was loaded,",
+        "can't be detected). Written by `python -m benchmarks architectures`: each of them was loaded,",
         "run, saved, restored and compared, and used to generate and predict, as a tiny model with random",
         f"weights, and some of them again under `{_METHOD}`. This shows that they work, not their speed or quality.",
         "",

@@ -51,18 +51,18 @@ class BoxMetric(PooledMetric):
 
         numbers: dict[Any, int] = {}
         true = [_read(image, numbers, scored=False) for image in references]
-        found = [_read(image, numbers, scored=True) for image in predictions]
+        predicted = [_read(image, numbers, scored=True) for image in predictions]
         if not any(len(image.labels) for image in true):
             raise ValueError("there is no true box in any image: mAP, precision and recall are not defined")
-        matches = np.concatenate([_matches(one, other) for one, other in zip(true, found, strict=True)])
+        matches = np.concatenate([_matches(one, other) for one, other in zip(true, predicted, strict=True)])
         # as in ultralytics, an image without boxes adds float64 zeros, which changes how numpy sorts equal scores
-        scores = np.concatenate([image.scores if len(image.scores) else np.zeros(0) for image in found])
+        scores = np.concatenate([image.scores if len(image.scores) else np.zeros(0) for image in predicted])
         order = np.argsort(-scores)
         images = np.arange(len(references))
         blank = np.zeros(len(images))
         of_true = np.repeat(images, [len(image.labels) for image in true])
-        of_found = np.repeat(images, [len(image.labels) for image in found])
-        true_labels, labels = (np.concatenate([image.labels for image in side]) for side in (true, found))
+        of_found = np.repeat(images, [len(image.labels) for image in predicted])
+        true_labels, labels = (np.concatenate([image.labels for image in side]) for side in (true, predicted))
         no_score = np.zeros(len(of_true))
         return np.concatenate(
             [
@@ -77,10 +77,15 @@ class BoxMetric(PooledMetric):
         """Return the function that computes the curves of drawn images (see `PooledMetric.summarizer`)."""
         import numpy as np
 
-        true, found = items[items[:, 1] == _TRUE], items[items[:, 1] == _FOUND]
-        is_right = found[:, 4].astype(np.int64)[:, None] & np.array(_BITS) > 0
+        true, predicted = items[items[:, 1] == _TRUE], items[items[:, 1] == _FOUND]
+        is_right = predicted[:, 4].astype(np.int64)[:, None] & np.array(_BITS) > 0
         return MatchedBoxes(
-            true[:, 0].astype(np.int64), true[:, 2], found[:, 0].astype(np.int64), found[:, 2], found[:, 3], is_right
+            true[:, 0].astype(np.int64),
+            true[:, 2],
+            predicted[:, 0].astype(np.int64),
+            predicted[:, 2],
+            predicted[:, 3],
+            is_right,
         ).curves
 
     def pick(self, summary: Curves) -> float:

@@ -27,7 +27,7 @@ def test_unknown_keys_are_named_with_the_nearest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "found"),
+    ("header", "column"),
     [
         ("Text,Label", "a"),
         ("sentence,class", "a"),
@@ -35,9 +35,9 @@ def test_unknown_keys_are_named_with_the_nearest(tmp_path: Path) -> None:
         ("sentence,text,label", "b"),
     ],
 )
-def test_columns_are_found_by_their_usual_names(tmp_path: Path, header: str, found: str) -> None:
+def test_columns_are_found_by_their_usual_names(tmp_path: Path, header: str, column: str) -> None:
     write(tmp_path / "a.csv", f"{header}\na,b,c\n" if header.count(",") == 2 else f"{header}\na,b\n")
-    assert values(read("a.csv", tmp_path, ROLES)) == [found]
+    assert values(read("a.csv", tmp_path, ROLES)) == [column]
 
 
 def test_missing_columns_are_named_with_those_there(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_values_in_values(tmp_path: Path) -> None:
         read("a.jsonl:source=translation.en,target=translation.de", tmp_path, ("source", "target"))
 
 
-def test_bad_rows_are_skipped_when_it_is_said(tmp_path: Path) -> None:
+def test_bad_rows_are_skipped_when_it_is_stated(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", "text,label\na,1\n,1\nb\nc,0\n")
     with pytest.raises(RecipeError, match=r"row 3: text is empty.*skip_bad=true"):
         read("a.csv", tmp_path, ROLES)
@@ -69,7 +69,7 @@ def test_bad_rows_are_skipped_when_it_is_said(tmp_path: Path) -> None:
         read("b.csv:skip_bad=true", tmp_path, ROLES)
 
 
-def test_skipped_samples_are_told_with_the_model(tmp_path: Path) -> None:
+def test_skipped_samples_are_reported_with_the_model(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", "text,label\na,1\n,1\nc,0\n")
     model = Model(None)
     rows = scored(model, "a.csv:skip_bad=true", tmp_path, ROLES)
@@ -82,7 +82,7 @@ def test_skipped_samples_are_told_with_the_model(tmp_path: Path) -> None:
 
 
 def test_a_name_without_a_suffix_means_what_can_be_read(tmp_path: Path) -> None:
-    """The sound of a video is beside it, as a picture beside what a phone took."""
+    """The sound of a video lies beside it, and a converted picture beside a phone's."""
     sound(tmp_path / "d" / "a.wav")
     write(tmp_path / "d" / "a.mp4", "a video")
     write(tmp_path / "d" / "table.csv", "audio,text\na,hello\n")
@@ -97,7 +97,7 @@ def test_a_name_without_a_suffix_means_what_can_be_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", HOSTILE)
 def test_names_may_be_anything(tmp_path: Path, name: str) -> None:
     path = tmp_path / f"{name}.csv"
-    column = name.strip()  # a header's blanks are not its own
+    column = name.strip()  # blanks around a header do not count
     path.write_text('"{0}",label\n"{0}",1\n'.format(name.replace('"', '""')), encoding="utf-8")
     table = read(str(Data(path.name, columns={"text": column})), tmp_path, ROLES)
     assert values(table) == [name]
@@ -184,8 +184,8 @@ def test_labels_can_be_renamed(tmp_path: Path) -> None:
 
 def test_labels_are_renamed_however_they_are_written(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", "text,label\na,1.0\nb,0.0\n")
-    found = read("a.csv:labels=1=NEGATIVE|0=POSITIVE", tmp_path, ROLES)
-    assert values(found, "label") == ["NEGATIVE", "POSITIVE"]
+    table = read("a.csv:labels=1=NEGATIVE|0=POSITIVE", tmp_path, ROLES)
+    assert values(table, "label") == ["NEGATIVE", "POSITIVE"]
 
 
 def test_splits_by_a_column(tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_a_corrupt_picture_is_named(tmp_path: Path) -> None:
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give the folder of a package that fails when it is imported."""
+    """Return the folder of a package that fails when it is imported."""
     folder = tmp_path / "site" / "some_reviews_x"
     write(folder / "__init__.py", "raise RuntimeError('imported')")
     write(folder / "test" / "__init__.py", "")
@@ -259,7 +259,7 @@ def test_a_package_is_read_without_importing_it(package: Path, tmp_path: Path) -
     assert package.name not in sys.modules
 
 
-def test_what_a_package_lacks_is_told(package: Path, tmp_path: Path) -> None:
+def test_what_a_package_lacks_is_reported(package: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"no Python package 'no_such_x' is installed\. Try: pip install no-such-x"):
         read("package:no_such_x", tmp_path, ROLES)
     with pytest.raises(RecipeError, match=r"there is no 'nope\.csv' in the Python package"):
@@ -293,26 +293,26 @@ def test_without_data_nothing_is_drawn() -> None:
 def test_what_the_limit_leaves_over_is_drawn(tmp_path: Path) -> None:
     numbered(tmp_path / "a.csv")
     held = set(values(read("a.csv", tmp_path, ROLES, 30)))
-    found = drawn(tmp_path, "a.csv", 30, count=20)
-    assert len(set(found)) == 20
-    assert not held & set(found)
-    assert drawn(tmp_path, "a.csv", 30, 5, seed=1) != found[:5]
-    assert drawn(tmp_path, "a.csv", 30, 5) == found[:5]
-    assert len(set(drawn(tmp_path, "a.csv", 48, count=6))) == 2  # there are no more: they come again
+    inputs = drawn(tmp_path, "a.csv", 30, count=20)
+    assert len(set(inputs)) == 20
+    assert not held & set(inputs)
+    assert drawn(tmp_path, "a.csv", 30, 5, seed=1) != inputs[:5]
+    assert drawn(tmp_path, "a.csv", 30, 5) == inputs[:5]
+    assert len(set(drawn(tmp_path, "a.csv", 48, count=6))) == 2  # there are no more, so they are repeated
     assert not held & set(drawn(tmp_path, "a.csv:limit=30", None, count=20))
     assert drawn(tmp_path, "a.csv", None) == []
 
 
 def test_the_training_split_is_drawn_from(tmp_path: Path) -> None:
     numbered(tmp_path / "d" / "test.csv", 5)
-    write(tmp_path / "d" / "train.csv", "text,label\ntext 1,1\nnew,0\n")  # the first is also tested on
+    write(tmp_path / "d" / "train.csv", "text,label\ntext 1,1\nnew,0\n")  # the first is also in the test split
     assert set(drawn(tmp_path, "d", None)) == {"new"}
     (tmp_path / "d" / "train.csv").unlink()
     write(tmp_path / "d" / "validation.csv", REVIEWS)
     assert drawn(tmp_path, "d", 2) == []
 
 
-def test_other_data_is_drawn_from_when_it_is_said(tmp_path: Path) -> None:
+def test_other_data_is_drawn_from_when_it_is_stated(tmp_path: Path) -> None:
     write(tmp_path / "test.csv", "review,stars\na,1\nb,1\n")
     write(tmp_path / "train.csv", "review,stars\na,1\nc,1\n")
     assert set(drawn(tmp_path, "test.csv:text=review,label=stars,calibration=train.csv", None)) == {"c"}

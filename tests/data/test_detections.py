@@ -1,4 +1,4 @@
-"""A data set of boxes: its description, its labels, and what is told of wrong ones."""
+"""Data sets of boxes: descriptions, labels, and errors for wrong ones."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_boxes_and_outlines_are_read(tmp_path: Path, labels: str, boxes: list[li
 
 
 @pytest.mark.parametrize(
-    ("labels", "told"),
+    ("labels", "message"),
     [
         ("0 0.5 0.5 0.2", "line 1: after the class, a box has four numbers"),
         ("0 0.5 0.5 0.2 0.1\n0 x 0 0 0", "line 2: '0 x 0 0 0' are not all numbers"),
@@ -48,13 +48,13 @@ def test_boxes_and_outlines_are_read(tmp_path: Path, labels: str, boxes: list[li
         (None, "has a box"),
     ],
 )
-def test_labels_that_are_none_are_told(tmp_path: Path, labels: str | None, told: str) -> None:
-    with pytest.raises(RecipeError, match=re.escape(told)):
+def test_labels_that_are_none_are_reported(tmp_path: Path, labels: str | None, message: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(message)):
         detections.read("d.yaml", write(tmp_path, labels), None, 0)
 
 
 @pytest.mark.parametrize(
-    ("text", "data", "told"),
+    ("text", "data", "message"),
     [
         ("val: gone\nnames: [a]", "d.yaml", "not there"),
         ("names: [a]", "d.yaml", "has no split 'test'"),
@@ -66,10 +66,10 @@ def test_labels_that_are_none_are_told(tmp_path: Path, labels: str | None, told:
         ("", "images", "is none"),
     ],
 )
-def test_descriptions_that_are_none_are_told(tmp_path: Path, text: str, data: str, told: str) -> None:
+def test_descriptions_that_are_none_are_reported(tmp_path: Path, text: str, data: str, message: str) -> None:
     write(tmp_path)
     (tmp_path / "d.yaml").write_text(text)
-    with pytest.raises(RecipeError, match=re.escape(told)):
+    with pytest.raises(RecipeError, match=re.escape(message)):
         detections.read(data, tmp_path, None, 0)
 
 
@@ -90,7 +90,7 @@ def test_code_in_a_description_is_not_run(tmp_path: Path) -> None:
 
 
 def with_second(folder: Path, picture: bytes | None = None, labels: str = "1 0.5 0.5 1 1") -> Path:
-    """Add a second picture, `b.png`, to the data set of one."""
+    """Add a second picture, `b.png`, to the data set with one picture."""
     write(folder)
     whole = cv2.imencode(".png", np.zeros((40, 80, 3), dtype=np.uint8))[1].tobytes()
     (folder / "images" / "b.png").write_bytes(whole if picture is None else picture)
@@ -99,7 +99,7 @@ def with_second(folder: Path, picture: bytes | None = None, labels: str = "1 0.5
 
 
 @pytest.mark.parametrize(
-    ("picture", "labels", "told"),
+    ("picture", "labels", "message"),
     [
         (b"no picture", "1 0.5 0.5 1 1", "b.png can't be read as a picture: it is empty, damaged"),
         (b"", "1 0.5 0.5 1 1", "b.png can't be read as a picture: it is empty, damaged"),
@@ -107,22 +107,22 @@ def with_second(folder: Path, picture: bytes | None = None, labels: str = "1 0.5
         (None, "1 0.5 0.5 3 1\n", "b.txt, line 1: coordinates must be fractions"),
     ],
 )
-def test_bad_pictures_and_labels_are_told_or_skipped(
-    tmp_path: Path, picture: bytes | None, labels: str, told: str
+def test_bad_pictures_and_labels_are_reported_or_skipped(
+    tmp_path: Path, picture: bytes | None, labels: str, message: str
 ) -> None:
     with_second(tmp_path, picture, labels)
-    with pytest.raises(RecipeError, match=re.escape(told) + r".*skip_bad=true\."):
+    with pytest.raises(RecipeError, match=re.escape(message) + r".*skip_bad=true\."):
         detections.read("d.yaml", tmp_path, None, 0)
     table, _ = detections.read("d.yaml:skip_bad=true", tmp_path, None, 0)
     assert [Path(row.where).name for row in table.rows] == ["a.png"]
     assert len(table.skipped) == 1
-    assert told in table.skipped[0]
+    assert message in table.skipped[0]
 
 
 def test_a_picture_that_ends_early_is_skipped(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (40, 80, 3), dtype=np.uint8)
     with_second(tmp_path, cv2.imencode(".png", noise)[1].tobytes()[:2000])
-    table, _ = detections.read("d.yaml:skip_bad=true,limit=1", tmp_path, None, 1)  # whichever is looked at first
+    table, _ = detections.read("d.yaml:skip_bad=true,limit=1", tmp_path, None, 1)  # whichever comes first
     assert [Path(row.where).name for row in table.rows] == ["a.png"]
 
 
@@ -170,7 +170,7 @@ def test_a_list_may_name_pictures_below_a_hidden_folder(tmp_path: Path) -> None:
     assert [Path(row.where).name for row in table.rows] == ["a.png"]
 
 
-def test_labels_in_another_encoding_are_told(tmp_path: Path) -> None:
+def test_labels_in_another_encoding_are_reported(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "labels" / "a.txt").write_bytes(b"0 0.5 0.5 0.2 0.4\n\xff\n")
     with pytest.raises(RecipeError, match=r"a\.txt, line 2: it is not UTF-8"):

@@ -1,4 +1,4 @@
-"""Data sets of the hub: from its cache, at a revision, or not at all."""
+"""Data sets on the hub: from the cache, at a revision, or an error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def cached(root: Path, source: str, splits: dict[str, Any], commit: str, config: str = "default") -> None:
-    """Lay a data set into the cache as the `datasets` library does."""
+    """Write a data set to the cache like the `datasets` library does."""
     from datasets.naming import camelcase_to_snakecase
     from datasets.splits import SplitDict, SplitInfo
 
@@ -57,7 +57,7 @@ def test_without_a_network_the_hub_is_given_up_at_once(tmp_path: Path, cache: Pa
     started = time.monotonic()
     with pytest.raises(RecipeError, match=r"'imdb'.*no network.*imdb at e62 is not in the local cache.*data=none"):
         read("imdb@e62", tmp_path, ROLES)
-    assert time.monotonic() - started < 15  # importing is all that takes time
+    assert time.monotonic() - started < 15  # only the import takes time
 
 
 @pytest.mark.usefixtures("offline")
@@ -104,15 +104,15 @@ def test_media_of_a_cached_data_set_are_not_decoded_at_once(tmp_path: Path, cach
     }
     table = pytest.importorskip("pyarrow").table(held).cast(features.arrow_schema)
     cached(cache, "x/speech", {"test": arrow.Dataset(table, info=arrow.DatasetInfo(features=features))}, "12")
-    found = read("x/speech", tmp_path, ("audio", "text", "image", "label"))
-    row = found.rows[0].values
-    assert (row["text"], row["label"], len(found.digest)) == ("hello", 7, 16)
+    samples = read("x/speech", tmp_path, ("audio", "text", "image", "label"))
+    row = samples.rows[0].values
+    assert (row["text"], row["label"], len(samples.digest)) == ("hello", 7, 16)
     assert np.asarray(row["audio"]).shape == (1600,)
     assert np.asarray(row["image"]).shape == (4, 6, 3)
 
 
 class Builder:
-    """Stands for what the hub would give."""
+    """Replaces the hub's builder."""
 
     hash = "c0ffee"
 
@@ -124,21 +124,21 @@ class Builder:
 
 
 def test_the_hub_is_asked_for_the_revision(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
+    requests: list[Any] = []
     monkeypatch.setattr(hub, "_ask", lambda endpoint: None)
 
     def load(*args: Any, **options: Any) -> Builder:
-        asked.append((args, options))
+        requests.append((args, options))
         return Builder()
 
     monkeypatch.setattr(arrow, "load_dataset_builder", load)
     table = read("imdb@v2:config=plain", tmp_path, ("text",))
-    assert asked == [(("imdb", "plain"), {"revision": "v2"})]
+    assert requests == [(("imdb", "plain"), {"revision": "v2"})]
     assert values(table)[0] == "from the hub"
     assert table.source == "imdb@c0ffee:config=plain"
 
 
-def test_what_the_hub_says_is_told(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_hub_says_is_reported(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: Any, **options: Any) -> Any:
         raise ConnectionError("Dataset 'imdb' is a\ngated dataset")
 

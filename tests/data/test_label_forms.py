@@ -1,4 +1,4 @@
-"""A label is known by what the user says that it is called, however it is written."""
+"""The user's new names for labels apply to any spelling."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mlflow_compress.data.label_forms import new_label
 
 
 @pytest.mark.parametrize(
-    ("label", "said", "expected"),
+    ("label", "new_names", "expected"),
     [
         ("1.0", {"1": "NEGATIVE"}, "NEGATIVE"),
         ("1", {"1.0": "NEGATIVE"}, "NEGATIVE"),
@@ -20,7 +20,7 @@ from mlflow_compress.data.label_forms import new_label
         ("B", {"A": "POSITIVE"}, None),
     ],
 )
-def test_what_a_label_is_said_to_be_called_holds_for_any_way_to_write_it(
-    label: str, said: dict[str, str], expected: str | None
+def test_what_a_label_is_stated_to_be_called_holds_for_any_way_to_write_it(
+    label: str, new_names: dict[str, str], expected: str | None
 ) -> None:
-    assert new_label(label, said) == expected
+    assert new_label(label, new_names) == expected

@@ -1,4 +1,4 @@
-"""Labels of classes: those of the data as the model calls them."""
+"""Labels of classes: map the labels of data to those of the model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def rows(*labels: object) -> list[Row]:
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("labels", "expected"),
     [
         (["POSITIVE", "NEGATIVE"], ["POSITIVE", "NEGATIVE"]),
         (["positive", "Negative"], ["POSITIVE", "NEGATIVE"]),
@@ -29,17 +29,17 @@ def rows(*labels: object) -> list[Row]:
         ([" positive ", "negative"], ["POSITIVE", "NEGATIVE"]),
     ],
 )
-def test_labels_are_names_in_any_case_or_numbers(given: list[object], expected: list[str]) -> None:
-    assert labels_of(rows(*given), NAMES) == expected
+def test_labels_are_names_in_any_case_or_numbers(labels: list[object], expected: list[str]) -> None:
+    assert labels_of(rows(*labels), NAMES) == expected
 
 
 @pytest.mark.parametrize(
-    ("given", "where"),
+    ("labels", "where"),
     [(["POSITIVE", 1], "row 3: the label '1'"), ([0, 2], "row 3: the label '2'"), ([0, 0.5], "row 3: the label '0.5'")],
 )
-def test_a_label_that_is_none_of_the_models_is_told_with_its_row(given: list[object], where: str) -> None:
+def test_a_label_that_is_none_of_the_models_is_reported_with_its_row(labels: list[object], where: str) -> None:
     with pytest.raises(RecipeError, match=f"{where} is not one of the model's: NEGATIVE, POSITIVE"):
-        labels_of(rows(*given), NAMES)
+        labels_of(rows(*labels), NAMES)
 
 
 def test_a_name_that_is_a_number_is_a_name_first() -> None:
@@ -57,9 +57,9 @@ def test_true_and_false_are_no_numbers_of_many_classes() -> None:
         labels_of(rows(True, False), {0: "a", 1: "b", 2: "c"})
 
 
-@pytest.mark.parametrize("given", ["red_fox", "red-fox", "Red Fox", "RED  FOX"])
-def test_what_stands_between_words_does_not_matter(given: str) -> None:
-    assert labels_of(rows(given), {0: "red fox", 1: "dog"}) == ["red fox"]
+@pytest.mark.parametrize("labels", ["red_fox", "red-fox", "Red Fox", "RED  FOX"])
+def test_what_stands_between_words_does_not_matter(labels: str) -> None:
+    assert labels_of(rows(labels), {0: "red fox", 1: "dog"}) == ["red fox"]
     assert labels_of(rows("red fox"), {0: "red_fox", 1: "redfox"}) == ["red_fox"]
 
 
@@ -75,7 +75,7 @@ def test_letters_that_macos_takes_apart_are_the_same() -> None:
     assert labels_of(rows(*(unicodedata.normalize("NFD", name) for name in names.values())), names) == ["йод", "ёж"]
 
 
-def test_classes_of_one_name_are_told_apart() -> None:
+def test_classes_of_one_name_are_distinguished() -> None:
     assert distinct({0: "crane", 1: "dog", 2: "crane"}) == {0: "crane (0)", 1: "dog", 2: "crane (2)"}
 
 

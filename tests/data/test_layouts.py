@@ -1,4 +1,4 @@
-"""Folders: of splits, of texts, of sounds and of pictures."""
+"""Folders with splits, texts, sounds and pictures."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_one_table_among_several_must_be_clear(tmp_path: Path) -> None:
         read("d:split=train", tmp_path, ROLES)
 
 
-def test_an_empty_folder_is_told(tmp_path: Path) -> None:
+def test_an_empty_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     for roles in (("text",), ROLES, SPEECH, ("image", "label")):
         with pytest.raises(RecipeError, match=r"/d: .*\.csv"):
@@ -87,9 +87,9 @@ def test_sounds_with_a_transcript(tmp_path: Path, suffix: str, table: str, heade
     else:
         text = "".join(("\t" if table.endswith(".tsv") else ",").join(line) + "\n" for line in (header, *lines))
     write(tmp_path / "d" / table, text)
-    found = read("d", tmp_path, SPEECH)
-    assert values(found) == ["hello", "good day"]
-    assert [np.asarray(each).shape for each in values(found, "audio")] == [(1600,), (1600,)]
+    samples = read("d", tmp_path, SPEECH)
+    assert values(samples) == ["hello", "good day"]
+    assert [np.asarray(each).shape for each in values(samples, "audio")] == [(1600,), (1600,)]
 
 
 def test_a_table_may_name_sounds_without_their_suffix(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_table_may_name_sounds_without_their_suffix(tmp_path: Path) -> None:
 
 
 def test_commas_of_texts_part_no_columns(tmp_path: Path) -> None:
-    """LJSpeech's table, of rows that have as many commas as bars."""
+    """LJSpeech's table has rows with as many commas as bars."""
     for name in "ab":
         sound(tmp_path / "d" / "wavs" / f"{name}.wav")
     write(tmp_path / "d" / "metadata.csv", "a|One, two, 3|One, two, three\nb|in being, so 2|in being, so, two\n")
@@ -250,7 +250,7 @@ def test_of_names_that_differ_in_case_the_same_one_is_taken(tmp_path: Path) -> N
         ("any name.tsv", "a.wav\thello there\nb.wav\tgood day\n"),
     ],
 )
-def test_what_is_said_may_stand_in_any_list(tmp_path: Path, name: str, text: str) -> None:
+def test_what_is_stated_may_stand_in_any_list(tmp_path: Path, name: str, text: str) -> None:
     for number, stem in enumerate("ab"):
         sound(tmp_path / "d" / "wavs" / f"{stem}.wav", seed=number)
     write(tmp_path / "d" / "README.txt", "Two people.\n")
@@ -261,7 +261,7 @@ def test_what_is_said_may_stand_in_any_list(tmp_path: Path, name: str, text: str
     assert table.rows[0].where.startswith(name)
 
 
-def test_sounds_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+def test_sounds_of_one_name_are_distinguished_by_their_folders(tmp_path: Path) -> None:
     for number, place in enumerate(("s1/001", "s2/001")):
         sound(tmp_path / "d" / f"{place}.wav", seed=number)
     write(tmp_path / "d" / "list.txt", "s2/001.wav hello\ns1/001.wav world\n")

@@ -21,7 +21,7 @@ def tone(hertz: float, seconds: float = 0.5, rate: int = RATE_HZ) -> Any:
 
 
 def level_db(samples: Any, hertz: float) -> float:
-    """Give the level of one frequency, in dB below a full sine of 0.5, away from the ends."""
+    """Return the level of one frequency, in dB relative to a sine of amplitude 0.5, without the ends."""
     inner = samples[len(samples) // 4 : -len(samples) // 4].astype(np.float64) * np.hanning(len(samples) // 2)
     wave = np.exp(-2j * np.pi * hertz * np.arange(len(inner)) / RATE_HZ)
     return 20 * math.log10(max(abs(inner @ wave) / (0.25 * np.hanning(len(inner)).sum()), 1e-12))
@@ -31,12 +31,12 @@ def level_db(samples: Any, hertz: float) -> float:
 def test_sounds_are_decoded(tmp_path: Path, suffix: str, error: float) -> None:
     path = tmp_path / f"a{suffix}"
     soundfile.write(path, tone(440), RATE_HZ)
-    found = decode(path)
-    assert found.dtype == np.float32
-    assert found.ndim == 1
+    samples = decode(path)
+    assert samples.dtype == np.float32
+    assert samples.ndim == 1
     if suffix != ".mp3":  # whose encoder adds silence
-        assert np.abs(found - tone(440)).max() < error
-    assert level_db(found, 440) == pytest.approx(0, abs=0.3)
+        assert np.abs(samples - tone(440)).max() < error
+    assert level_db(samples, 440) == pytest.approx(0, abs=0.3)
     assert Sound.at(path).seconds == pytest.approx(0.5, abs=0.1)
 
 
@@ -47,11 +47,11 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rate", [8000, 11025, 22050, 24000, 44100, 48000, 96000])
 def test_rates_become_16_khz(rate: int) -> None:
-    found = resample(tone(1000, rate=rate), rate)
-    assert found.dtype == np.float32
-    assert len(found) == pytest.approx(8000, abs=1)
+    samples = resample(tone(1000, rate=rate), rate)
+    assert samples.dtype == np.float32
+    assert len(samples) == pytest.approx(8000, abs=1)
     inner = slice(400, -400)
-    assert np.abs(found[: len(tone(1000))] - tone(1000)[: len(found)])[inner].max() < 1e-3
+    assert np.abs(samples[: len(tone(1000))] - tone(1000)[: len(samples)])[inner].max() < 1e-3
 
 
 @pytest.mark.parametrize("rate", [22050, 44100, 48000])
@@ -101,7 +101,7 @@ def test_a_broken_sound_is_named(tmp_path: Path, name: str) -> None:
         decode(path)
     assert "BufferedReader" not in str(caught.value)
     assert ".." not in str(caught.value)
-    if name not in ("nan.wav", "cut.flac", "holed.flac"):  # whose headers are good
+    if name not in ("nan.wav", "cut.flac", "holed.flac"):  # their headers are valid
         with pytest.raises(RecipeError, match=name):
             Sound.at(path).check()
 
@@ -126,8 +126,8 @@ def test_pictures_are_decoded(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize("mode", ["L", "P", "1", "RGBA", "CMYK", "LA"])
 def test_pictures_become_rgb(tmp_path: Path, mode: str) -> None:
     Image.fromarray(PIXELS).convert(mode).save(tmp_path / "a.tiff")
-    found = Picture.at(tmp_path / "a.tiff").decode()
-    assert (found.dtype, found.shape) == (np.uint8, (5, 7, 3))
+    pixels = Picture.at(tmp_path / "a.tiff").decode()
+    assert (pixels.dtype, pixels.shape) == (np.uint8, (5, 7, 3))
 
 
 def test_pictures_are_turned_as_their_camera_was(tmp_path: Path) -> None:
@@ -158,9 +158,9 @@ def test_a_broken_picture_is_named(tmp_path: Path) -> None:
 @given(st.integers(1, 3000), st.sampled_from([4000, 8000, 16000, 44100, 48000, 192000]))
 @settings(max_examples=40, deadline=None)
 def test_any_length_is_resampled(length: int, rate: int) -> None:
-    found = resample(np.ones(length, np.float32), rate)
-    assert len(found) == math.ceil(length * RATE_HZ / rate)
-    assert np.isfinite(found).all()
+    samples = resample(np.ones(length, np.float32), rate)
+    assert len(samples) == math.ceil(length * RATE_HZ / rate)
+    assert np.isfinite(samples).all()
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG"])
@@ -169,7 +169,7 @@ def test_a_picture_that_ends_early_is_found_before_it_is_used(tmp_path: Path, fo
     noise.save(tmp_path / "a", form)
     (tmp_path / "b").write_bytes((tmp_path / "a").read_bytes()[:1500])
     whole, cut = Picture.at(tmp_path / "a"), Picture.at(tmp_path / "b")
-    cut.check()  # the header is whole
+    cut.check()  # the header is complete
     decode_some(["a text", whole], 60)
     with pytest.raises(RecipeError, match=r"b can't be read as a picture: .*truncated.*skip_bad=true"):
         decode_some([whole, cut], 60)
@@ -180,9 +180,9 @@ def test_a_picture_that_ends_early_is_found_before_it_is_used(tmp_path: Path, fo
 @pytest.mark.parametrize("channels", [1, 2, 6])
 def test_sounds_of_any_depth_and_channels_are_the_same(tmp_path: Path, subtype: str, channels: int) -> None:
     soundfile.write(tmp_path / "a.wav", np.stack([tone(440)] * channels, axis=1), RATE_HZ, subtype=subtype)
-    found = decode(tmp_path / "a.wav")
-    assert found.shape == (8000,)
-    assert np.abs(found - tone(440)).max() < (0.01 if subtype == "PCM_U8" else 1e-4)
+    samples = decode(tmp_path / "a.wav")
+    assert samples.shape == (8000,)
+    assert np.abs(samples - tone(440)).max() < (0.01 if subtype == "PCM_U8" else 1e-4)
 
 
 @pytest.mark.parametrize(
@@ -198,8 +198,8 @@ def test_pictures_of_any_colours_are_red_green_and_blue(
     tmp_path: Path, mode: str, colour: Any, expected: list[int]
 ) -> None:
     Image.new(mode, (3, 2), colour).save(tmp_path / "a.png")
-    found = np.asarray(Picture.at(tmp_path / "a.png"))
-    assert (found.shape, found[0, 0].tolist()) == ((2, 3, 3), expected)
+    pixels = np.asarray(Picture.at(tmp_path / "a.png"))
+    assert (pixels.shape, pixels[0, 0].tolist()) == ((2, 3, 3), expected)
 
 
 def test_of_an_animation_the_first_picture_is_taken(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Inputs of a model that MLflow describes: of the signature's types, as many rows as wanted."""
+"""Inputs of an MLflow model: generated from its signature, with any number of rows."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def test_tensors_are_made_of_one_row_where_the_length_is_free() -> None:
     one = signatures.make_input(Schema([TensorSpec(np.dtype("float32"), (-1, 3))]), 0)
     assert (one.shape, one.dtype) == ((1, 3), np.float32)
     named = Schema([TensorSpec(np.dtype("float32"), (-1, 3), "x"), TensorSpec(np.dtype("int64"), (2,), "y")])
-    both = signatures.make_input(named, 0)
-    assert {name: (value.shape, str(value.dtype)) for name, value in both.items()} == {
+    tensors = signatures.make_input(named, 0)
+    assert {name: (value.shape, str(value.dtype)) for name, value in tensors.items()} == {
         "x": ((1, 3), "float32"),
         "y": ((2,), "int64"),
     }
 
 
-def test_a_type_that_nobody_can_make_up_is_told() -> None:
+def test_a_type_that_nobody_can_make_up_is_reported() -> None:
     with pytest.raises(RecipeError, match="An input of type binary can't be generated"):
         signatures.make_input(Schema([ColSpec("binary", "a")]), 0)
 
@@ -74,7 +74,7 @@ def test_a_value_of_a_table_gets_the_columns_type(value: str, kind: str, expecte
     assert (typed, type(typed)) == (expected, type(expected))
 
 
-def test_a_value_of_another_type_is_told() -> None:
+def test_a_value_of_another_type_is_reported() -> None:
     with pytest.raises(RecipeError, match="'many' is not a long"):
         signatures.typed_value("many", "long")
 

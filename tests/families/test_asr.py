@@ -1,4 +1,4 @@
-"""Speech recognition: a timed call hears 30 seconds and makes as many tokens as it says."""
+"""Speech recognition: a timed call hears 30 seconds and generates a fixed number of tokens."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def test_a_timed_call_hears_a_window_and_makes_all_tokens() -> None:
     assert [(sound.shape, sound.dtype) for sound in batch] == [((480_000,), np.float32)] * 2
     stages: list[str] = []
     with torch.inference_mode():
-        made = family.run(model, batch, stages.append)
-    assert made.shape == (2, 4)
+        tokens = family.run(model, batch, stages.append)
+    assert tokens.shape == (2, 4)
     assert stages == ["features", "encoder", "first_token", "token", "token", "token"]
 
 
@@ -43,10 +43,10 @@ def test_a_sound_is_heard_through_the_models_own_features() -> None:
     sound = np.random.default_rng(0).normal(0, 0.1, 8000).astype(np.float32)
     features = companions(model).features(sound, sampling_rate=16_000, return_tensors="pt").input_features
     with torch.no_grad():
-        made = model.module.generate(features, max_new_tokens=8, do_sample=False)
+        output = model.module.generate(features, max_new_tokens=8, do_sample=False)
     tokenizer = companions(model).tokenizer
-    known = [token for token in made[0].tolist() if token < len(tokenizer)]
-    expected = tokenizer.decode(known, skip_special_tokens=True).strip()
+    ids = [token for token in output[0].tolist() if token < len(tokenizer)]
+    expected = tokenizer.decode(ids, skip_special_tokens=True).strip()
     assert family.predict(model, [sound, sound.tolist()]) == [expected, expected]
 
 
@@ -59,7 +59,7 @@ def test_the_encoder_of_a_student_is_not_trained() -> None:
     assert not any(name.startswith("model.encoder.") for name in trained)
 
 
-def test_features_of_another_model_are_refused(tmp_path: Path) -> None:
+def test_features_of_another_model_are_rejected(tmp_path: Path) -> None:
     from transformers import Wav2Vec2FeatureExtractor
 
     _, model = tiny_model("asr")
@@ -72,7 +72,7 @@ def test_features_of_another_model_are_refused(tmp_path: Path) -> None:
         registry.build("families", "asr", {}).load(str(tmp_path), "auto", tmp_path, 0)
 
 
-def test_what_is_no_recogniser_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_recogniser_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import WhisperForConditionalGeneration
 
     def generate(self: object, tgt_lang: str) -> None: ...

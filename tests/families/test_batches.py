@@ -1,4 +1,4 @@
-"""How many samples are predicted at once changes no score."""
+"""The batch size of predictions does not change scores."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ METRICS = {
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """Make samples of very different lengths."""
-    found = []
+    """Create samples of very different lengths."""
+    lines = []
     for index in range(COUNT):
         sound = np.random.default_rng(index).normal(0, 0.1, 3000 + 4000 * index)
         soundfile.write(folder / f"{index}.wav", sound, 16_000)
-        text = " ".join(chr(97 + (index * at) % 26) * (1 + at % 3) for at in range(2 + 5 * index))
-        found.append({"text": text, "label": f"LABEL_{index % 2}", "audio": f"{index}.wav"})
-    return found
+        text = " ".join(chr(97 + (index * word) % 26) * (1 + word % 3) for word in range(2 + 5 * index))
+        lines.append({"text": text, "label": f"LABEL_{index % 2}", "audio": f"{index}.wav"})
+    return lines
 
 
 def differing(name: str) -> tuple[Family, Model]:
-    """Give a model whose answers differ: with random weights they hardly would."""
+    """Return a model whose answers differ: with random weights they hardly would."""
     family, model = loaded(name)
     generator = torch.Generator().manual_seed(0)
     for parameter in model.module.parameters():
@@ -50,13 +50,13 @@ def test_a_score_is_the_same_for_all_batch_sizes(name: str, tmp_path: Path, monk
     data = write(tmp_path / "a.jsonl", [{key: row[key] for key in columns} for row in rows(tmp_path)])
     family, model = differing(name)
     variant = Variant("m", "original", "t", name, "x", data=data, metrics=METRICS[name], folder=str(tmp_path))
-    found = []
+    scores = []
     for at_once in (1, 3, 32):
         monkeypatch.setattr(quality, "_AT_ONCE", at_once)
         part = quality.score(family, model, variant, tmp_path, lambda *_: None)
         references, predictions = quality.read_predictions((tmp_path / quality.PREDICTIONS).read_text())
-        found.append((part.measurements, references, predictions))
-    first, *others = found
+        scores.append((part.measurements, references, predictions))
+    first, *others = scores
     assert first[0]["quality/samples"] == COUNT
     if name == "text_classification":
         assert len({str(prediction) for prediction in first[2]}) > 1

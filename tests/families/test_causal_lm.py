@@ -1,4 +1,4 @@
-"""Language models: equal work in every timed call, continuations as transformers makes them."""
+"""Language models: equal work in every timed call, and the same continuations as transformers."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def test_a_timed_call_makes_as_many_tokens_as_it_says() -> None:
     family, model = tiny_model("causal_lm", new_tokens=5)
     stages: list[str] = []
     with torch.inference_mode():
-        made = family.run(model, family.batch(model, 3, 0), stages.append)
-    assert made.shape == (3, 5)
+        tokens = family.run(model, family.batch(model, 3, 0), stages.append)
+    assert tokens.shape == (3, 5)
     assert stages == ["prefill", *["token"] * 4]
 
 
@@ -42,9 +42,9 @@ def test_a_continuation_is_what_transformers_makes_of_the_text() -> None:
     tokenizer = companions(model).tokenizer
     ids = tokenizer("Once upon", return_tensors="pt").input_ids
     with torch.no_grad():
-        made = model.module.generate(ids, max_new_tokens=6, do_sample=False, pad_token_id=tokenizer.pad_token_id)
-    known = [token for token in made[0, ids.shape[1] :].tolist() if token < len(tokenizer)]
-    assert family.predict(model, ["Once upon"]) == [tokenizer.decode(known, skip_special_tokens=True)]
+        output = model.module.generate(ids, max_new_tokens=6, do_sample=False, pad_token_id=tokenizer.pad_token_id)
+    tokens = [token for token in output[0, ids.shape[1] :].tolist() if token < len(tokenizer)]
+    assert family.predict(model, ["Once upon"]) == [tokenizer.decode(tokens, skip_special_tokens=True)]
 
 
 TEXTS = ["Once upon a time there was a cat.", " It sat. ", "Once upon a time, and a day, it sat on a mat. " * 3]
@@ -57,7 +57,7 @@ def logged(model: Model, given: list[int]) -> torch.Tensor:
 
 
 def test_lm_eval_predicts_every_token_from_a_prefix_in_windows_side_by_side() -> None:
-    """By a loop of its own over the tokens, as lm-evaluation-harness describes it."""
+    """Compare with a separate loop over the tokens, as lm-evaluation-harness describes it."""
     family, model = tiny_model("causal_lm", {"initializer_range": 1.0}, window=16)
     tokenizer = companions(model).tokenizer
     for text, answer in zip(TEXTS, family.answers(model, TEXTS), strict=True):
@@ -65,8 +65,10 @@ def test_lm_eval_predicts_every_token_from_a_prefix_in_windows_side_by_side() ->
         expected, done = 0.0, 0
         while done < len(ids):
             end = min(done + 16, len(ids))
-            given = [tokenizer.eos_token_id, *ids][max(0, end - 16) : end]  # it has no token to begin with
-            scores = logged(model, given)
+            window = [tokenizer.eos_token_id, *ids][
+                max(0, end - 16) : end
+            ]  # the tokenizer has no beginning-of-sequence token
+            scores = logged(model, window)
             expected -= sum(float(scores[place - end, ids[place]]) for place in range(done, end))
             done = end
         assert answer["nll"] == pytest.approx(expected, rel=1e-4)
@@ -87,11 +89,11 @@ def test_wikitext2_joins_all_texts_and_cuts_them_into_blocks(tmp_path: Path) -> 
     assert len(blocks) > 5
     losses = [
         -float(logged(model, block)[torch.arange(11), torch.tensor(block[1:])].mean()) for block in blocks
-    ]  # as the papers' code: the mean of each block, and the mean of these
+    ]  # as in the papers' code: the mean of the blocks' means
     answers = family.answers(model, [sample.inputs for sample in samples])
     metric = registry.build("metrics", "perplexity")
-    found = metric.compute([sample.reference for sample in samples], answers)
-    assert found == pytest.approx(math.exp(sum(losses) / len(losses)), rel=1e-4)
+    score = metric.compute([sample.reference for sample in samples], answers)
+    assert score == pytest.approx(math.exp(sum(losses) / len(losses)), rel=1e-4)
     assert len(family.samples(model, "wiki.jsonl", tmp_path, 2, 0)) == 2
     assert len(family.samples(model, "wiki.jsonl:limit=3", tmp_path, None, 0)) == 3
     assert "blocks of 12 tokens" in model.facts["scoring"]
@@ -131,7 +133,7 @@ def test_blank_rows_of_text_are_no_samples(tmp_path: Path) -> None:
         ({"protocol": "sliding", "window": 8, "stride": 9}, "would skip tokens"),
     ],
 )
-def test_options_that_a_protocol_has_not_are_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+def test_options_that_a_protocol_has_not_are_rejected(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     family, model = tiny_model("causal_lm", **options)
     with pytest.raises(RecipeError, match=message):
         family.samples(model, "wiki.jsonl", tmp_path, None, 0)

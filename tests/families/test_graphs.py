@@ -1,4 +1,4 @@
-"""Models as graphs: the same numbers as the module at other sizes than the example's, and put back in its place."""
+"""Models as graphs: the same numbers as the module, also at other sizes than the example's, and attached again."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def loaded(name: str, folder: Path) -> tuple[Family, Model]:
 
 
 def attached(family: Family, model: Model) -> Model:
-    """Put the graphs' own modules in the module's place, as a method of another runtime does with what it runs."""
+    """Attach the graphs' modules instead of the model's, as a method of another runtime does."""
     model.batch_size = 2
     calls = {name: graph.module for name, graph in family.graphs(model).items()}
     other = dataclasses.replace(model, module=None)
@@ -61,13 +61,13 @@ def test_a_graph_says_what_it_takes_and_gives(name: str, folder: Path) -> None:
     family, model = loaded(name, folder)
     for graph in family.graphs(model).values():
         with torch.no_grad():
-            given = graph.module(*graph.inputs.values())
+            outputs = graph.module(*graph.inputs.values())
             by_name = graph.module(**graph.inputs)
-        assert isinstance(given, tuple)
-        assert len(given) == len(graph.outputs)
-        assert close(given, by_name)
+        assert isinstance(outputs, tuple)
+        assert len(outputs) == len(graph.outputs)
+        assert close(outputs, by_name)
         sizes = {"batch": 2, "tokens": graph.inputs.get("input_ids", torch.zeros(0, 0)).shape[1]}
-        for tensor, each in zip((*graph.inputs.values(), *given), (*graph.inputs, *graph.outputs), strict=True):
+        for tensor, each in zip((*graph.inputs.values(), *outputs), (*graph.inputs, *graph.outputs), strict=True):
             for axis, axis_name in graph.dynamic.get(each, {}).items():
                 assert tensor.shape[axis] == sizes.setdefault(axis_name, tensor.shape[axis]), (each, axis_name)
         assert not graph.module.training
@@ -101,7 +101,7 @@ def test_the_original_is_left_as_it_was(name: str, folder: Path) -> None:
         for graph in exported.values():
             torch.jit.trace(graph.module, tuple(graph.inputs.values()), check_trace=False)
     assert {key: type(part) for key, part in model.module.named_modules()} == names
-    assert {id(each) for graph in exported.values() for each in graph.module.parameters()} <= weights, "shared"
+    assert {id(weight) for graph in exported.values() for weight in graph.module.parameters()} <= weights, "shared"
     with torch.inference_mode():
         assert torch.equal(stored_weights.flat(family.forward(model, batch)), before)
 
@@ -123,18 +123,18 @@ def test_a_trace_takes_every_length(name: str, folder: Path) -> None:
 
 
 def resized(graph: Graph, sizes: dict[str, int]) -> list[torch.Tensor]:
-    """Make other inputs of a graph, with axes of these lengths."""
-    generator, made = torch.Generator().manual_seed(0), []
+    """Create other inputs of a graph, with axes of these lengths."""
+    generator, inputs = torch.Generator().manual_seed(0), []
     for name, tensor in graph.inputs.items():
         axes = graph.dynamic.get(name, {})
         shape = [sizes.get(axes.get(axis, ""), length) for axis, length in enumerate(tensor.shape)]
         if tensor.is_floating_point():
-            made.append(torch.rand(shape, generator=generator))
+            inputs.append(torch.rand(shape, generator=generator))
         else:
-            made.append(
+            inputs.append(
                 torch.zeros(shape, dtype=tensor.dtype) if name == "kept" else torch.ones(shape, dtype=tensor.dtype)
             )
-    return made
+    return inputs
 
 
 def test_recognition_begins_with_the_language_that_is_heard(folder: Path) -> None:
@@ -146,8 +146,11 @@ def test_recognition_begins_with_the_language_that_is_heard(folder: Path) -> Non
     generation.suppress_tokens, generation.begin_suppress_tokens = [3, 4, 5], [70]
     other = attached(family, model)
     features = family._features(model, family.batch(model, 1, 0))  # type: ignore[attr-defined]
-    made = [each.module.generate(**features, max_new_tokens=8, do_sample=False).tolist() for each in (model, other)]
-    assert made[0] == made[1]
+    tokens = [
+        recogniser.module.generate(**features, max_new_tokens=8, do_sample=False).tolist()
+        for recogniser in (model, other)
+    ]
+    assert tokens[0] == tokens[1]
 
 
 def test_what_a_continuation_ends_with_is_the_configs(folder: Path) -> None:
@@ -156,12 +159,12 @@ def test_what_a_continuation_ends_with_is_the_configs(folder: Path) -> None:
     ids = torch.tensor([[5, 6, 7]])
     free = model.module.generate(input_ids=ids, max_new_tokens=5, do_sample=False, eos_token_id=None)
     stop = free[0, 4].item()
-    made = [
-        each.module.generate(input_ids=ids, max_new_tokens=5, do_sample=False, eos_token_id=stop, pad_token_id=0)
-        for each in (model, other)
+    tokens = [
+        decoder.module.generate(input_ids=ids, max_new_tokens=5, do_sample=False, eos_token_id=stop, pad_token_id=0)
+        for decoder in (model, other)
     ]
-    assert made[0].tolist() == made[1].tolist()
-    assert made[0][0, -1] == stop
+    assert tokens[0].tolist() == tokens[1].tolist()
+    assert tokens[0][0, -1] == stop
 
 
 def test_an_exported_decoder_generates_whatever_cache_the_models_settings_ask_for(folder: Path) -> None:
@@ -170,8 +173,8 @@ def test_an_exported_decoder_generates_whatever_cache_the_models_settings_ask_fo
     other = attached(family, model)
     batch = family.batch(model, 2, 0)
     with torch.inference_mode():
-        made = [family.run(each, batch, lambda stage: None).tolist() for each in (model, other)]
-    assert made[0] == made[1]
+        tokens = [family.run(decoder, batch, lambda stage: None).tolist() for decoder in (model, other)]
+    assert tokens[0] == tokens[1]
 
 
 @pytest.mark.parametrize(
@@ -303,8 +306,8 @@ def test_weights_are_those_of_all_calls_and_inputs_of_their_type() -> None:
         tensor = torch.ones(2, dtype=dtype)
         return SimpleNamespace(held_weights=lambda: [(tensor, True)], dtype=dtype)
 
-    both = export_graphs.Attached({"a": call(torch.bfloat16), "b": call(torch.bfloat16)})
-    assert len(list(stored_weights.held(both))) == 2
-    assert export_graphs.dtype_of(both) == torch.bfloat16
+    attached = export_graphs.Attached({"a": call(torch.bfloat16), "b": call(torch.bfloat16)})
+    assert len(list(stored_weights.held(attached))) == 2
+    assert export_graphs.dtype_of(attached) == torch.bfloat16
     assert export_graphs.dtype_of(export_graphs.Attached({"a": lambda: ()})) == torch.float32
     assert export_graphs.dtype_of(torch.nn.ReLU()) is None

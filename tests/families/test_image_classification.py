@@ -1,4 +1,4 @@
-"""Classifiers of images: the same answers as by direct use of transformers and torchvision, on the same files."""
+"""Image classifiers: the same answers as transformers and torchvision on the same files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ RESNET = {
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder that save_pretrained wrote, with a processor unlike the default one."""
+    """Return a folder that save_pretrained wrote, with a processor unlike the default one."""
     from transformers import ViTImageProcessor
 
     folder = tmp_path_factory.mktemp("vit")
@@ -70,15 +70,15 @@ def test_accuracy_is_that_of_transformers_and_scikit_learn(saved: Path, tmp_path
         path.rename(picture(tmp_path / "data" / str(labels[-1]) / f"{index}.png", index))
     family, model = loaded(str(saved), "auto")
     samples = family.samples(model, "data", tmp_path, None, 0)
-    answers = family.answers(model, [each.inputs for each in samples])
-    references = [each.reference for each in samples]
+    answers = family.answers(model, [sample.inputs for sample in samples])
+    references = [sample.reference for sample in samples]
     assert set(references) <= {"ant", "bee", "crane (2)", "dog", "eel", "fox", "crane (6)"}
 
     found = {
         name: registry.build("metrics", name).compute(references, answers)
         for name in ("accuracy", "top5_accuracy", "f1")
     }
-    best = [int(each.argmax()) for each in scores]
+    best = [int(sample.argmax()) for sample in scores]
     assert 0 < found["accuracy"] < found["top5_accuracy"] < 1
     assert found["accuracy"] == pytest.approx(accuracy_score(labels, best))
     assert found["f1"] == pytest.approx(f1_score(labels, best, average="macro"))
@@ -92,7 +92,7 @@ def test_a_label_that_is_not_the_models_names_the_file(saved: Path, tmp_path: Pa
     with pytest.raises(RecipeError, match=r"cat/2\.png: the label 'cat' is not one of the model's: ant, bee"):
         family.samples(model, "data", tmp_path, None, 0)
     samples = family.samples(model, "data:labels=cat=dog", tmp_path, None, 0)
-    assert [each.reference for each in samples] == ["ant", "dog"]
+    assert [sample.reference for sample in samples] == ["ant", "dog"]
 
 
 def test_labels_can_be_named_by_the_recipe(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_labels_can_be_named_by_the_recipe(tmp_path: Path) -> None:
         loaded(architecture=RESNET, labels=["a", "b"])
 
 
-def test_a_broken_picture_is_told(saved: Path, tmp_path: Path) -> None:
+def test_a_broken_picture_is_reported(saved: Path, tmp_path: Path) -> None:
     family, model = loaded(str(saved), "auto")
     picture(tmp_path / "data" / "ant" / "1.png", 0).write_bytes(b"no picture")
     with pytest.raises(RecipeError, match=r"1\.png can't be read as a picture"):
@@ -117,7 +117,7 @@ def test_a_path_an_array_and_a_picture_are_alike(saved: Path, tmp_path: Path) ->
     path = picture(tmp_path / "1.png", 3)
     with Image.open(path) as image:
         inputs = [str(path), path, np.asarray(image), np.asarray(image).tolist(), image.convert("RGB")]
-        assert len({tuple(each) for each in family.answers(model, inputs)}) == 1
+        assert len({tuple(labels) for labels in family.answers(model, inputs)}) == 1
 
 
 def test_images_of_several_sizes_are_answered_as_alone() -> None:
@@ -128,12 +128,12 @@ def test_images_of_several_sizes_are_answered_as_alone() -> None:
     images = [
         np.random.default_rng(index).integers(0, 256, (32 + 8 * (index // 2), 32, 3), np.uint8) for index in range(5)
     ]
-    assert family.answers(model, images) == [family.answers(model, [each])[0] for each in images]
+    assert family.answers(model, images) == [family.answers(model, [image])[0] for image in images]
 
 
 @dataclasses.dataclass
 class Sized:
-    """A processor that keeps sizes as they are."""
+    """A processor that does not change sizes."""
 
     processor: Any
 
@@ -145,7 +145,7 @@ def test_pictures_to_calibrate_on_are_not_those_that_are_scored(saved: Path, tmp
     family, model = loaded(str(saved), "auto")
     for index in range(8):
         picture(tmp_path / "data" / "ant" / f"{index}.png", index)
-    held = [family._prepared(model, each.inputs) for each in family.samples(model, "data", tmp_path, 5, 0)]  # type: ignore[attr-defined]
+    held = [family._prepared(model, sample.inputs) for sample in family.samples(model, "data", tmp_path, 5, 0)]  # type: ignore[attr-defined]
     batches = family.calibration(model, 1, 0, size=3)
     assert batches[0].shape == (3, 3, 32, 32)
     assert not any(torch.equal(one, other) for one in held for other in batches[0])
@@ -168,7 +168,7 @@ def test_a_smaller_one_takes_over_layers_where_they_are_alike(architecture: dict
         assert [len(stack.layers(student)) for stack in transformer_layers.stacks(student)] == [1]
 
 
-def test_what_is_no_classifier_of_pictures_is_refused_in_words(saved: Path, tmp_path: Path) -> None:
+def test_what_is_no_classifier_of_pictures_is_rejected_in_words(saved: Path, tmp_path: Path) -> None:
     from transformers import ImageGPTImageProcessor
 
     folder = tmp_path / "ids"

@@ -23,11 +23,11 @@ from mlflow_compress.planning import chains
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family
 
-OPTIONS: dict[str, str] = {  # of a method, where its defaults are more than a tiny model takes, or a test
+OPTIONS: dict[str, str] = {  # for methods whose defaults are too large for a tiny model or a test
     "distill": "distill:steps=2,batch_size=2",
     "onnx_int8": "onnx_int8:samples=2",
     "openvino_int8": "openvino_int8:samples=2",
-    "torch_compile": "torch_compile:backend=eager",  # captured as ever, but Inductor would take minutes
+    "torch_compile": "torch_compile:backend=eager",  # captured as usual; Inductor would take minutes
 }
 CHAINS = [
     *(OPTIONS.get(name, name) for name in registry.own("methods")),
@@ -48,12 +48,12 @@ SOME = {
     "openvino",
     OPTIONS["distill"],
 }
-BRIEF = {  # families that are built as others are: some methods of each kind tell whether these serve them too
+BRIEF = {  # families built like others: some methods of each kind are enough
     "image_classification": SOME,
     "token_classification": SOME - {"onnx", "openvino"},  # its graph is that of text_classification
     "seq2seq": SOME | {"ctranslate2"},
 }
-TOO_SMALL = {("python", "openvino_int4")}  # for groups: its matrices are narrower than any
+TOO_SMALL = {("python", "openvino_int4")}  # too narrow for any group size
 CELLS = [
     (name, chain)
     for name in TINY
@@ -96,7 +96,7 @@ def compressed(name: str, chain: str, folder: Path) -> tuple[Family, Any, list[A
 
 
 def obstacle(name: str, variant: Variant) -> str | None:
-    """Say why a cell of the matrix is skipped, by what the methods declare; None when it must work."""
+    """Return why the methods' declarations skip a cell of the matrix; None if it must work."""
     for step in variant.chain:
         method = registry.find("methods", step.method)
         if method.devices == ("cuda",) and not torch.cuda.is_available():
@@ -118,7 +118,7 @@ def test_what_is_restored_is_what_was_saved(name: str, chain: str, folder: Path,
         with pytest.raises(Unsupported, match=re.escape(reason)):
             worker.prepare(variant, tmp_path, worker.Report(io.StringIO()))
         return
-    if chain.startswith("openvino_int8"):  # on CPUs with AMX its runtime was seen to end with a segmentation fault
+    if chain.startswith("openvino_int8"):  # its runtime can crash with a segmentation fault on CPUs with AMX
         alone(check_cell, variant, tmp_path)
     else:
         check_cell(variant, tmp_path)

@@ -1,4 +1,4 @@
-"""Models that were logged to MLflow, from the store to the table."""
+"""Models logged to MLflow, from the store to the table."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ data: iris.csv
 
 
 class Shelf:
-    """A store with models of several flavors in it, and copies of them in a folder."""
+    """A store with models of several flavors, and copies of them in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -106,7 +106,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
         folder = tmp_path_factory.mktemp("shelf")
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
-        patch.setenv("MLFLOW_EXPERIMENT_NAME", "shelf")  # set_experiment would hold for other tests too
+        patch.setenv("MLFLOW_EXPERIMENT_NAME", "shelf")  # set_experiment would affect other tests
         patch.setattr(sys, "path", list(sys.path))
         yield Shelf(folder)
     mlflow.set_tracking_uri("")
@@ -139,8 +139,8 @@ def test_quality_of_a_table(shelf: Shelf, tmp_path: Path) -> None:
     family, model = loaded(shelf, "tree")
     pd.concat([shelf.inputs, shelf.labels.rename("label")], axis=1).to_csv(tmp_path / "iris.csv", index=False)
     samples = family.samples(model, "iris.csv", tmp_path, None, 0)
-    answers = family.answers(model, [each.inputs for each in samples])
-    accuracy = registry.build("metrics", "accuracy").compute([each.reference for each in samples], answers)
+    answers = family.answers(model, [sample.inputs for sample in samples])
+    accuracy = registry.build("metrics", "accuracy").compute([sample.reference for sample in samples], answers)
     assert accuracy == shelf.tree.score(shelf.inputs, shelf.labels)
 
 
@@ -149,18 +149,20 @@ def test_restored_as_it_was(shelf: Shelf, tmp_path: Path) -> None:
     rows = shelf.inputs.head(20).to_dict("records")
     assert restored.family.predict(restored.model, rows) == shelf.tree.predict(shelf.inputs.head(20)).tolist()
     assert (tmp_path / worker.MODEL_FOLDER / "mlflow" / "MLmodel").is_file()
-    for table in (shelf.inputs.head(20), shelf.inputs.head(20).to_dict("list")):  # as a logged model is asked
+    for table in (shelf.inputs.head(20), shelf.inputs.head(20).to_dict("list")):  # like a call of a logged model
         assert Predictor(restored).predict(table) == shelf.tree.predict(shelf.inputs.head(20)).tolist()
 
 
 @pytest.mark.parametrize("chain", ["original", "bf16", "int8_dynamic", "int8_weight_only", "low_rank", "torchscript"])
 def test_a_pickled_torch_module_is_compressed(shelf: Shelf, chain: str, tmp_path: Path) -> None:
     restored = prepared(shelf, "net", chain, tmp_path)
-    found = restored.family.predict(restored.model, list(shelf.example))
+    predictions = restored.family.predict(restored.model, list(shelf.example))
     with torch.no_grad():
         expected = shelf.net(torch.from_numpy(shelf.example))
-    assert torch.allclose(torch.tensor(found), expected, atol=1e-6 if chain in ("original", "torchscript") else 0.2)
-    assert not list((tmp_path / worker.MODEL_FOLDER).rglob("model.pth"))  # the weights are there once
+    assert torch.allclose(
+        torch.tensor(predictions), expected, atol=1e-6 if chain in ("original", "torchscript") else 0.2
+    )
+    assert not list((tmp_path / worker.MODEL_FOLDER).rglob("model.pth"))  # the weights exist only once
 
 
 @pytest.mark.parametrize("chain", ["original", "low_rank"])
@@ -183,7 +185,7 @@ def test_the_weights_are_written_once(shelf: Shelf, tmp_path: Path) -> None:
 
 
 def of_table(folder: Path, **logged: Any) -> tuple[Family, Model, torch.nn.Module]:
-    """Save a torch module that takes the rows of iris, and load it as a family does."""
+    """Save a torch module that takes rows of iris, and load it like a family does."""
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Linear(4, 32), torch.nn.ReLU(), torch.nn.Linear(32, 3)).eval()
     mlflow.pytorch.save_model(net, folder / "net", serialization_format="pickle", pip_requirements=[], **logged)
@@ -232,9 +234,9 @@ def test_a_few_rows_of_an_example_are_no_data(example: pd.DataFrame, tmp_path: P
     (batch,) = family.calibration(model, 1, 0, 30)[0]
     assert distinct(batch) == distinct(example)
     assert [caution.code for caution in model.cautions] == ["example_calibration"]
-    with pytest.raises(Unsupported, match=r"but repeated examples.*calibration=OTHER.*input_example of 16") as told:
+    with pytest.raises(Unsupported, match=r"but repeated examples.*calibration=OTHER.*input_example of 16") as raised:
         require_data(model, family)
-    assert "weights=random" not in str(told.value), "a logged model comes with its weights"
+    assert "weights=random" not in str(raised.value), "a logged model comes with its weights"
     require_data_to_score(model, family)  # nothing is scored
 
 
@@ -297,7 +299,7 @@ def test_code_needs_trust(shelf: Shelf, name: str) -> None:
         loaded(shelf, name, trust=False)
 
 
-def test_links_in_a_model_are_refused_and_nothing_of_theirs_is_copied(shelf: Shelf, tmp_path: Path) -> None:
+def test_links_in_a_model_are_rejected_and_nothing_of_theirs_is_copied(shelf: Shelf, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("of this machine")
     family, model = loaded(shelf, "graph")
     (shelf.path("graph") / "notes.txt").symlink_to(tmp_path / "secret")
@@ -312,7 +314,7 @@ def test_links_in_a_model_are_refused_and_nothing_of_theirs_is_copied(shelf: She
     assert not list((tmp_path / "model").rglob("notes.txt"))
 
 
-def test_links_in_a_store_on_this_machine_are_refused(shelf: Shelf, tmp_path: Path) -> None:
+def test_links_in_a_store_on_this_machine_are_rejected(shelf: Shelf, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("of this machine")
     kept = next(path.parent for path in shelf.folder.rglob("MLmodel") if "copies" not in path.parts)
     name = next(name for name in ("tree", "net", "graph", "bare") if _is_at(shelf, name, kept))
@@ -360,9 +362,9 @@ def test_a_signature_makes_an_input(shelf: Shelf) -> None:
         signature = Description.load(str(path / "MLmodel")).signature
         assert signature is not None
 
-        made = signatures.make_input(signature.inputs, 0)
-        assert list(made.columns) == list(shelf.inputs.columns)
-        assert len(family.run(model, made, lambda stage: None)) == 1
+        generated = signatures.make_input(signature.inputs, 0)
+        assert list(generated.columns) == list(shelf.inputs.columns)
+        assert len(family.run(model, generated, lambda stage: None)) == 1
     finally:
         (path / "MLmodel").write_text(described)
 
@@ -385,7 +387,7 @@ def test_on_a_gpu_only_torch_modules_are_measured(shelf: Shelf) -> None:
 
 
 def test_from_the_registry_to_the_table(shelf: Shelf, tmp_path: Path) -> None:
-    """Run the command on a registered model, whose worker knows no server."""
+    """Run the command on a registered model; its worker has no server."""
     pd.concat([shelf.inputs, shelf.labels.rename("label")], axis=1).to_csv(tmp_path / "iris.csv", index=False)
     (tmp_path / "tree.yaml").write_text(RECIPE)
     done = subprocess.run(

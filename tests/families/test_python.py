@@ -1,4 +1,4 @@
-"""A model of one's own: what its file must define, and what may be left out of it."""
+"""Custom models: what the file must define, and what is optional."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def own(folder: Path, code: str = OWN, weights: str = "auto", **options: Any) ->
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "message"),
     [
         ("x = 1", r"own\.py defines no function model\(\)"),
         ("def model(): return 1", r"model\(\) returned a int, not a torch\.nn\.Module"),
         ("1 / 0", r"own\.py can't be run: ZeroDivisionError"),
     ],
 )
-def test_a_file_that_defines_no_module_is_told(code: str, told: str, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=told):
+def test_a_file_that_defines_no_module_is_reported(code: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=message):
         own(tmp_path, code)
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="There is no file"):
         registry.build("families", "python").load("gone.py", "auto", tmp_path, 0)
 
@@ -89,9 +89,9 @@ def test_without_predict_the_greatest_output_is_the_prediction(tmp_path: Path) -
 def test_samples_are_the_files_own(tmp_path: Path) -> None:
     family, model = own(tmp_path, f"{OWN}\ndef samples(): return [([float(n)] * 8, n) for n in range(9)]\n")
     assert [sample.reference for sample in family.samples(model, "own", tmp_path, None, 0)] == list(range(9))
-    some = [sample.reference for sample in family.samples(model, "own", tmp_path, 4, 1)]
-    assert len(set(some)) == 4
-    assert some == [sample.reference for sample in family.samples(model, "own", tmp_path, 4, 1)]
+    drawn = [sample.reference for sample in family.samples(model, "own", tmp_path, 4, 1)]
+    assert len(set(drawn)) == 4
+    assert drawn == [sample.reference for sample in family.samples(model, "own", tmp_path, 4, 1)]
     assert family.example(model) == [[0.0] * 8]
     with pytest.raises(RecipeError, match="use data=own or data=none, not 'imdb'"):
         family.samples(model, "imdb", tmp_path, None, 0)
@@ -101,7 +101,7 @@ def test_a_student_is_restored_as_a_student(tmp_path: Path) -> None:
     family, model = own(tmp_path)
     student = family.student(model, 0.5)
     assert student.module[0].out_features == 8
-    assert model.data_as(OwnCode).built is None  # the teacher stays what it was
+    assert model.data_as(OwnCode).built is None  # the teacher does not change
     (tmp_path / "saved").mkdir()
     family.save(student, tmp_path / "saved")
     assert family.restore(tmp_path / "saved").module[0].out_features == 8
@@ -140,7 +140,7 @@ def test_a_student_takes_over_what_load_weights_set_beside_the_weights_as_far_as
     family, model = own(tmp_path, FILLED)
     student = family.student(model, 0.5)
     assert (student.module.scale, student.module.mean.tolist()) == (5.0, [0.5] * 8)
-    assert student.module.shift.tolist() == [0.0] * 8  # the original's has another width
+    assert student.module.shift.tolist() == [0.0] * 8  # the original has another width
     batch = family.batch(student, 2, 0)
     (tmp_path / "saved").mkdir()
     family.save(student, tmp_path / "saved")
@@ -149,7 +149,7 @@ def test_a_student_takes_over_what_load_weights_set_beside_the_weights_as_far_as
     assert torch.equal(restored.module(*batch), student.module(*batch))
 
 
-def test_samples_are_told_from_as_many_steps(tmp_path: Path) -> None:
+def test_samples_are_reported_from_as_many_steps(tmp_path: Path) -> None:
     code = (
         "import torch\nfrom torch import nn\nclass Net(nn.Module):\n"
         "    def __init__(self):\n        super().__init__()\n        self.w = nn.Parameter(torch.ones(1))\n"
@@ -158,7 +158,7 @@ def test_samples_are_told_from_as_many_steps(tmp_path: Path) -> None:
     )
     family, model = own(tmp_path, code)
     inputs = [torch.rand(3, 5) for _ in range(3)]  # three samples of three steps: the batch is the second axis
-    assert family.predict(model, inputs) == [each.argmax(-1).tolist() for each in inputs]
+    assert family.predict(model, inputs) == [scores.argmax(-1).tolist() for scores in inputs]
     family, model = own(tmp_path, f"{code}def samples(): return [(torch.rand(3, 5), 1)] * 2\n")
     samples = family.samples(model, "own", tmp_path, None, 0)
     with pytest.raises(RecipeError, match=r"returns 3 predictions for each sample .* \[3, 2, 5\]\), .* one reference"):
@@ -213,8 +213,8 @@ def test_a_checkpoint_in_half_precision_is_cast_and_told(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("shapes", [(4, 4), (3, 5)])
-def test_more_scores_than_samples_are_refused(shapes: tuple[int, int], tmp_path: Path) -> None:
-    """Views of one sample, flattened: the first ones would be paired with other samples."""
+def test_more_scores_than_samples_are_rejected(shapes: tuple[int, int], tmp_path: Path) -> None:
+    """Flattened views of one sample: the first ones would be paired with other samples."""
     views = "class Views(nn.Module):\n    def forward(self, x): return x.repeat_interleave(2, 0)\n"
     code = f"import torch\nfrom torch import nn\n{views}def model(): return Views()\n"
     family, model = own(tmp_path, f"{code}def batch(size): return torch.rand(size, 4)\n")

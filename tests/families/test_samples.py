@@ -1,4 +1,4 @@
-"""What families are scored on and calibrated with: labels, transcripts and texts as their metrics take them."""
+"""Samples for scoring and calibration: labels, transcripts and texts in the form of the metrics."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> str:
 
 def answered(family: Family, model: Model, data: str, folder: Path) -> tuple[list[Any], list[Any]]:
     samples = family.samples(model, data, folder, None, 0)
-    return [each.reference for each in samples], family.answers(model, [each.inputs for each in samples])
+    return [sample.reference for sample in samples], family.answers(model, [sample.inputs for sample in samples])
 
 
 @pytest.mark.parametrize("name", ["text_classification", "causal_lm", "asr"])
@@ -71,7 +71,7 @@ def test_texts_that_are_cut_are_counted(tmp_path: Path) -> None:
         text = "a " * 2 * most
         while len(tokenizer(text)["input_ids"]) > most:
             text = text[:-1]  # the longest that fits
-        rows = [{"text": each, "source": each, column: "0"} for each in (text, text + " a" * most, "a")]
+        rows = [{"text": cell, "source": cell, column: "0"} for cell in (text, text + " a" * most, "a")]
         family.samples(model, write(tmp_path / f"{name}.jsonl", rows), tmp_path, None, 0)
         (caution,) = model.cautions
         assert caution.message == f"1 of 3 texts are longer than {most} tokens; only their beginning is read"
@@ -94,7 +94,7 @@ def test_silence_is_scored_and_said(tmp_path: Path) -> None:
         soundfile.write(tmp_path / name, np.zeros(1600), 16_000)
     (tmp_path / "a.csv").write_text("audio,text\na.wav,\nb.wav,hello\n")
     samples = family.samples(model, "a.csv", tmp_path, None, 0)
-    assert [each.reference for each in samples] == ["", "hello"]
+    assert [sample.reference for sample in samples] == ["", "hello"]
     assert [caution.code for caution in model.cautions] == ["silent_sounds"]
     (tmp_path / "b.csv").write_text("audio,text\na.wav,\n")
     with pytest.raises(RecipeError, match="all 1 transcripts are empty"):
@@ -117,7 +117,7 @@ def test_labels_are_names_or_numbers_of_the_models(tmp_path: Path, named: Any) -
     family, model = classifier()
     rows = [{"text": text, "label": named(label) or "0"} for text, label in REVIEWS]
     samples = family.samples(model, write(tmp_path / "a.jsonl", rows), tmp_path, None, 0)
-    assert [(each.inputs, each.reference) for each in samples] == REVIEWS
+    assert [(sample.inputs, sample.reference) for sample in samples] == REVIEWS
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_labels_are_names_or_numbers_of_the_models(tmp_path: Path, named: Any) -
         (["1.5"], "the label '1.5'"),
     ],
 )
-def test_labels_that_are_not_the_models_are_refused(tmp_path: Path, labels: list[str], why: str) -> None:
+def test_labels_that_are_not_the_models_are_rejected(tmp_path: Path, labels: list[str], why: str) -> None:
     family, model = classifier()
     data = write(tmp_path / "a.jsonl", [{"text": "x", "label": label} for label in labels])
     with pytest.raises(RecipeError, match=why):
@@ -141,7 +141,7 @@ def test_labels_can_be_said(tmp_path: Path) -> None:
     family, model = classifier()
     data = write(tmp_path / "a.jsonl", [{"text": "x", "label": "pos"}, {"text": "y", "label": "neg"}])
     samples = family.samples(model, f"{data}:labels=pos=POSITIVE|neg=NEGATIVE", tmp_path, None, 0)
-    assert [each.reference for each in samples] == ["POSITIVE", "NEGATIVE"]
+    assert [sample.reference for sample in samples] == ["POSITIVE", "NEGATIVE"]
 
 
 def test_texts_are_scored_as_long_as_the_model_takes_them() -> None:
@@ -163,7 +163,7 @@ def test_texts_are_scored_as_long_as_the_model_takes_them() -> None:
 def test_calibration_keeps_away_from_what_is_scored(tmp_path: Path) -> None:
     family, model = classifier()
     data = write(tmp_path / "a.jsonl", [{"text": chr(97 + index) * 5, "label": 1} for index in range(20)])
-    held = {each.inputs for each in family.samples(model, data, tmp_path, 12, 0)}
+    held = {sample.inputs for sample in family.samples(model, data, tmp_path, 12, 0)}
     batches = family.calibration(model, 2, 0, size=3)
     decode = companions(model).tokenizer.batch_decode
     drawn = [text for batch in batches for text in decode(batch["input_ids"], skip_special_tokens=True)]
@@ -184,7 +184,7 @@ def test_without_data_calibration_is_random_and_says_so(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["text_classification", "token_classification", "causal_lm", "seq2seq"])
-def test_a_call_of_more_tokens_than_the_model_has_positions_for_is_refused(name: str) -> None:
+def test_a_call_of_more_tokens_than_the_model_has_positions_for_is_rejected(name: str) -> None:
     family, model = loaded(name)
     family.batch(model, 1, 0)
     model.config.max_position_embeddings = 4
@@ -219,8 +219,8 @@ def _without_special_tokens(model: Model, folder: Path) -> Path:
 
 
 def speech(folder: Path, *seconds: float) -> str:
-    for index, each in enumerate(seconds):
-        soundfile.write(folder / f"{index}.flac", np.random.default_rng(index).normal(0, 0.1, int(each * 8000)), 8000)
+    for index, length in enumerate(seconds):
+        soundfile.write(folder / f"{index}.flac", np.random.default_rng(index).normal(0, 0.1, int(length * 8000)), 8000)
     return write(
         folder / "a.jsonl", [{"file": f"{index}.flac", "text": f"text {index}"} for index in range(len(seconds))]
     )
@@ -238,7 +238,7 @@ def test_sounds_are_decoded_only_when_they_are_heard(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(soundfile, "read", hear)
     samples = family.samples(model, data, tmp_path, None, 0)
-    assert [each.reference for each in samples] == ["text 0", "text 1"]
+    assert [sample.reference for sample in samples] == ["text 0", "text 1"]
     assert not heard
     assert len(family.answers(model, [samples[0].inputs])) == 1
     assert len(heard) == 1
@@ -246,7 +246,7 @@ def test_sounds_are_decoded_only_when_they_are_heard(tmp_path: Path, monkeypatch
     assert family.answers(model, [decoded, decoded.tolist()]) == 2 * family.answers(model, [samples[0].inputs])
 
 
-def test_sounds_too_long_are_told(tmp_path: Path) -> None:
+def test_sounds_too_long_are_reported(tmp_path: Path) -> None:
     family, model = loaded("asr")
     family.samples(model, speech(tmp_path, 0.5, 31, 30), tmp_path, None, 0)
     assert [caution.code for caution in model.cautions] == ["cut_sounds"]
@@ -258,7 +258,7 @@ def test_sounds_to_calibrate_on(tmp_path: Path) -> None:
     data = speech(tmp_path, 0.5, 0.75, 1)
     held = family.samples(model, data, tmp_path, 1, 0)
     batches = family.calibration(model, 1, 0, size=2)
-    lengths = {len(each) for each in batches[0]} | {len(np.asarray(held[0].inputs))}
+    lengths = {len(sound) for sound in batches[0]} | {len(np.asarray(held[0].inputs))}
     assert lengths == {8000, 12_000, 16_000}
     assert family.forward(model, batches[0]).shape[0] == 2
 
@@ -271,9 +271,9 @@ TEXTS = ["a" * 150, "hello world. " * 9, "x", "ab", "déjà vu 🙂 " * 6]
 @pytest.mark.parametrize(("window", "stride"), [(32, 8), (32, 32), (32, None), (1024, None)])
 def test_likelihood_is_that_of_transformers_guide(window: int, stride: int | None) -> None:
     family, model = loaded("causal_lm", protocol="sliding", window=window, stride=stride)
-    found = family.answers(model, TEXTS)
+    answers = family.answers(model, TEXTS)
     step = stride or window // 2
-    for text, answer in zip(TEXTS, found, strict=True):
+    for text, answer in zip(TEXTS, answers, strict=True):
         ids = companions(model).tokenizer(text, return_tensors="pt").input_ids
         total, tokens, previous = 0.0, 0, 0
         for begin in range(0, ids.size(1), step):
@@ -346,12 +346,12 @@ def test_exported_graphs_are_scored_alike() -> None:
 def test_texts_to_calibrate_on_fill_their_rows(tmp_path: Path) -> None:
     family, model = loaded("causal_lm")
     data = write(tmp_path / "a.jsonl", [{"text": chr(97 + index) * 11} for index in range(20)])
-    held = {each.inputs[0] for each in family.samples(model, data, tmp_path, 12, 0)}
+    held = {sample.inputs[0] for sample in family.samples(model, data, tmp_path, 12, 0)}
     batches = family.calibration(model, 3, 0, size=2)
     assert [batch.shape for batch in batches] == [(2, 128)] * 3
     seen = set(companions(model).tokenizer.decode(torch.cat(batches).flatten(), skip_special_tokens=True))
     assert seen
     assert not held & seen
     assert not model.cautions
-    many = family.calibration(model, 4, 1, size=16)  # more than there is: texts come again
+    many = family.calibration(model, 4, 1, size=16)  # more than there is: texts are repeated
     assert many[0].shape == (16, 128)

@@ -1,4 +1,4 @@
-"""Texts from texts: the same as transformers' generate gives, one by one, in batches and through graphs."""
+"""Text to text: the same output as transformers' generate, one by one, in batches and through graphs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mlflow_compress.planning import chains
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
 
-ASCII = 131  # ids of the tokenizer that reads bytes: three special ones, and those of 7 bits
+ASCII = 131  # ids of the byte tokenizer: three special tokens, and 7-bit characters
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "marian": {
         **TINY["seq2seq"]["architecture"],
@@ -42,11 +42,11 @@ def loaded(name: str = "marian", **options: Any) -> tuple[Family, Model]:
 
 
 def generated(model: Model, text: str, **options: Any) -> str:
-    """Have transformers generate from one text."""
+    """Generate from one text with transformers."""
     tokenizer = companions(model).tokenizer
     with torch.no_grad():
-        made = model.module.generate(tokenizer(text, return_tensors="pt").input_ids, do_sample=False, **options)
-    decoded: str = tokenizer.decode(made[0], skip_special_tokens=True)
+        output = model.module.generate(tokenizer(text, return_tensors="pt").input_ids, do_sample=False, **options)
+    decoded: str = tokenizer.decode(output[0], skip_special_tokens=True)
     return decoded.strip()
 
 
@@ -66,20 +66,20 @@ def test_scores_are_those_of_sacrebleu_on_what_transformers_generates(tmp_path: 
     family, model = loaded(beams=beams, most_tokens=40)
     expected = [generated(model, text, max_new_tokens=40, num_beams=beams) for text in TEXTS]
     targets = [f"{text[:-6]} etc." for text in expected]
-    rows = [f'"{text}","{target}"' for text, target in zip(TEXTS, (quoted(each) for each in targets), strict=True)]
+    rows = [f'"{text}","{target}"' for text, target in zip(TEXTS, (quoted(sample) for sample in targets), strict=True)]
     (tmp_path / "a.csv").write_bytes("\n".join(["source,target", *rows]).encode())
     samples = family.samples(model, "a.csv", tmp_path, None, 0)
-    answers = family.answers(model, [each.inputs for each in samples])
+    answers = family.answers(model, [sample.inputs for sample in samples])
     assert answers == expected
-    references = [each.reference for each in samples]
+    references = [sample.reference for sample in samples]
     assert references == targets
-    found = {name: registry.build("metrics", name).compute(references, answers) for name in family.metrics}
-    assert found["bleu"] == pytest.approx(sacrebleu.corpus_bleu(expected, [targets]).score)
-    assert found["chrf"] == pytest.approx(sacrebleu.corpus_chrf(expected, [targets]).score)
-    assert 0 < found["chrf"] < 100
+    scores = {name: registry.build("metrics", name).compute(references, answers) for name in family.metrics}
+    assert scores["bleu"] == pytest.approx(sacrebleu.corpus_bleu(expected, [targets]).score)
+    assert scores["chrf"] == pytest.approx(sacrebleu.corpus_chrf(expected, [targets]).score)
+    assert 0 < scores["chrf"] < 100
     scorer = RougeScorer(["rougeL"])
     rouge = [scorer.score(*pair)["rougeL"].fmeasure for pair in zip(targets, expected, strict=True)]
-    assert found["rougeL"] == pytest.approx(sum(rouge) / len(rouge))
+    assert scores["rougeL"] == pytest.approx(sum(rouge) / len(rouge))
 
 
 def quoted(text: str) -> str:
@@ -108,7 +108,7 @@ def test_neither_the_batch_nor_graphs_change_the_texts(name: str, beams: int) ->
 def test_the_timed_call_makes_so_many_tokens_whatever_they_are(name: str) -> None:
     family, model = loaded(name, new_tokens=6)
     batch, stages = family.batch(model, 2, 0), list[str]()
-    ends = family.run(model, batch, lambda stage: None)[0, :2].tolist()  # the text would be over at once
+    ends = family.run(model, batch, lambda stage: None)[0, :2].tolist()  # otherwise the text would end at once
     companions(model).generation.eos_token_id = ends
     companions(model).generation.forced_eos_token_id = None
     with torch.no_grad():
@@ -123,22 +123,22 @@ def test_the_timed_call_makes_so_many_tokens_whatever_they_are(name: str) -> Non
     assert family.forward(model, batch).shape == (2, 6, ASCII)
 
 
-def test_beams_are_the_models_own_where_nothing_is_said(tmp_path: Path) -> None:
+def test_beams_are_the_models_own_where_nothing_is_stated(tmp_path: Path) -> None:
     family, model = loaded()
-    several, _ = loaded(beams=4)
+    with_beams, _ = loaded(beams=4)
     greedy, _ = loaded(beams=1)
     companions(model).generation.num_beams = 4
-    own = family.predict(model, TEXTS)
-    assert own == several.predict(model, TEXTS)
-    assert own != greedy.predict(model, TEXTS)
-    assert family.predict(stored(family, model, tmp_path), TEXTS) == own
+    default = family.predict(model, TEXTS)
+    assert default == with_beams.predict(model, TEXTS)
+    assert default != greedy.predict(model, TEXTS)
+    assert family.predict(stored(family, model, tmp_path), TEXTS) == default
 
 
 def test_a_prefix_comes_first_and_a_text_ends() -> None:
     family, model = loaded()
-    told, _ = loaded(prefix="translate: ")
-    assert told.predict(model, TEXTS) == family.predict(model, [f"translate: {text}" for text in TEXTS])
-    assert told.predict(model, TEXTS) != family.predict(model, TEXTS)
+    with_prefix, _ = loaded(prefix="translate: ")
+    assert with_prefix.predict(model, TEXTS) == family.predict(model, [f"translate: {text}" for text in TEXTS])
+    assert with_prefix.predict(model, TEXTS) != family.predict(model, TEXTS)
     short, _ = loaded(most_tokens=2)
     assert all(len(each.encode()) <= 2 for each in short.predict(model, TEXTS))
     long, _ = loaded(most_tokens=10_000)
@@ -161,7 +161,7 @@ def test_texts_to_calibrate_on_are_not_those_that_are_scored(tmp_path: Path) -> 
     rows = [f"{chr(97 + index) * 5},y" for index in range(12)]
     (tmp_path / "a.csv").write_text("\n".join(["source,target", *rows]))
     family, model = loaded()
-    held = {each.inputs for each in family.samples(model, "a.csv", tmp_path, 6, 0)}
+    held = {sample.inputs for sample in family.samples(model, "a.csv", tmp_path, 6, 0)}
     batches = family.calibration(model, 3, 0, size=2)
     decode = companions(model).tokenizer.batch_decode
     drawn = {text for batch in batches for text in decode(batch["input_ids"], skip_special_tokens=True)}
@@ -174,7 +174,7 @@ def test_texts_to_calibrate_on_are_not_those_that_are_scored(tmp_path: Path) -> 
 def test_a_smaller_one_has_fewer_layers_in_the_decoder() -> None:
     family, model = loaded()
     student = family.student(model, 0.5)
-    counts = [(each.encoder_layers, each.decoder_layers) for each in (student.config, model.config)]
+    counts = [(config.encoder_layers, config.decoder_layers) for config in (student.config, model.config)]
     assert counts == [(1, 1), (1, 2)]
 
 
@@ -184,7 +184,7 @@ def test_layers_of_t5_are_dropped_and_the_first_one_has_the_bias_of_positions(tm
     with torch.no_grad():
         for stack in transformer_layers.stacks(model):
             first, second = stack.layers(model)
-            for name, parameter in first.named_parameters():  # so that the first layer gives what it is given
+            for name, parameter in first.named_parameters():  # so that the first layer returns its input
                 if name.endswith(("o.weight", "wo.weight")):
                     parameter.zero_()
             assert "relative_attention_bias" not in dict(second.layer[0].SelfAttention.named_children())

@@ -1,4 +1,4 @@
-"""Labels of texts: predicted in batches as alone, cut to what the model can take."""
+"""Text classification: the same labels in batches and alone, and texts cut to the model's maximum."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tags of words: the same as by transformers' own example, whatever tokenizer, length and batch."""
+"""Token classification: the same tags as transformers' example, for any tokenizer, length and batch."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def loaded(source: str = "tiny", weights: str = "random", **options: Any) -> tup
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder that save_pretrained wrote, with a tokenizer that parts words into letters."""
+    """Return a folder that save_pretrained wrote, with a tokenizer that splits words into letters."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     letters = [chr(number) for number in range(33, 127)]
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{each}" for each in letters), "##nn", "##om"]
-    rules = Tokenizer(models.WordPiece({each: index for index, each in enumerate(vocabulary)}, unk_token="[UNK]"))
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{letter}" for letter in letters), "##nn", "##om"]
+    rules = Tokenizer(models.WordPiece({letter: index for index, letter in enumerate(vocabulary)}, unk_token="[UNK]"))
     rules.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     rules.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
@@ -51,7 +51,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tagged_as_in_the_example(folder: Path, words: list[str]) -> list[str]:
-    """Tag a sentence as transformers' run_ner.py does: the first token of a word counts, the others are -100."""
+    """Tag a sentence like transformers' run_ner.py: the first token of a word counts, the others are -100."""
     from transformers import AutoModelForTokenClassification, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -59,12 +59,12 @@ def tagged_as_in_the_example(folder: Path, words: list[str]) -> list[str]:
     encoded = tokenizer(words, is_split_into_words=True, truncation=True, max_length=64, return_tensors="pt")
     with torch.no_grad():
         best = module(input_ids=encoded["input_ids"]).logits[0].argmax(-1).tolist()
-    previous, found = None, []
+    previous, tags = None, []
     for number, word in zip(best, encoded.word_ids(), strict=True):
         if word is not None and word != previous:
-            found.append(module.config.id2label[number])
+            tags.append(module.config.id2label[number])
         previous = word
-    return found
+    return tags
 
 
 def test_tags_and_scores_are_those_of_transformers_and_seqeval(saved: Path, tmp_path: Path) -> None:
@@ -76,10 +76,10 @@ def test_tags_and_scores_are_those_of_transformers_and_seqeval(saved: Path, tmp_
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     family, model = loaded(str(saved), "auto")
     samples = family.samples(model, "a.jsonl", tmp_path, None, 0)
-    assert [each.inputs for each in samples] == SENTENCES
-    answers = family.answers(model, [each.inputs for each in samples])
+    assert [sample.inputs for sample in samples] == SENTENCES
+    answers = family.answers(model, [sample.inputs for sample in samples])
     assert answers == expected
-    references = [each.reference for each in samples]
+    references = [sample.reference for sample in samples]
     assert references == true
     for name, reference in {"f1": f1_score, "precision": precision_score, "recall": recall_score}.items():
         score = registry.build("metrics", f"seqeval_{name}").compute(references, answers)
@@ -90,7 +90,7 @@ def test_tags_and_scores_are_those_of_transformers_and_seqeval(saved: Path, tmp_
 def test_the_batch_does_not_change_the_tags(saved: Path) -> None:
     family, model = loaded(str(saved), "auto")
     sentences = SENTENCES * 6
-    assert family.predict(model, sentences) == [family.predict(model, [each])[0] for each in sentences]
+    assert family.predict(model, sentences) == [family.predict(model, [sentence])[0] for sentence in sentences]
 
 
 def test_a_text_is_parted_by_white_space(saved: Path) -> None:
@@ -141,7 +141,7 @@ def test_sentences_are_read_from_tables_and_from_conll(tmp_path: Path, name: str
     (tmp_path / name).write_bytes(text.encode())
     family, model = loaded()
     samples = family.samples(model, name, tmp_path, None, 0)
-    assert [(each.inputs, each.reference) for each in samples] == [
+    assert [(sample.inputs, sample.reference) for sample in samples] == [
         (["Anna", "sleeps"], ["B-PER", "O"]),
         (["New", "York"], ["B-LOC", "I-LOC"]),
     ]
@@ -158,7 +158,7 @@ def test_sentences_are_read_from_tables_and_from_conll(tmp_path: Path, name: str
         ("a.jsonl", '{"words": 3, "tags": ["O"]}', r"line 1: words must be a list"),
     ],
 )
-def test_sentences_that_make_no_sense_are_told(tmp_path: Path, name: str, text: str, why: str) -> None:
+def test_sentences_that_make_no_sense_are_reported(tmp_path: Path, name: str, text: str, why: str) -> None:
     (tmp_path / name).write_text(text)
     family, model = loaded()
     with pytest.raises(RecipeError, match=why):
@@ -179,7 +179,7 @@ def test_sentences_to_calibrate_on_are_not_those_that_are_scored(tmp_path: Path)
     lines = [f"{chr(97 + index) * 5},O" for index in range(12)]
     (tmp_path / "a.csv").write_text("\n".join(["words,tags", *lines]))
     family, model = loaded()
-    held = {each.inputs[0] for each in family.samples(model, "a.csv", tmp_path, 6, 0)}
+    held = {sample.inputs[0] for sample in family.samples(model, "a.csv", tmp_path, 6, 0)}
     batches = family.calibration(model, 3, 0, size=2)
     decode = companions(model).tokenizer.batch_decode
     drawn = {text for batch in batches for text in decode(batch["input_ids"], skip_special_tokens=True)}
@@ -189,7 +189,7 @@ def test_sentences_to_calibrate_on_are_not_those_that_are_scored(tmp_path: Path)
     family.forward(model, batches[0])
 
 
-def test_parts_of_speech_are_scored_word_by_word_and_that_is_said(tmp_path: Path) -> None:
+def test_parts_of_speech_are_scored_word_by_word_and_that_is_stated(tmp_path: Path) -> None:
     family, model = loaded(architecture={**BERT, "id2label": {0: "NOUN", 1: "VERB"}})
     (tmp_path / "a.jsonl").write_text('{"words": ["Boats", "sail"], "tags": ["NOUN", "VERB"]}\n')
     (sample,) = family.samples(model, "a.jsonl", tmp_path, None, 0)

@@ -1,4 +1,4 @@
-"""A tiny Whisper that was taught to say something says the same through every runtime it is exported to."""
+"""A tiny trained Whisper recognises the same texts in every runtime that it is exported to."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def tone(hertz: int) -> Any:
 
 
 def tones(family: Family, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
-    """Stand for `Family.calibration`, with sounds that the model was taught."""
+    """Replace `Family.calibration`, with sounds that the model was trained on."""
     sounds = itertools.cycle(tone(hertz) for hertz in SAID)
     return [[next(sounds) for _ in range(size)] for _ in range(count)]
 
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[Family, Model]:
-    """Teach it the three texts: it takes some seconds."""
+    """Train it on the three texts, which takes some seconds."""
     family: Family = registry.build("families", "asr", {"new_tokens": 8, "architecture": ARCHITECTURE})
     model = family.load("tiny", "random", Path(), 0)
     tokenizer = companions(model).tokenizer
@@ -89,12 +89,12 @@ def test_every_runtime_says_what_torch_says(
     steps = chains.parse_chain(chain)
     methods = model_folder.methods_of(steps)
     copied = dataclasses.replace(model, cautions=[], facts={})
-    made = methods[0].compress(copied, family)
-    generation_check.keep(family, made, tmp_path / "generated.pt")
+    compressed = methods[0].compress(copied, family)
+    generation_check.keep(family, compressed, tmp_path / "generated.pt")
     target = tmp_path / "model"
     target.mkdir()
     variant = Variant("w", chain, "t", "asr", "tiny", "random", chain=steps, options=dataclasses.asdict(family))
-    model_folder.save(made, family, methods, variant, target)
+    model_folder.save(compressed, family, methods, variant, target)
     restored = model_folder.restore(target)
     generation_check.compare(restored.family, restored.model, tmp_path / "generated.pt", "cpu")
     assert restored.family.predict(restored.model, [tone(hertz) for hertz in SAID]) == list(SAID.values())

@@ -1,4 +1,4 @@
-"""Against ultralytics' own validator, on a small labelled data set."""
+"""Compare with ultralytics' validator on a small labelled data set."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def photo(seed: int) -> Any:
 
 @pytest.fixture(scope="module")
 def detector() -> tuple[Family, Model]:
-    """Give a detector of random weights that finds something everywhere, in a few classes."""
+    """Return a detector with random weights that finds objects everywhere, in a few classes."""
     return tuned("detect")
 
 
 def tuned(task: str) -> tuple[Family, Model]:
-    """Let random weights tell images apart: as they are, every image has the same output."""
+    """Make random weights react to images: otherwise every image has the same output."""
     family, model = loaded(task)
     generator = torch.Generator().manual_seed(1)
     for layer in model.module.modules():
@@ -69,8 +69,8 @@ def tuned(task: str) -> tuple[Family, Model]:
             layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) * (2.2 / fan_in) ** 0.5)
     head = model.module.model[-1]
     head.dfl.conv.weight.copy_(torch.arange(16.0).view(1, 16, 1, 1))
-    bins = -0.7 * torch.arange(16.0).repeat(4)  # distances to the sides: mostly short
-    likely = torch.where(torch.arange(80) % 20 == 0, -3.0, -30.0)  # four classes, and the others never
+    bins = -0.7 * torch.arange(16.0).repeat(4)  # distances to the sides, mostly short
+    likely = torch.where(torch.arange(80) % 20 == 0, -3.0, -30.0)  # only four classes
     for branch, bias in (*((each, bins) for each in head.cv2), *((each, likely) for each in head.cv3)):
         branch[-1].bias.copy_(bias)
     return family, model
@@ -78,7 +78,7 @@ def tuned(task: str) -> tuple[Family, Model]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory, detector: tuple[Family, Model]) -> Path:
-    """Write a data set whose true boxes are near some of those that the detector finds: scores are neither 0 nor 1."""
+    """Write a data set whose true boxes are near some of the detector's boxes: scores are neither 0 nor 1."""
     folder = tmp_path_factory.mktemp("boxes")
     family, model = detector
     generator = np.random.default_rng(0)
@@ -90,13 +90,13 @@ def data(tmp_path_factory: pytest.TempPathFactory, detector: tuple[Family, Model
             path = folder / "images" / split / f"{index}.png"
             cv2.imwrite(str(path), image)
             height, width = image.shape[:2]
-            (found,) = family.answers(model, [str(path)])
+            (answer,) = family.answers(model, [str(path)])
             numbers = {name: number for number, name in model.data_as(Architecture).names.items()}
             lines = []
-            for at in range(0, min(12, len(found["boxes"]) * (index % 4)), 3):
-                x1, y1, x2, y2 = np.clip(np.array(found["boxes"][at]) / ([width, height] * 2), 0, 1)
+            for at in range(0, min(12, len(answer["boxes"]) * (index % 4)), 3):
+                x1, y1, x2, y2 = np.clip(np.array(answer["boxes"][at]) / ([width, height] * 2), 0, 1)
                 x1, y1, x2, y2 = np.clip(np.array([x1, y1, x2, y2]) + generator.normal(0, 0.02, 4), 0, 1).round(6)
-                lines.append(" ".join(map(str, [numbers[found["labels"][at]], x1, y1, x2, y1, x2, y2, x1, y2])))
+                lines.append(" ".join(map(str, [numbers[answer["labels"][at]], x1, y1, x2, y1, x2, y2, x1, y2])))
             if lines:
                 (folder / "labels" / split / f"{index}.txt").write_text("\n".join([*lines, lines[0]]))
     names = "".join(f"  {number}: {name}\n" for number, name in model.data_as(Architecture).names.items())
@@ -105,11 +105,11 @@ def data(tmp_path_factory: pytest.TempPathFactory, detector: tuple[Family, Model
 
 
 def validated(model: Model, task: str, data: Path, folder: Path) -> dict[str, float]:
-    """Give what ultralytics' own validator makes of a model."""
+    """Return the results of ultralytics' validator for a model."""
     yolo: Any = YOLO(TASKS[task].replace(".pt", ".yaml"), task=task)
     yolo.model = model.module
     yolo.model.args = {"task": task}
-    found = yolo.val(
+    results = yolo.val(
         data=str(data),
         imgsz=SIDE,
         rect=False,
@@ -119,30 +119,30 @@ def validated(model: Model, task: str, data: Path, folder: Path) -> dict[str, fl
         device="cpu",
         project=str(folder),
     )
-    return dict(found.results_dict)
+    return dict(results.results_dict)
 
 
 def scores(family: Family, model: Model, data: str, folder: Path, *names: str) -> dict[str, float]:
     samples = family.samples(model, data, folder, None, 0)
-    predictions = family.answers(model, [each.inputs for each in samples])
-    references = [each.reference for each in samples]
+    predictions = family.answers(model, [sample.inputs for sample in samples])
+    references = [sample.reference for sample in samples]
     return {name: metric.compute(references, predictions) for name, metric in metrics_of(names, folder).items()}
 
 
 @pytest.mark.parametrize("task", ["detect", "segment"])
 def test_boxes_score_as_ultralytics_does(task: str, detector: tuple[Family, Model], data: Path, tmp_path: Path) -> None:
     family, model = detector if task == "detect" else tuned(task)
-    own = scores(family, model, "data.yaml", data, *type(family).metrics)
-    told = validated(model, task, data / "data.yaml", tmp_path)
-    wanted = {
-        "map50": told["metrics/mAP50(B)"],
-        "map50_95": told["metrics/mAP50-95(B)"],
-        "box_precision": told["metrics/precision(B)"],
-        "box_recall": told["metrics/recall(B)"],
+    ours = scores(family, model, "data.yaml", data, *type(family).metrics)
+    theirs = validated(model, task, data / "data.yaml", tmp_path)
+    expected = {
+        "map50": theirs["metrics/mAP50(B)"],
+        "map50_95": theirs["metrics/mAP50-95(B)"],
+        "box_precision": theirs["metrics/precision(B)"],
+        "box_recall": theirs["metrics/recall(B)"],
     }
-    assert own == pytest.approx(wanted, abs=1e-3)
+    assert ours == pytest.approx(expected, abs=1e-3)
     if task == "detect":
-        assert 0.05 < own["map50_95"] < own["map50"] < 0.95
+        assert 0.05 < ours["map50_95"] < ours["map50"] < 0.95
 
 
 def test_a_classifier_scores_as_ultralytics_does(tmp_path: Path) -> None:
@@ -155,27 +155,27 @@ def test_a_classifier_scores_as_ultralytics_does(tmp_path: Path) -> None:
         folder = tmp_path / "data" / "val" / f"{numbers[label]}"
         folder.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(folder / f"{index}.png"), photo(index))
-    shutil.copytree(tmp_path / "data" / "val", tmp_path / "data" / "train")  # the validator asks for one
+    shutil.copytree(tmp_path / "data" / "val", tmp_path / "data" / "train")  # the validator requires one
     model.module.names = {number: str(number) for number in names}
     model.data_as(Architecture).names = dict(model.module.names)
-    own = scores(family, model, "data:split=val", tmp_path, "accuracy", "top5_accuracy")
-    told = validated(model, "classify", tmp_path / "data", tmp_path)
-    wanted = {"accuracy": told["metrics/accuracy_top1"], "top5_accuracy": told["metrics/accuracy_top5"]}
-    assert own == pytest.approx(wanted, abs=1e-3)
-    assert 0 < own["accuracy"] < own["top5_accuracy"] < 1
+    ours = scores(family, model, "data:split=val", tmp_path, "accuracy", "top5_accuracy")
+    theirs = validated(model, "classify", tmp_path / "data", tmp_path)
+    expected = {"accuracy": theirs["metrics/accuracy_top1"], "top5_accuracy": theirs["metrics/accuracy_top5"]}
+    assert ours == pytest.approx(expected, abs=1e-3)
+    assert 0 < ours["accuracy"] < ours["top5_accuracy"] < 1
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_outlines_and_labels(task: str) -> None:
     family, model = loaded(task) if task == "classify" else tuned(task)
-    (found,) = family.predict(model, [photo(3)])
+    (prediction,) = family.predict(model, [photo(3)])
     if task == "classify":
-        assert found in model.data_as(Architecture).names.values()
+        assert prediction in model.data_as(Architecture).names.values()
         assert family.classes(model) == 1000
         return
-    assert len(found["boxes"]) == len(found["scores"]) == len(found["labels"])
-    assert ("outlines" in found) == (task == "segment")
-    assert len(found.get("outlines", found["boxes"])) == len(found["boxes"])
+    assert len(prediction["boxes"]) == len(prediction["scores"]) == len(prediction["labels"])
+    assert ("outlines" in prediction) == (task == "segment")
+    assert len(prediction.get("outlines", prediction["boxes"])) == len(prediction["boxes"])
 
 
 def test_calibration_is_the_training_split(detector: tuple[Family, Model], data: Path) -> None:
@@ -206,13 +206,13 @@ def test_without_training_images_calibration_is_random_and_says_so(detector: tup
 
 def test_a_limit_takes_a_part(detector: tuple[Family, Model], data: Path) -> None:
     family, model = detector
-    every = [each.inputs for each in family.samples(model, "data.yaml", data, None, 0)]
+    inputs = [sample.inputs for sample in family.samples(model, "data.yaml", data, None, 0)]
     digest = model.facts["data_digest"]
-    few = [each.inputs for each in family.samples(model, "data.yaml", data, 5, 0)]
-    assert len(every) == COUNT
+    few = [sample.inputs for sample in family.samples(model, "data.yaml", data, 5, 0)]
+    assert len(inputs) == COUNT
     assert len(few) == 5
-    assert set(few) < set(every)
-    assert few == [each.inputs for each in family.samples(model, "data.yaml", data, 6, 0)][:5]
+    assert set(few) < set(inputs)
+    assert few == [sample.inputs for sample in family.samples(model, "data.yaml", data, 6, 0)][:5]
     assert model.facts["data_digest"] != digest
     assert model.facts["data_source"] == "data.yaml:split=val"
 
@@ -250,6 +250,6 @@ def test_what_is_restored_is_what_was_saved(task: str, chain: str, tmp_path: Pat
             call()
 
 
-def test_other_tasks_are_refused() -> None:
+def test_other_tasks_are_rejected() -> None:
     with pytest.raises(WeightsError, match="has the task pose"):
         registry.build("families", "yolo").load("yolo11n-pose.pt", "random", Path(), 0)

@@ -1,4 +1,4 @@
-"""What holds for all metrics: sums of parts make the whole, and what is no number raises."""
+"""Properties of all metrics: sums of parts give the whole, and a missing value raises an error."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ def test_what_is_right_scores_better_than_what_is_not(name: str) -> None:
     metric, references, predictions = build(name)
     right: list[Any] = references
     if metric.takes == "labels":
-        right = [[each] for each in references]
+        right = [[reference] for reference in references]
     elif metric.takes == "likelihoods":
-        right = [{**each, "nll": 0.0} for each in predictions]
+        right = [{**reference, "nll": 0.0} for reference in predictions]
     elif metric.takes == "boxes":
-        right = [{**each, "scores": [0.9] * len(each["boxes"])} for each in references]
+        right = [{**reference, "scores": [0.9] * len(reference["boxes"])} for reference in references]
     better, worse = metric.compute(references, right), metric.compute(references, predictions)
     assert (better > worse) is metric.greater_is_better
     assert better != worse
@@ -84,8 +84,8 @@ def test_sums_of_parts_make_the_whole(name: str) -> None:
     parts = np.zeros(whole.shape[1])
     for part in (slice(0, 2), slice(2, 3), slice(3, None)):
         sums = metric.statistics(references[part], predictions[part]).sum(axis=0)
-        own = metric.columns(references[part], predictions[part])
-        parts[[names.index(each) for each in own] if names else slice(None)] += sums
+        columns = metric.columns(references[part], predictions[part])
+        parts[[names.index(column) for column in columns] if names else slice(None)] += sums
     assert metric.reduce(parts) == pytest.approx(metric.compute(references, predictions), rel=1e-12)
 
 

@@ -1,4 +1,4 @@
-"""What there is, as data, as text, and as a Markdown table."""
+"""The catalogue as data, as text, and as a Markdown table."""
 
 from __future__ import annotations
 

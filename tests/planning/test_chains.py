@@ -61,10 +61,10 @@ def test_a_chain_is_read(text: str, chain: list[Step]) -> None:
         "1e+3",
     ],
 )
-def test_what_is_no_chain_is_refused(text: str) -> None:
-    with pytest.raises(RecipeError) as told:
+def test_what_is_no_chain_is_rejected(text: str) -> None:
+    with pytest.raises(RecipeError) as raised:
         parse_chain(text)
-    assert told.value.exit_code == 2
+    assert raised.value.exit_code == 2
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_what_is_no_chain_is_refused(text: str) -> None:
         ("bf16+prune_magnitude+int8_dynamic", "int8_dynamic can't follow prune_magnitude, which leaves half"),
     ],
 )
-def test_a_chain_that_makes_no_sense_is_refused(text: str, reason: str) -> None:
+def test_a_chain_that_makes_no_sense_is_rejected(text: str, reason: str) -> None:
     with pytest.raises(RecipeError, match=re.escape(reason)):
         parse_chain(text)
 
@@ -87,7 +87,7 @@ def test_pruning_keeps_the_precision() -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(st.text(max_size=30) | st.text("fp16+:=,. eamountglb05", max_size=30))
-def test_hostile_text_is_a_chain_or_is_refused(text: str) -> None:
+def test_hostile_text_is_a_chain_or_is_rejected(text: str) -> None:
     try:
         chain = parse_chain(text)
     except RecipeError:
@@ -144,7 +144,7 @@ def test_a_compressed_variant_is_not_called_the_original(tmp_path: Path, name: s
         assert named_chains(tmp_path / "r.yaml", "variants", [{"name": free, "method": method}])[0][0] == free
 
 
-def test_two_variants_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_two_variants_of_one_name_are_rejected(tmp_path: Path) -> None:
     twice = [{"name": "small", "method": "fp16"}, {"name": "small", "method": "bf16"}]
     with pytest.raises(RecipeError, match=r"two variants have the name 'small', 'fp16' and 'bf16'.*one row"):
         named_chains(tmp_path / "r.yaml", "variants", twice)

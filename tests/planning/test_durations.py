@@ -16,7 +16,7 @@ def test_a_length_of_time_is_read(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "5", "h", "-5s", "0s", "30m1h", "2d", "1e3s", "٣s", "nan", f"{'9' * 400}h"])
-def test_what_is_no_length_of_time_is_refused(text: str) -> None:
+def test_what_is_no_length_of_time_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="1h30m"):
         durations.seconds(text)
 

@@ -18,9 +18,9 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     "name", ["./net.pth", "net.pth", "gone/net.pt", "/gone/net.ckpt", "~/net.safetensors", "./net"]
 )
 def test_a_path_to_no_file_is_called_that(name: str) -> None:
-    with pytest.raises(RecipeError) as told:
+    with pytest.raises(RecipeError) as raised:
         recipe.read(name)
-    assert str(told.value) == f"There is no file {name}."
+    assert str(raised.value) == f"There is no file {name}."
 
 
 def test_the_nearest_file_of_its_folder_is_named(tmp_path: Path) -> None:
@@ -37,16 +37,16 @@ def test_a_project_says_in_which_folder_it_looked(tmp_path: Path, monkeypatch: p
         monkeypatch.setenv(name, "1")
     with pytest.raises(RecipeError, match=rf"`mlflow run` works in the project's folder, {tmp_path}: use an absolute"):
         recipe.read("gone.yaml")
-    with pytest.raises(RecipeError) as told:
+    with pytest.raises(RecipeError) as raised:
         recipe.read("/gone/model.yaml")
-    assert str(told.value) == "There is no recipe /gone/model.yaml."
+    assert str(raised.value) == "There is no recipe /gone/model.yaml."
 
 
 @pytest.mark.parametrize("name", ["net.pth", "net.safetensors", "net.ckpt"])
 def test_weights_are_no_model(name: str) -> None:
     Path(name).touch()
     with pytest.raises(
-        RecipeError, match=rf"{name} holds weights; .* init my_model` .* run my_model\.py --weights {name}"
+        RecipeError, match=rf"{name} holds only weights; .* init my_model`, .* run my_model\.py --weights {name}"
     ):
         recipe.read(name)
 

@@ -1,4 +1,4 @@
-"""The templates run as they are: loaded, tried, compressed by two methods, saved and restored, in this process."""
+"""The templates run unchanged: loaded, tried, compressed by two methods, saved and restored, in this process."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_template_runs_as_it_is(kind: str) -> None:
+def test_a_template_runs_unchanged(kind: str) -> None:
     list(write("mine", kind))
     original, *compressed = plan(["mine.yaml"], Settings(trust=True))
-    assert [each.method for each in (original, *compressed)] == ["original", "bf16", "int8_dynamic"]
+    assert [planned.method for planned in (original, *compressed)] == ["original", "bf16", "int8_dynamic"]
     for variant in (original, *compressed):
         family = registry.build("families", variant.family, variant.options)
         model = model_trial.loaded(family, variant, str, str)
@@ -58,12 +58,12 @@ def test_a_template_names_all_that_a_file_may_define(kind: str) -> None:
 
 
 def test_only_a_language_model_needs_no_code() -> None:
-    told = list(write("mine", "language-model"))
-    assert told[1] == "  compress-bench check mine.yaml --deep"
+    lines = list(write("mine", "language-model"))
+    assert lines[1] == "  compress-bench check mine.yaml --deep"
     assert not Path("mine.py").exists()
 
 
-def test_nothing_is_written_over_unless_it_is_said() -> None:
+def test_nothing_is_written_over_unless_it_is_stated() -> None:
     Path("mine.yaml").write_text("mine")
     with pytest.raises(RecipeError, match=r"^mine\.yaml would be overwritten\. .* --force"):
         write("mine", "module")
@@ -73,13 +73,13 @@ def test_nothing_is_written_over_unless_it_is_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("a b", "can't name a model"), ("..", "can't name"), ("gone/x", "no folder gone")]
+    ("name", "message"), [("a b", "can't name a model"), ("..", "can't name"), ("gone/x", "no folder gone")]
 )
-def test_what_names_no_file_is_refused(name: str, said: str) -> None:
-    with pytest.raises(RecipeError, match=said):
+def test_what_names_no_file_is_rejected(name: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
         write(name, "module")
 
 
 def test_the_templates_are_part_of_the_package() -> None:
-    names = {each.name for each in importlib.resources.files("mlflow_compress").joinpath("templates").iterdir()}
+    names = {file.name for file in importlib.resources.files("mlflow_compress").joinpath("templates").iterdir()}
     assert {f"{kind}.yaml" for kind in KINDS} <= names

@@ -24,8 +24,8 @@ def test_every_option_says_what_it_is_and_who_takes_it(option: Any) -> None:
 
 
 def test_what_was_asked_for_is_logged_as_it_was_written() -> None:
-    asked = Options(batch_size=(1, 4), family_options=("tokens=8", "x=y"), limit=3, seconds=2.0, team="t").asked()
-    assert asked == {
+    logged = Options(batch_size=(1, 4), family_options=("tokens=8", "x=y"), limit=3, seconds=2.0, team="t").asked()
+    assert logged == {
         "device": "auto",
         "weights": "auto",
         "data": "auto",
@@ -84,18 +84,18 @@ def test_the_keys_of_the_evaluator_and_their_defaults() -> None:
         "launches": 5,
     }
     assert options == Options(device="cpu", team="", batch_size=(1,))
-    told = CompressEvaluator.__doc__ or ""
-    assert [name for name in values if f"`{name}`" not in told] == []
+    docs = CompressEvaluator.__doc__ or ""
+    assert [name for name in values if f"`{name}`" not in docs] == []
 
 
-def test_what_the_evaluator_is_told_becomes_options() -> None:
+def test_what_the_evaluator_is_reported_becomes_options() -> None:
     options, values = from_config({"threads": 2, "limit": 7, "seconds": 1, "model": "m"}, {"model": ""})
     assert (options.threads, options.limit, options.seconds) == ((2,), 7, 1)
     assert values["model"] == "m"
 
 
 @pytest.mark.parametrize(
-    ("config", "error", "told"),
+    ("config", "error", "message"),
     [
         ({"score_second": 1.0}, UnknownName, "score_seconds"),
         ({"seed": 1.5}, RecipeError, "must be int"),
@@ -105,11 +105,11 @@ def test_what_the_evaluator_is_told_becomes_options() -> None:
         ({"limit": -5}, RecipeError, "at least 0"),
         ({"batch_size": -1}, RecipeError, "at least 0"),
         ({"seconds": float("nan")}, RecipeError, "at least 0"),
-        ({"weights": "random"}, UnknownName, "weights"),  # an option of the commands only
+        ({"weights": "random"}, UnknownName, "weights"),  # only the commands have this option
     ],
 )
-def test_what_the_evaluator_does_not_take(config: dict[str, Any], error: type[Exception], told: str) -> None:
-    with pytest.raises(error, match=told):
+def test_what_the_evaluator_does_not_take(config: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
         from_config(config, {})
 
 

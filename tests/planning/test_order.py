@@ -1,4 +1,4 @@
-"""In which order variants are measured, and what fits into the time."""
+"""The order of variants, and which of them fit into the time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ plans = st.lists(
 
 
 def names(variants: list[Variant]) -> str:
-    return " ".join(f"{each.model}{each.method[0]}" for each in variants)
+    return " ".join(f"{planned.model}{planned.method[0]}" for planned in variants)
 
 
 def same(some: list[Variant], others: list[Variant]) -> bool:
@@ -37,13 +37,13 @@ def test_originals_come_before_what_is_compared_with_them_and_nothing_else_moves
     ordered = originals_first(plan)
     assert same(ordered, plan)
     seen: set[tuple[str, int]] = set()
-    with_original = {(each.model, each.batch_size) for each in plan if each.is_original}
-    for each in ordered:
-        if each.is_original:
-            seen.add((each.model, each.batch_size))
-        assert (each.model, each.batch_size) in seen or (each.model, each.batch_size) not in with_original
-    others = [id(each) for each in plan if not each.is_original]
-    assert [id(each) for each in ordered if not each.is_original] == others
+    with_original = {(planned.model, planned.batch_size) for planned in plan if planned.is_original}
+    for planned in ordered:
+        if planned.is_original:
+            seen.add((planned.model, planned.batch_size))
+        assert (planned.model, planned.batch_size) in seen or (planned.model, planned.batch_size) not in with_original
+    others = [id(planned) for planned in plan if not planned.is_original]
+    assert [id(planned) for planned in ordered if not planned.is_original] == others
     assert list(map(id, originals_first(ordered))) == list(map(id, ordered))
 
 
@@ -59,13 +59,13 @@ def test_the_most_informative_come_first(plan: list[Variant]) -> None:
     ordered = most_informative_first(plan)
     assert same(ordered, plan)
     assert list(map(id, most_informative_first(plan))) == list(map(id, ordered))
-    originals = sum(each.is_original for each in plan)
-    assert all(each.is_original for each in ordered[:originals])
+    originals = sum(planned.is_original for planned in plan)
+    assert all(planned.is_original for planned in ordered[:originals])
     others = ordered[originals:]
-    methods = len({each.method for each in others})
-    assert len({each.method for each in others[:methods]}) == methods
-    models = len({each.model for each in plan if each.is_original})
-    assert len({each.model for each in ordered[:models]}) == models
+    methods = len({planned.method for planned in others})
+    assert len({planned.method for planned in others[:methods]}) == methods
+    models = len({planned.model for planned in plan if planned.is_original})
+    assert len({planned.model for planned in ordered[:models]}) == models
 
 
 def test_each_method_begins_with_another_model() -> None:
@@ -120,10 +120,10 @@ def test_what_would_fail_alike_is_left_out_unless_one_of_the_model_was_measured(
 @given(plans, st.floats(0, 50), st.lists(st.floats(0, 20), min_size=1, max_size=5))
 def test_nothing_is_lost_and_the_limit_holds(plan: list[Variant], limit: float, lengths: list[float]) -> None:
     now, taken = 0.0, []
-    seconds = {id(each): lengths[at % len(lengths)] for at, each in enumerate(plan)}
-    queue = Queue(plan, lambda each: seconds[id(each)], limit, lambda: now)
-    while (each := queue.take()) is not None:
-        taken.append(each)
-        now += seconds[id(each)]
+    seconds = {id(planned): lengths[index % len(lengths)] for index, planned in enumerate(plan)}
+    queue = Queue(plan, lambda planned: seconds[id(planned)], limit, lambda: now)
+    while (planned := queue.take()) is not None:
+        taken.append(planned)
+        now += seconds[id(planned)]
     assert same([*taken, *queue.waiting], plan)
     assert now <= max(limit, seconds[id(taken[0])] if taken else 0)

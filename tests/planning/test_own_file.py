@@ -20,28 +20,28 @@ def test_what_a_file_defines_is_read_and_not_run(tmp_path: Path) -> None:
         "import os\nfrom data import samples\nif True:\n    def batch(size): ...\nelse:\n    model = 1\n"
         f"open({str(tmp_path / 'ran')!r}, 'w')\nmetrics = ['f1', 'accuracy']\n",
     )
-    found = look(path)
-    assert found.names == {"os", "samples", "batch", "model", "metrics"}
-    assert found.metrics == ("f1", "accuracy")
-    assert found.own_data == "own"
+    file = look(path)
+    assert file.names == {"os", "samples", "batch", "model", "metrics"}
+    assert file.metrics == ("f1", "accuracy")
+    assert file.own_data == "own"
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_function_in_a_class_is_none_of_the_file(tmp_path: Path) -> None:
-    found = look(written(tmp_path, "class Data:\n    def samples(self): ...\n"))
-    assert found.names == {"Data"}
-    assert found.metrics == ()
-    assert found.own_data is None
+    file = look(written(tmp_path, "class Data:\n    def samples(self): ...\n"))
+    assert file.names == {"Data"}
+    assert file.metrics == ()
+    assert file.own_data is None
 
 
 def test_values_with_a_type_beside_their_name_are_read(tmp_path: Path) -> None:
-    found = look(written(tmp_path, "metrics: list[str] = ['f1']\nsamples: object = 1\nmodel: object\n"))
-    assert found.names == {"metrics", "samples"}
-    assert found.metrics == ("f1",)
+    file = look(written(tmp_path, "metrics: list[str] = ['f1']\nsamples: object = 1\nmodel: object\n"))
+    assert file.names == {"metrics", "samples"}
+    assert file.metrics == ("f1",)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (
             "def model():\n    return nn.Linear(1, 1\n",
@@ -52,11 +52,11 @@ def test_values_with_a_type_beside_their_name_are_read(tmp_path: Path) -> None:
         ("x = '\0'", "not valid Python|can't be read as Python"),
     ],
 )
-def test_what_is_not_right_is_told_with_its_line(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(RecipeError, match=said):
+def test_what_is_not_right_is_reported_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
         look(written(tmp_path, text))
 
 
-def test_what_is_no_code_for_its_size_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_code_for_its_size_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"has 5\.0 MiB, which is too large for code"):
         look(written(tmp_path, "#" * 5 * 2**20))

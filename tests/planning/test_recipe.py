@@ -48,11 +48,11 @@ variants:
   - fp16
   - {name: "small | <b>", method: "prune_magnitude:amount=0.5 + fp16"}
 """
-    found = recipe.read(write(tmp_path, text))
-    assert found.options == {"function": "net"}
-    assert (found.data, found.metrics, found.batch_size) == ("own", ("cer", "wer"), 4)
-    assert [name for name, _ in found.variants] == ["fp16", "small | <b>"]
-    assert found.variants[1][1] == (Step("prune_magnitude", {"amount": 0.5}), Step("fp16"))
+    model_recipe = recipe.read(write(tmp_path, text))
+    assert model_recipe.options == {"function": "net"}
+    assert (model_recipe.data, model_recipe.metrics, model_recipe.batch_size) == ("own", ("cer", "wer"), 4)
+    assert [name for name, _ in model_recipe.variants] == ["fp16", "small | <b>"]
+    assert model_recipe.variants[1][1] == (Step("prune_magnitude", {"amount": 0.5}), Step("fp16"))
 
 
 @pytest.mark.parametrize("missing", ["family", "source"])
@@ -78,10 +78,12 @@ def test_a_missing_key_is_named(tmp_path: Path, missing: str) -> None:
         ({"exclude": []}, None),
     ],
 )
-def test_an_unknown_name_is_told_with_the_nearest(tmp_path: Path, change: dict[Any, Any], nearest: str | None) -> None:
-    with pytest.raises(UnknownName) as told:
+def test_an_unknown_name_is_reported_with_the_nearest(
+    tmp_path: Path, change: dict[Any, Any], nearest: str | None
+) -> None:
+    with pytest.raises(UnknownName) as raised:
         recipe.read(write(tmp_path, {**GOOD, **change}))
-    assert told.value.nearest == nearest
+    assert raised.value.nearest == nearest
 
 
 @pytest.mark.parametrize(
@@ -114,12 +116,12 @@ def test_an_unknown_name_is_told_with_the_nearest(tmp_path: Path, change: dict[A
         {"variants": [{"name": "x", "method": "fp16", "more": 1}]},
     ],
 )
-def test_a_value_that_makes_no_sense_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_a_value_that_makes_no_sense_is_rejected(tmp_path: Path, change: dict[str, Any]) -> None:
     path = write(tmp_path, {**GOOD, **change})
-    with pytest.raises(RecipeError) as told:
+    with pytest.raises(RecipeError) as raised:
         recipe.read(path)
-    assert not isinstance(told.value, UnknownName)
-    assert path in str(told.value)
+    assert not isinstance(raised.value, UnknownName)
+    assert path in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -138,11 +140,11 @@ def test_a_value_that_makes_no_sense_is_refused(tmp_path: Path, change: dict[str
         "\x00",
     ],
 )
-def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str) -> None:
+def test_what_is_no_recipe_is_rejected(tmp_path: Path, text: str) -> None:
     path = write(tmp_path, text)
-    with pytest.raises(RecipeError) as told:
+    with pytest.raises(RecipeError) as raised:
         recipe.read(path)
-    assert path in str(told.value)
+    assert path in str(raised.value)
 
 
 def test_an_empty_file_lacks_a_family(tmp_path: Path) -> None:
@@ -150,7 +152,7 @@ def test_an_empty_file_lacks_a_family(tmp_path: Path) -> None:
         recipe.read(write(tmp_path, "# nothing\n"))
 
 
-def test_what_is_not_utf8_is_refused(tmp_path: Path) -> None:
+def test_what_is_not_utf8_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_bytes("family: модель".encode("cp1251"))
     with pytest.raises(RecipeError, match="can't be read as YAML"):
@@ -158,14 +160,14 @@ def test_what_is_not_utf8_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["nowhere.yaml", "nowhere/at/all.yml", f"{'x' * 300}.yaml", "\0.yaml"])
-def test_a_path_without_a_recipe_is_refused(name: str) -> None:
+def test_a_path_without_a_recipe_is_rejected(name: str) -> None:
     with pytest.raises(RecipeError, match="no recipe"):
         recipe.read(name)
 
 
 def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").mkdir()
-    with pytest.raises(RecipeError, match="not readable"):
+    with pytest.raises(RecipeError, match="can't be read"):
         recipe.read(str(tmp_path / "mine.yaml"))
 
 
@@ -175,11 +177,11 @@ def test_a_hostile_name_is_an_unknown_model(name: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hub, "unreachable", lambda: "there is no network")
         if name not in recipe.names():
-            with pytest.raises((RecipeError, WeightsError)):  # the latter of `org/name`
+            with pytest.raises((RecipeError, WeightsError)):  # WeightsError for `org/name`
                 recipe.read(name)
 
 
-def test_an_unknown_model_is_told_with_the_nearest() -> None:
+def test_an_unknown_model_is_reported_with_the_nearest() -> None:
     with pytest.raises(UnknownName, match="Did you mean 'distilbert'"):
         recipe.read("distilbrt")
 
@@ -188,15 +190,17 @@ def test_a_recipe_beside_the_user_comes_first(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "recipes").mkdir()
     write(tmp_path / "recipes", GOOD, "distilbert.yaml")
     monkeypatch.chdir(tmp_path)
-    found = recipe.read("distilbert")
-    assert (found.family, found.folder) == ("python", tmp_path / "recipes")
+    model_recipe = recipe.read("distilbert")
+    assert (model_recipe.family, model_recipe.folder) == ("python", tmp_path / "recipes")
     assert recipe.read("bert_base").family == "text_classification"
     assert recipe.names().count("distilbert") == 1
 
 
-def test_a_plan_takes_the_recipes_word_where_nothing_is_said(tmp_path: Path) -> None:
-    found = recipe.read(write(tmp_path, {**GOOD, "data": "own", "batch_size": 3, "options": {"function": "net"}}))
-    (variant,) = plan(found, found.variants, Settings())
+def test_a_plan_takes_the_recipes_word_where_nothing_is_stated(tmp_path: Path) -> None:
+    model_recipe = recipe.read(
+        write(tmp_path, {**GOOD, "data": "own", "batch_size": 3, "options": {"function": "net"}})
+    )
+    (variant,) = plan(model_recipe, model_recipe.variants, Settings())
     assert (variant.model, variant.method, variant.team) == ("mine", "original", "none")
     assert (variant.data, variant.batch_size, variant.weights) == ("own", 3, "auto")
     assert (variant.options, variant.metrics, variant.folder) == ({"function": "net"}, ("accuracy",), str(tmp_path))
@@ -204,11 +208,13 @@ def test_a_plan_takes_the_recipes_word_where_nothing_is_said(tmp_path: Path) -> 
 
 
 def test_a_plan_takes_the_command_lines_word_before_the_recipes(tmp_path: Path) -> None:
-    found = recipe.read(write(tmp_path, {**GOOD, "data": "own", "batch_size": 3, "options": {"function": "net"}}))
+    model_recipe = recipe.read(
+        write(tmp_path, {**GOOD, "data": "own", "batch_size": 3, "options": {"function": "net"}})
+    )
     budget = Budget(min_iterations=7)
     chains = [("a", parse_chain("fp16")), ("b", parse_chain("bf16+prune_magnitude:amount=0.1"))]
     settings = Settings("alpha", ("cuda",), "random", "none", (8,), (2,), 9, 10, {"function": ["other"]}, budget)
-    a, b = plan(found, chains, settings)
+    a, b = plan(model_recipe, chains, settings)
     assert (a.method, b.method, b.chain) == ("a", "b", chains[1][1])
     assert (a.team, a.devices, a.weights, a.data) == ("alpha", ("cuda",), "random", None)
     assert (a.batch_size, a.threads, a.seed, a.limit, a.budget) == (8, 2, 9, 10, budget)
@@ -217,35 +223,35 @@ def test_a_plan_takes_the_command_lines_word_before_the_recipes(tmp_path: Path) 
 
 
 def test_a_plan_has_a_variant_for_each_batch_size_and_setting(tmp_path: Path) -> None:
-    found = recipe.read("distilbert")
+    model_recipe = recipe.read("distilbert")
     settings = Settings(batch_sizes=(1, 4), options={"tokens": ["64", "256"]})
-    variants = plan(found, [("original", parse_chain("original"))], settings)
-    assert [(each.options["tokens"], each.setting, each.batch_size) for each in variants] == [
+    variants = plan(model_recipe, [("original", parse_chain("original"))], settings)
+    assert [(variant.options["tokens"], variant.setting, variant.batch_size) for variant in variants] == [
         (64, "tokens=64", 1),
         (64, "tokens=64", 4),
         (256, "tokens=256", 1),
         (256, "tokens=256", 4),
     ]
     with pytest.raises(RecipeError, match="tokens"):
-        plan(found, found.variants, Settings(options={"tokens": ["64", "0"]}))
+        plan(model_recipe, model_recipe.variants, Settings(options={"tokens": ["64", "0"]}))
 
 
 def test_threads_tell_rows_apart_where_there_are_several() -> None:
-    found = recipe.read("distilbert")
+    model_recipe = recipe.read("distilbert")
     chains = [("original", parse_chain("original"))]
-    one = plan(found, chains, Settings(threads=(2,)))
-    assert [(each.threads, each.setting) for each in one] == [(2, "")]
-    several = plan(found, chains, Settings(threads=(1, 2), options={"tokens": ["64"]}))
-    assert [(each.threads, each.label) for each in several] == [
+    one = plan(model_recipe, chains, Settings(threads=(2,)))
+    assert [(variant.threads, variant.setting) for variant in one] == [(2, "")]
+    several = plan(model_recipe, chains, Settings(threads=(1, 2), options={"tokens": ["64"]}))
+    assert [(variant.threads, variant.label) for variant in several] == [
         (1, "original [tokens=64, threads=1]"),
         (2, "original [tokens=64, threads=2]"),
     ]
 
 
 def test_what_a_recipe_requires_gives_way_to_the_command_line_key_by_key(tmp_path: Path) -> None:
-    found = recipe.read(write(tmp_path, {**GOOD, "data": "own", "requires": {"gpu": "A100", "min_ram_gb": 64}}))
-    assert found.requires == {"gpu": "A100", "min_ram_gb": 64}
-    (variant,) = plan(found, found.variants, Settings(requires={"gpu": "any", "min_cores": 4}))
+    model_recipe = recipe.read(write(tmp_path, {**GOOD, "data": "own", "requires": {"gpu": "A100", "min_ram_gb": 64}}))
+    assert model_recipe.requires == {"gpu": "A100", "min_ram_gb": 64}
+    (variant,) = plan(model_recipe, model_recipe.variants, Settings(requires={"gpu": "any", "min_cores": 4}))
     assert variant.requires == {"gpu": "any", "min_ram_gb": 64, "min_cores": 4}
 
 
@@ -254,30 +260,30 @@ def test_a_sweep_recipe_is_no_recipe_of_a_model(tmp_path: Path) -> None:
         recipe.read(write(tmp_path, {"models": ["distilbert"]}))
 
 
-def test_a_plan_refuses_an_unknown_option(tmp_path: Path) -> None:
-    found = recipe.read(write(tmp_path, GOOD))
+def test_a_plan_rejects_an_unknown_option(tmp_path: Path) -> None:
+    model_recipe = recipe.read(write(tmp_path, GOOD))
     with pytest.raises(UnknownName, match="function"):
-        plan(found, found.variants, Settings(options={"functions": "x"}))
+        plan(model_recipe, model_recipe.variants, Settings(options={"functions": "x"}))
 
 
 def test_paths_that_exist_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("weights.pt").touch()
     Path("data").mkdir()
-    found = recipe.read(write(tmp_path, GOOD))
-    (variant,) = plan(found, found.variants, Settings(weights="weights.pt", data="data"))
+    model_recipe = recipe.read(write(tmp_path, GOOD))
+    (variant,) = plan(model_recipe, model_recipe.variants, Settings(weights="weights.pt", data="data"))
     assert variant.weights == str(tmp_path / "weights.pt")
     assert variant.data == str(tmp_path / "data")
-    (variant,) = plan(found, found.variants, Settings(weights="gone.pt", data="x" * 5000))
+    (variant,) = plan(model_recipe, model_recipe.variants, Settings(weights="gone.pt", data="x" * 5000))
     assert variant.weights == "gone.pt"
     assert variant.data == "x" * 5000
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads everything")
-def test_a_recipe_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
+def test_a_recipe_that_may_not_be_read_is_rejected(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD)
     Path(path).chmod(0)
-    with pytest.raises(CompressError, match="not readable"):
+    with pytest.raises(CompressError, match="can't be read"):
         recipe.read(path)
 
 

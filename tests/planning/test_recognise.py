@@ -1,4 +1,4 @@
-"""Models without a recipe: which family serves them, and what is said where none does."""
+"""Models without a recipe: their family, and errors if there is none."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlflow_compress.planning.recognise import Recognised, recognise
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is cached, and nobody answers, unless a test says otherwise."""
+    """Disable the cache and the network, unless a test changes that."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda source, file: None)
     monkeypatch.setattr(huggingface_hub, "file_exists", lambda source, file: False)
@@ -56,7 +56,7 @@ def test_the_family_is_that_of_the_class(
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         (
             {"architectures": ["BertForMaskedLM"], "model_type": "bert"},
@@ -68,8 +68,8 @@ def test_the_family_is_that_of_the_class(
         ({}, "not a transformers model"),
     ],
 )
-def test_what_no_family_serves_is_told(tmp_path: Path, fields: dict[str, Any], told: str) -> None:
-    with pytest.raises(RecipeError, match=told) as error:
+def test_what_no_family_serves_is_reported(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message) as error:
         recognise(str(config(tmp_path / "mine", **fields)))
     assert "ForTokenClassification" in str(error.value)
     assert "--family" in str(error.value)
@@ -94,7 +94,7 @@ def test_names_of_ultralytics_are_known(name: str, model: str, source: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("yolo11n-pose", "poses"),
         ("yolov8x-pose-p6.pt", "poses"),
@@ -108,8 +108,10 @@ def test_names_of_ultralytics_are_known(name: str, model: str, source: str) -> N
         ("FastSAM-s", "segmentation of marked objects"),
     ],
 )
-def test_releases_of_ultralytics_that_are_not_served_are_told(name: str, told: str) -> None:
-    with pytest.raises(RecipeError, match=rf"^{name} is an ultralytics model for {told}.*not supported.*yolo11n-cls"):
+def test_releases_of_ultralytics_that_are_not_served_are_reported(name: str, message: str) -> None:
+    with pytest.raises(
+        RecipeError, match=rf"^{name} is an ultralytics model for {message}.*not supported.*yolo11n-cls"
+    ):
         recognise(name)
     assert recognise(name, "yolo") is not None
 
@@ -147,7 +149,7 @@ def test_revisions_and_addresses_of_the_hub_are_read(
     assert recognise(name) == Recognised(source, "causal_lm", source)
 
 
-def test_files_are_told_by_their_suffix(tmp_path: Path) -> None:
+def test_files_are_reported_by_their_suffix(tmp_path: Path) -> None:
     for name in ("best.pt", "small.gguf"):
         (tmp_path / name).touch()
     assert recognise(str(tmp_path / "best.pt")) == Recognised("best", "yolo", str(tmp_path / "best.pt"))
@@ -180,13 +182,13 @@ def test_a_folder_without_a_configuration_is_no_model(tmp_path: Path) -> None:
 
 
 def test_without_a_network_the_kind_of_a_hub_model_cannot_be_told() -> None:
-    with pytest.raises(WeightsError, match=r"org/name is unknown: .*no network.*config\.json") as told:
+    with pytest.raises(WeightsError, match=r"org/name is unknown: .*no network.*config\.json") as raised:
         recipe.read("org/name")
-    assert told.value.exit_code == 3
-    assert "\n" not in str(told.value)
+    assert raised.value.exit_code == 3
+    assert "\n" not in str(raised.value)
 
 
-def test_what_the_hub_refuses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_hub_refuses_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(source: str, file: str) -> str:
         raise OSError(f"404: there is no {source}")
 
@@ -200,26 +202,30 @@ def test_the_hub_is_asked_for_the_configuration(tmp_path: Path, monkeypatch: pyt
     folder = config(tmp_path, architectures=["BertForTokenClassification"], model_type="bert")
     monkeypatch.setattr(hub, "_ask", lambda endpoint: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda source, file: str(folder / file))
-    found = recipe.read("dslim/bert-large-NER")
-    assert (found.name, found.family, found.source) == ("dslim/bert-large-NER", "token_classification", found.name)
-    assert found.metrics == ("seqeval_f1", "seqeval_precision", "seqeval_recall")
-    assert [name for name, _ in found.variants] == ["original"]
-    assert found.data is None
+    model_recipe = recipe.read("dslim/bert-large-NER")
+    assert (model_recipe.name, model_recipe.family, model_recipe.source) == (
+        "dslim/bert-large-NER",
+        "token_classification",
+        model_recipe.name,
+    )
+    assert model_recipe.metrics == ("seqeval_f1", "seqeval_precision", "seqeval_recall")
+    assert [name for name, _ in model_recipe.variants] == ["original"]
+    assert model_recipe.data is None
 
 
 @pytest.mark.parametrize("name", ["distilbrt", "yolo11q", "yolo11", "gpt2", "no such", "a/b/c", "../x", "", "."])
 def test_other_names_are_unknown(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RecipeError) as told:
+    with pytest.raises(RecipeError) as raised:
         recipe.read(name)
     if name == "distilbrt":
-        assert isinstance(told.value, UnknownName)
-        assert told.value.nearest == "distilbert"
+        assert isinstance(raised.value, UnknownName)
+        assert raised.value.nearest == "distilbert"
 
 
 def test_the_family_can_be_said(tmp_path: Path) -> None:
-    found = recipe.read("org/name", "text_classification")
-    assert (found.family, found.source) == ("text_classification", "org/name")
+    model_recipe = recipe.read("org/name", "text_classification")
+    assert (model_recipe.family, model_recipe.source) == ("text_classification", "org/name")
     folder = config(tmp_path / "mine", architectures=["BertForMaskedLM"])
     assert recipe.read(str(folder), "token_classification").family == "token_classification"
     with pytest.raises(UnknownName, match="Did you mean 'yolo'"):
@@ -235,7 +241,7 @@ def test_random_weights_take_the_architecture_of_the_folder(tmp_path: Path) -> N
     folder = config(
         tmp_path / "mine", architectures=["BertForTokenClassification"], model_type="bert", vocab_size=300, **fields
     )
-    found = recipe.read(str(folder))
-    family = registry.build("families", found.family)
-    model = family.load(found.source, "random", found.folder, 0)
+    model_recipe = recipe.read(str(folder))
+    family = registry.build("families", model_recipe.family)
+    model = family.load(model_recipe.source, "random", model_recipe.folder, 0)
     assert (model.weights, model.config.hidden_size) == ("random", 16)

@@ -1,4 +1,4 @@
-"""What a machine must have: read strictly, judged plainly."""
+"""Requirements for machines: parsed strictly, and checked against machines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SERVER = {
     "cpu_model": "AMD EPYC 7763 64-Core Processor",
     "cores_logical": "128",
     "affinity": "0,1,2,3",
-    "ram_total_mib": "64200",  # of 64 GiB, the kernel keeps some
+    "ram_total_mib": "64200",  # 64 GiB minus the kernel's share
     "gpu_model": "NVIDIA A100-SXM4-40GB",
     "gpu_memory_mib": "40536",
 }
@@ -39,7 +39,7 @@ LAPTOP = {"os": "Darwin 24.1", "cpu_model": "Apple M3", "cores_logical": "8", "r
         ({"min_ram_gb": 64}, True),
         ({"min_ram_gb": 128}, False),
         ({"min_cores": 4}, True),
-        ({"min_cores": 5}, False),  # of those that this process may use
+        ({"min_cores": 5}, False),  # cores that this process may use
         ({"cpu": "epyc"}, True),
         ({"cpu": "Xeon"}, False),
         ({"os": "linux"}, True),
@@ -50,12 +50,12 @@ LAPTOP = {"os": "Darwin 24.1", "cpu_model": "Apple M3", "cores_logical": "8", "r
     ids=str,
 )
 def test_a_server_serves_or_says_what_it_lacks(needs: dict[str, Any], serves: bool) -> None:
-    said = requirements.unmet(requirements.check(needs), SERVER)
-    assert (said == "") is serves
+    unmet = requirements.unmet(requirements.check(needs), SERVER)
+    assert (unmet == "") is serves
 
 
 @pytest.mark.parametrize(
-    ("needs", "said"),
+    ("needs", "message"),
     [
         ({"gpu": "any"}, "gpu=any is required, but the machine has no GPU"),
         ({"min_vram_gb": 8}, "min_vram_gb=8 is required, but the machine has no GPU"),
@@ -66,8 +66,8 @@ def test_a_server_serves_or_says_what_it_lacks(needs: dict[str, Any], serves: bo
     ],
     ids=str,
 )  # fmt: skip
-def test_a_laptop_says_what_it_lacks(needs: dict[str, Any], said: str) -> None:
-    assert requirements.unmet(requirements.check(needs), LAPTOP) == said
+def test_a_laptop_says_what_it_lacks(needs: dict[str, Any], message: str) -> None:
+    assert requirements.unmet(requirements.check(needs), LAPTOP) == message
 
 
 def test_what_a_container_may_use_counts() -> None:
@@ -90,10 +90,10 @@ def test_a_machine_of_which_nothing_is_known_serves_only_what_requires_nothing()
     ("needs", "nearest"),
     [({"gpus": "A100"}, "gpu"), ({"min_ram": 4}, "min_ram_gb"), ({"os": "linus"}, "linux"), ({1: 2}, None)],
 )
-def test_an_unknown_name_is_told_with_the_nearest(needs: dict[Any, Any], nearest: str | None) -> None:
-    with pytest.raises(UnknownName) as told:
+def test_an_unknown_name_is_reported_with_the_nearest(needs: dict[Any, Any], nearest: str | None) -> None:
+    with pytest.raises(UnknownName) as raised:
         requirements.check(needs)
-    assert told.value.nearest == nearest
+    assert raised.value.nearest == nearest
 
 
 @pytest.mark.parametrize(
@@ -116,15 +116,15 @@ def test_an_unknown_name_is_told_with_the_nearest(needs: dict[Any, Any], nearest
     ],
     ids=str,
 )
-def test_a_value_that_makes_no_sense_is_refused(needs: dict[str, Any]) -> None:
-    with pytest.raises(RecipeError, match=f"requires: {next(iter(needs))} must be") as told:
+def test_a_value_that_makes_no_sense_is_rejected(needs: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match=f"requires: {next(iter(needs))} must be") as raised:
         requirements.check(needs)
-    assert not isinstance(told.value, UnknownName)
+    assert not isinstance(raised.value, UnknownName)
 
 
 def test_text_of_the_command_line_is_read_as_yaml_is() -> None:
-    given = {"gpu": "4090", "min_ram_gb": "64", "min_vram_gb": "7.5", "os": "Linux"}
-    assert requirements.check(given) == {"gpu": "4090", "min_ram_gb": 64, "min_vram_gb": 7.5, "os": "linux"}
+    texts = {"gpu": "4090", "min_ram_gb": "64", "min_vram_gb": "7.5", "os": "Linux"}
+    assert requirements.check(texts) == {"gpu": "4090", "min_ram_gb": 64, "min_vram_gb": 7.5, "os": "linux"}
     assert requirements.check({"gpu": 4090, "min_ram_gb": 64.0}) == {"gpu": "4090", "min_ram_gb": 64}
     assert requirements.check({"gpu": "None"}) == {"gpu": "none"}
 
@@ -141,7 +141,7 @@ def test_whatever_is_given_is_checked_or_refused(given_needs: dict[str, Any]) ->
     assert isinstance(requirements.unmet(checked, SERVER), str)
 
 
-def test_this_machine_is_told_with_its_first_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_this_machine_is_reported_with_its_first_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "models", lambda: [("Tesla T4", 15360), ("NVIDIA L4", 23034)])
     monkeypatch.setattr(gpu, "first_power_limit_w", lambda: None)
     here = requirements.here()
@@ -149,6 +149,6 @@ def test_this_machine_is_told_with_its_first_gpu(monkeypatch: pytest.MonkeyPatch
     assert "gpu_power_limit_w" not in here
     assert requirements.unmet(requirements.check({"gpu": "t4", "min_vram_gb": 16, "min_cores": 1}), here) == ""
     monkeypatch.setattr(gpu, "first_power_limit_w", lambda: 69.6)
-    assert requirements.here()["gpu_power_limit_w"] == "70"  # as runs note it
+    assert requirements.here()["gpu_power_limit_w"] == "70"  # as in runs
     monkeypatch.setattr(gpu, "models", list)
     assert "gpu_model" not in requirements.here()

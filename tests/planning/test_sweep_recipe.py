@@ -1,4 +1,4 @@
-"""Sweep recipes: what is planned is what they say, and what makes no sense is refused."""
+"""Sweep recipes: the plan matches them, and invalid ones are rejected."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder with two models of one's own, to put a sweep recipe beside."""
-    made = tmp_path_factory.mktemp("sweeps")
-    (made / "model.py").write_text("def model(): ...")
+    """Return a folder with two custom models, for a sweep recipe beside them."""
+    path = tmp_path_factory.mktemp("sweeps")
+    (path / "model.py").write_text("def model(): ...")
     for name, more in (("mine", {}), ("yours", {"batch_size": 8, "variants": ["fp16", "original"]})):
-        (made / f"{name}.yaml").write_text(yaml.safe_dump({"family": "python", "source": "model.py", **more}))
-    return made
+        (path / f"{name}.yaml").write_text(yaml.safe_dump({"family": "python", "source": "model.py", **more}))
+    return path
 
 
 def sweep(folder: Path, **content: Any) -> str:
@@ -37,7 +37,7 @@ def sweep(folder: Path, **content: Any) -> str:
 
 
 def planned(folder: Path, settings: Settings = TRUST, **content: Any) -> list[str]:
-    return [f"{each.model} {each.label}" for each in sweep_recipe.plan([sweep(folder, **content)], settings)]
+    return [f"{variant.model} {variant.label}" for variant in sweep_recipe.plan([sweep(folder, **content)], settings)]
 
 
 def test_without_methods_each_model_has_its_own_variants_and_its_own_batch_size(folder: Path) -> None:
@@ -45,7 +45,7 @@ def test_without_methods_each_model_has_its_own_variants_and_its_own_batch_size(
 
 
 def test_a_grid_is_all_that_it_says_less_what_is_excluded(folder: Path) -> None:
-    found = planned(
+    plan = planned(
         folder,
         methods=["original", {"name": "small", "method": "prune_magnitude:amount=0.5+int8_dynamic"}],
         batch_size=[1, 4],
@@ -56,7 +56,7 @@ def test_a_grid_is_all_that_it_says_less_what_is_excluded(folder: Path) -> None:
             {"method": "*+int8_dynamic", "threads": 2},
         ],
     )
-    assert found == [
+    assert plan == [
         "mine original [threads=1]",
         "mine small [threads=1]",
         "mine original [threads=2]",
@@ -79,8 +79,8 @@ def test_options_go_to_the_models_whose_family_has_them(folder: Path) -> None:
         "distilbert original [tokens=128]",
     ]
     assert planned(folder, **content, exclude=[{"tokens": 64}])[1:] == ["distilbert original [tokens=128]"]
-    asked = Settings(trust=True, options={"tokens": ["32"]})
-    assert planned(folder, asked, **content) == ["mine original", "distilbert original [tokens=32]"]
+    requested = Settings(trust=True, options={"tokens": ["32"]})
+    assert planned(folder, requested, **content) == ["mine original", "distilbert original [tokens=32]"]
     with pytest.raises(UnknownName, match="Did you mean 'tokens'"):
         planned(folder, **{**content, "options": {"token": 64}})
 
@@ -93,27 +93,27 @@ def test_the_command_line_wins_and_exclusions_are_held_against_the_recipe(folder
         "exclude": [{"batch_size": 4, "threads": 1}, {"model": "yours"}],
         "requires": {"min_ram_gb": 8, "gpu": "none"},
     }
-    asked = Settings(trust=True, batch_sizes=(4, 16), threads=(2,), requires={"gpu": "any"})
-    assert planned(folder, asked, **content) == ["mine original [batch 4]", "mine original [batch 16]"]
-    for each in sweep_recipe.plan([sweep(folder, **content)], asked):
-        assert (each.threads, each.requires) == (2, {"min_ram_gb": 8, "gpu": "any"})
+    requested = Settings(trust=True, batch_sizes=(4, 16), threads=(2,), requires={"gpu": "any"})
+    assert planned(folder, requested, **content) == ["mine original [batch 4]", "mine original [batch 16]"]
+    for variant in sweep_recipe.plan([sweep(folder, **content)], requested):
+        assert (variant.threads, variant.requires) == (2, {"min_ram_gb": 8, "gpu": "any"})
     with pytest.raises(RecipeError, match="nothing is left"):
         planned(folder, Settings(trust=True, batch_sizes=(4,), threads=(1,)), **content)
 
 
 def test_what_is_named_twice_is_measured_once(folder: Path) -> None:
     assert planned(folder, models=["mine", "./mine.yaml", "mine"], methods=["fp16", "fp16"]) == ["mine fp16"]
-    several = sweep_recipe.plan(
+    variants = sweep_recipe.plan(
         [sweep(folder), str(folder / "mine.yaml"), sweep(folder, requires={"os": "linux"})], TRUST
     )
-    assert len(several) == 3
+    assert len(variants) == 3
 
 
 def test_originals_come_first(folder: Path) -> None:
-    found = planned(folder, models=["mine"], methods=["fp16", "original"], batch_size=[1, 4])
-    assert found == ["mine original", "mine fp16", "mine original [batch 4]", "mine fp16 [batch 4]"]
+    plan = planned(folder, models=["mine"], methods=["fp16", "original"], batch_size=[1, 4])
+    assert plan == ["mine original", "mine fp16", "mine original [batch 4]", "mine fp16 [batch 4]"]
     plain = sweep_recipe.plan([str(folder / "yours.yaml")], TRUST)
-    assert [each.method for each in plain] == ["original", "fp16"]
+    assert [variant.method for variant in plain] == ["original", "fp16"]
 
 
 def test_models_lie_beside_the_recipe_or_are_found_as_ever(
@@ -121,10 +121,10 @@ def test_models_lie_beside_the_recipe_or_are_found_as_ever(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("family: nonsense")
-    found = sweep_recipe.plan(
+    plan = sweep_recipe.plan(
         [sweep(folder, models=["mine", str(folder / "yours.yaml"), "distilbert", "yolo11s"])], TRUST
     )
-    assert dict.fromkeys(each.model for each in found) == dict.fromkeys(["mine", "yours", "distilbert", "yolo11s"])
+    assert dict.fromkeys(variant.model for variant in plan) == dict.fromkeys(["mine", "yours", "distilbert", "yolo11s"])
     with pytest.raises(RecipeError, match="no recipe"):
         planned(folder, models=["./theirs.yaml"])
     with pytest.raises(UnknownName, match="distilbrt"):
@@ -150,16 +150,18 @@ def test_a_local_model_without_a_recipe_lies_beside_the_recipe(
         ({"family": "yolo"}, None),
         ({"methods": ["fp61"]}, "fp16"),
         ({"exclude": [{"models": "mine"}]}, "model"),
-        ({"exclude": [{"tokens": 64}]}, None),  # no option of this grid
+        ({"exclude": [{"tokens": 64}]}, None),  # not an option of this grid
         ({"requires": {"min_ram": 4}}, "min_ram_gb"),
         ({"options": {"functoin": "f"}}, "function"),
     ],
     ids=str,
 )
-def test_an_unknown_name_is_told_with_the_nearest(folder: Path, change: dict[str, Any], nearest: str | None) -> None:
-    with pytest.raises(UnknownName) as told:
+def test_an_unknown_name_is_reported_with_the_nearest(
+    folder: Path, change: dict[str, Any], nearest: str | None
+) -> None:
+    with pytest.raises(UnknownName) as raised:
         planned(folder, **change)
-    assert told.value.nearest == nearest
+    assert raised.value.nearest == nearest
 
 
 def test_a_grid_that_forgot_its_models_is_still_told_for_one(folder: Path) -> None:
@@ -203,16 +205,16 @@ def test_a_grid_that_forgot_its_models_is_still_told_for_one(folder: Path) -> No
         {"exclude": [{"model": []}]},
         {"exclude": [{"threads": "1"}]},
         {"exclude": [{"model": "mien"}]},
-        {"exclude": [{"method": "fp16", "model": "mine"}]},  # which only yours has
+        {"exclude": [{"method": "fp16", "model": "mine"}]},  # only `yours` has it
         {"exclude": [{"model": "*"}]},
         {"requires": "gpu"},
     ],
     ids=str,
 )
-def test_what_makes_no_sense_is_refused(folder: Path, change: dict[str, Any]) -> None:
-    with pytest.raises(RecipeError) as told:
+def test_what_makes_no_sense_is_rejected(folder: Path, change: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError) as raised:
         planned(folder, **change)
-    assert "sweep.yaml" in str(told.value)
+    assert "sweep.yaml" in str(raised.value)
 
 
 def test_an_exclusion_that_matches_nothing_is_named(folder: Path) -> None:
@@ -279,10 +281,10 @@ def test_a_plan_is_the_product_less_the_exclusions(
         with pytest.raises(RecipeError, match="matches"):
             sweep_recipe.plan([path], TRUST)
         return
-    found = sweep_recipe.plan([path], TRUST)
-    assert {point(each) for each in found} == left
+    plan = sweep_recipe.plan([path], TRUST)
+    assert {point(each) for each in plan} == left
     kept = [to_json(each) for each in everything if point(each) in left]
-    assert sorted(map(repr, kept)) == sorted(repr(to_json(each)) for each in found)
+    assert sorted(map(repr, kept)) == sorted(repr(to_json(each)) for each in plan)
 
 
 def point(variant: Variant) -> tuple[str, str, int, int]:
@@ -291,12 +293,12 @@ def point(variant: Variant) -> tuple[str, str, int, int]:
 
 
 def holds(rule: dict[str, Any], at: tuple[str, str, int, int]) -> bool:
-    """Say whether an exclusion matches, in other words than the program's."""
+    """Return whether an exclusion matches, implemented independently."""
     stars = {"y*": ("yours",), "?ours": ("yours",), "*8*": METHODS[2:3], "prune*": METHODS[3:]}
     for key, value in zip(("model", "method", "batch_size", "threads"), at, strict=True):
         if key in rule:
-            asked = rule[key] if isinstance(rule[key], list) else [rule[key]]
-            if value not in [each for name in asked for each in stars.get(name, (name,))]:
+            requested = rule[key] if isinstance(rule[key], list) else [rule[key]]
+            if value not in [expanded for name in requested for expanded in stars.get(name, (name,))]:
                 return False
     return True
 
@@ -305,8 +307,8 @@ def test_the_shipped_sweep_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.chdir(tmp_path)
     assert "hw1" in recipe.names()
     by_name = sweep_recipe.plan(["hw1"], Settings())
-    assert {each.threads for each in by_name} == {1}
-    assert len(by_name) == len({(each.model, each.label) for each in by_name}) == 29
+    assert {variant.threads for variant in by_name} == {1}
+    assert len(by_name) == len({(variant.model, variant.label) for variant in by_name}) == 29
 
 
 def test_what_multiplies_to_more_than_can_be_measured_is_counted_and_not_made(tmp_path: Path) -> None:
@@ -317,7 +319,7 @@ def test_what_multiplies_to_more_than_can_be_measured_is_counted_and_not_made(tm
     with pytest.raises(RecipeError, match=r"^small requests 20,000 variants, and one command measures at most 10,000:"):
         sweep_recipe.plan([str(tmp_path / "grid.yaml")], Settings(trust=True))
     grid = Settings(trust=True, options={"function": [str(number) for number in range(10**6)]})
-    with pytest.raises(RecipeError, match=r"^small asks for 2,000,000 variants"):
+    with pytest.raises(RecipeError, match=r"^small requests 2,000,000 variants"):
         sweep_recipe.plan([str(tmp_path / "small.yaml")], grid)
     (tmp_path / "grid.yaml").write_text(f"models: [small.yaml]\nbatch_size: {numbers}\nthreads: {numbers[:50]}\n")
     assert len(sweep_recipe.plan([str(tmp_path / "grid.yaml")], Settings(trust=True))) == 10_000

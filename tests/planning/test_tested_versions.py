@@ -1,4 +1,4 @@
-"""Installed versions outside of the tested ones are named, and the two lists of tested versions are what is claimed."""
+"""Installed versions outside the tested range are reported, and the lists of tested versions match the claims."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def test_what_lies_between_was_tested(folder: Path, torch: str) -> None:
 
 @pytest.mark.parametrize("torch", ["2.5.1", "2.6.0rc1", "2.15.0", "3.0"])
 def test_what_is_older_or_newer_was_not(folder: Path, torch: str) -> None:
-    (found,) = tested_versions.untested(folder, versions(torch=torch, numpy="2.0.0"))
-    assert str(found) == f"torch {torch} (tested: 2.6.0 to 2.14.1)"
+    (untested,) = tested_versions.untested(folder, versions(torch=torch, numpy="2.0.0"))
+    assert str(untested) == f"torch {torch} (tested: 2.6.0 to 2.14.1)"
 
 
 def test_a_damaged_installation_is_named(folder: Path) -> None:
@@ -48,8 +48,8 @@ def test_a_damaged_installation_is_named(folder: Path) -> None:
 
 def test_only_what_is_asked_for_is_looked_at(folder: Path) -> None:
     installed = versions(torch="3.0", numpy="9.0")
-    assert [each.name for each in tested_versions.untested(folder, installed)] == ["numpy", "torch"]
-    assert [each.name for each in tested_versions.untested(folder, installed, only=("numpy",))] == ["numpy"]
+    assert [library.name for library in tested_versions.untested(folder, installed)] == ["numpy", "torch"]
+    assert [library.name for library in tested_versions.untested(folder, installed, only=("numpy",))] == ["numpy"]
 
 
 def test_every_lower_bound_is_the_oldest_version_that_was_tested() -> None:
@@ -59,7 +59,7 @@ def test_every_lower_bound_is_the_oldest_version_that_was_tested() -> None:
         name = canonicalize_name(requirement.name)
         if name in oldest:
             assert requirement.specifier.contains(oldest[name]), f"{text}, but {oldest[name]} was tested"
-            bounds = [each.version for each in requirement.specifier if each.operator == ">="]
+            bounds = [specifier.version for specifier in requirement.specifier if specifier.operator == ">="]
             if "test" not in str(requirement.marker or ""):
                 assert bounds, f"{name} has no lower bound"
                 assert Version(bounds[0]) == oldest[name], f"{text}, but {oldest[name]} was tested"
@@ -80,5 +80,5 @@ def test_a_run_says_what_it_was_not_tested_with(monkeypatch: pytest.MonkeyPatch,
     other = tested_versions.Untested("transformers", "9.1.0", "5.0.0", "5.24.0")
     monkeypatch.setattr(tested_versions, "untested", lambda only: [other])
     arguments = ["run", "a.yaml", "--trust", "--tracking-uri", f"sqlite:///{tmp_path / 'runs.db'}"]
-    told = CliRunner().invoke(bench.main, arguments)
-    assert "Not tested with transformers 9.1.0 (tested: 5.0.0 to 5.24.0)" in told.stderr
+    result = CliRunner().invoke(bench.main, arguments)
+    assert "Not tested with transformers 9.1.0 (tested: 5.0.0 to 5.24.0)" in result.stderr

@@ -11,8 +11,8 @@ from mlflow_compress import registry
 
 CASES: list[tuple[list[Any], list[Any]]] = [
     ([0, 1, 2, 2, 1, 0, 0], [0, 2, 2, 2, 1, 1, 0]),
-    ([0, 0, 0], [1, 2, 0]),  # answers that no reference has
-    ([0, 1, 2], [0, 0, 0]),  # references that no answer has
+    ([0, 0, 0], [1, 2, 0]),  # predicted classes that no reference has
+    ([0, 1, 2], [0, 0, 0]),  # classes that are never predicted
     (["cat", "dog", "cat"], ["cat", "cow", "dog"]),
     ([1], [0]),
     ([5, 5], [5, 5]),
@@ -26,8 +26,8 @@ SCORES = {"precision": sklearn.precision_score, "recall": sklearn.recall_score, 
 @pytest.mark.parametrize("name", SCORES)
 @pytest.mark.parametrize(("references", "predictions"), CASES)
 def test_it_is_scikit_learns_number(references: list[Any], predictions: list[Any], name: str, average: str) -> None:
-    found = registry.build("metrics", name, {"average": average}).compute(references, predictions)
-    assert found == pytest.approx(SCORES[name](references, predictions, average=average, zero_division=0), abs=1e-15)
+    score = registry.build("metrics", name, {"average": average}).compute(references, predictions)
+    assert score == pytest.approx(SCORES[name](references, predictions, average=average, zero_division=0), abs=1e-15)
 
 
 @pytest.mark.parametrize("name", SCORES)
@@ -36,19 +36,19 @@ def test_it_is_scikit_learns_number_for_many_classes(name: str) -> None:
     references = generator.integers(0, 12, 300)
     predictions = np.where(generator.random(300) < 0.6, references, generator.integers(0, 15, 300))
     for average in ("macro", "micro", "weighted"):
-        found = registry.build("metrics", name, {"average": average}).compute(references, predictions)
+        score = registry.build("metrics", name, {"average": average}).compute(references, predictions)
         expected = SCORES[name](references, predictions, average=average, zero_division=0)
-        assert found == pytest.approx(expected, abs=1e-14)
+        assert score == pytest.approx(expected, abs=1e-14)
 
 
 @pytest.mark.parametrize("name", SCORES)
 @pytest.mark.parametrize(("references", "predictions"), BINARY)
 def test_of_two_classes_one_may_be_the_positive(references: list[Any], predictions: list[Any], name: str) -> None:
-    found = registry.build("metrics", name, {"average": "binary"}).compute(references, predictions)
-    assert found == pytest.approx(SCORES[name](references, predictions, zero_division=0), abs=1e-15)
+    score = registry.build("metrics", name, {"average": "binary"}).compute(references, predictions)
+    assert score == pytest.approx(SCORES[name](references, predictions, zero_division=0), abs=1e-15)
     named = {0: "bad", 1: "good"}
     metric = registry.build("metrics", name, {"average": "binary", "positive": "good"})
-    assert metric.compute([named[each] for each in references], [named[each] for each in predictions]) == found
+    assert metric.compute([named[label] for label in references], [named[label] for label in predictions]) == score
 
 
 @pytest.mark.parametrize(("references", "predictions"), [([0, 1, 2], [0, 1, 1]), (["a", "b"], ["b", "a"]), ([0], [0])])
@@ -59,10 +59,10 @@ def test_a_positive_class_needs_two_classes_and_its_name(references: list[Any], 
 
 @pytest.mark.parametrize(("references", "predictions"), CASES)
 def test_accuracy_is_scikit_learns(references: list[Any], predictions: list[Any]) -> None:
-    found = registry.build("metrics", "accuracy").compute(references, predictions)
-    assert found == sklearn.accuracy_score(references, predictions)
-    ranked = [[each, "another"] for each in predictions]
-    assert registry.build("metrics", "accuracy").compute(references, ranked) == found
+    score = registry.build("metrics", "accuracy").compute(references, predictions)
+    assert score == sklearn.accuracy_score(references, predictions)
+    ranked = [[label, "another"] for label in predictions]
+    assert registry.build("metrics", "accuracy").compute(references, ranked) == score
 
 
 def test_the_best_of_a_ranking_is_the_answer() -> None:
@@ -78,9 +78,9 @@ def test_top5_is_scikit_learns() -> None:
     generator = np.random.default_rng(1)
     scores = generator.random((200, 12))
     references = generator.integers(0, 12, 200)
-    ranked = [list(np.argsort(-each)) for each in scores]
-    found = registry.build("metrics", "top5_accuracy").compute(references, ranked)
-    assert found == sklearn.top_k_accuracy_score(references, scores, k=5)
+    ranked = [list(np.argsort(-row)) for row in scores]
+    score = registry.build("metrics", "top5_accuracy").compute(references, ranked)
+    assert score == sklearn.top_k_accuracy_score(references, scores, k=5)
 
 
 def test_top5_needs_rankings() -> None:

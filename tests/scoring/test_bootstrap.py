@@ -17,7 +17,7 @@ def metrics(*names: str) -> dict[str, Metric]:
 
 
 def answers(right: Any) -> tuple[list[int], list[int]]:
-    return [1] * len(right), [int(each) for each in right]
+    return [1] * len(right), [int(is_right) for is_right in right]
 
 
 def statistics(right: Any) -> statistics_file.Statistics:
@@ -48,8 +48,8 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     right = np.random.default_rng(0).random(50) < 0.7
 
     def ends(seed: int) -> tuple[float | None, float | None]:
-        found = bootstrap.score(metrics("accuracy"), *answers(right), seed=seed).by_name["accuracy"]
-        return found.low, found.high
+        score = bootstrap.score(metrics("accuracy"), *answers(right), seed=seed).by_name["accuracy"]
+        return score.low, score.high
 
     assert ends(1) == ends(1)
     assert len({ends(seed) for seed in range(4)}) > 1
@@ -67,10 +67,10 @@ def test_few_samples_and_samples_alike_have_no_interval() -> None:
 
 def test_the_interval_of_a_share_is_the_binomials() -> None:
     right = np.arange(400) < 300
-    found = bootstrap.score(metrics("accuracy"), *answers(right), seed=0).by_name["accuracy"]
+    score = bootstrap.score(metrics("accuracy"), *answers(right), seed=0).by_name["accuracy"]
     half = 1.96 * np.sqrt(0.75 * 0.25 / 400)
-    assert found.low == pytest.approx(0.75 - half, abs=0.006)
-    assert found.high == pytest.approx(0.75 + half, abs=0.006)
+    assert score.low == pytest.approx(0.75 - half, abs=0.006)
+    assert score.high == pytest.approx(0.75 + half, abs=0.006)
 
 
 def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
@@ -79,12 +79,12 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     held = 0
     for seed in range(200):
         words = generator.integers(5, 20, 80)
-        nll = words * generator.normal(3, 0.8, 80)  # so the truth is exp(3)
-        predictions = [{"nll": one, "words": each} for one, each in zip(nll, words, strict=True)]
-        found = bootstrap.score({"p": metric}, [""] * 80, predictions, seed).by_name["p"]
-        assert found.low is not None
-        assert found.high is not None
-        held += found.low <= np.exp(3) <= found.high
+        nll = words * generator.normal(3, 0.8, 80)  # so the true value is exp(3)
+        predictions = [{"nll": loss, "words": count} for loss, count in zip(nll, words, strict=True)]
+        score = bootstrap.score({"p": metric}, [""] * 80, predictions, seed).by_name["p"]
+        assert score.low is not None
+        assert score.high is not None
+        held += score.low <= np.exp(3) <= score.high
     assert 0.89 <= held / 200 <= 0.99
 
 
@@ -94,19 +94,19 @@ def test_the_interval_of_a_mean_over_rare_classes_holds_its_value() -> None:
     references: list[int] = labels.tolist()
     predictions: list[int] = np.where(generator.random(500) < 0.8, labels, generator.integers(0, 50, 500)).tolist()
     metric = additive("f1")
-    found = bootstrap.score({"f1": metric}, references, predictions, seed=0).by_name["f1"]
-    assert found.low is not None
-    assert found.high is not None
-    assert found.low < found.value < found.high
-    # while drawn samples, which miss samples of a class, score less
+    score = bootstrap.score({"f1": metric}, references, predictions, seed=0).by_name["f1"]
+    assert score.low is not None
+    assert score.high is not None
+    assert score.low < score.value < score.high
+    # resamples miss samples of a class, so they score less
     values = metric.statistics(references, predictions)
     drawn = [metric.reduce(values[generator.integers(0, 500, 500)].sum(axis=0)) for _ in range(300)]
-    assert np.median(drawn) < found.value - 0.003
+    assert np.median(drawn) < score.value - 0.003
 
 
 @dataclass
 class Variety(AdditiveMetric):
-    """How many kinds there are: drawn samples always have fewer."""
+    """The number of distinct values: resamples always have fewer."""
 
     unit = ""
     greater_is_better = True
@@ -119,36 +119,36 @@ class Variety(AdditiveMetric):
 
 
 def test_there_is_no_interval_where_drawn_samples_score_quite_otherwise() -> None:
-    found = bootstrap.score({"variety": Variety()}, range(30), range(30), seed=0).by_name["variety"]
-    assert (found.value, found.low, found.high) == (30, None, None)
+    score = bootstrap.score({"variety": Variety()}, range(30), range(30), seed=0).by_name["variety"]
+    assert (score.value, score.low, score.high) == (30, None, None)
 
 
 def test_a_pair_of_identical_runs_differs_by_exactly_nothing() -> None:
     generator = np.random.default_rng(0)
-    predictions = [{"nll": each, "tokens": 7} for each in generator.normal(20, 3, 333)]
+    predictions = [{"nll": loss, "tokens": 7} for loss in generator.normal(20, 3, 333)]
     kept = bootstrap.score(metrics("perplexity"), [""] * 333, predictions, seed=0).by_name["perplexity"].statistics
     assert kept is not None
     same = statistics_file.Statistics(kept.values.copy())
     assert bootstrap.paired(kept, same, additive("perplexity"), seed=0) == (0, 0, 0)
 
 
-def test_a_pair_is_told_apart_where_two_intervals_overlap() -> None:
+def test_a_pair_is_reported_apart_where_two_intervals_overlap() -> None:
     generator = np.random.default_rng(0)
     original = generator.random(500) < 0.8
-    own = original.copy()
-    own[np.flatnonzero(original)[:12]] = False  # 12 samples became wrong, none right
-    one, other = (bootstrap.score(metrics("accuracy"), *answers(each), seed=0) for each in (own, original))
+    changed = original.copy()
+    changed[np.flatnonzero(original)[:12]] = False  # 12 samples became wrong, none became correct
+    one, other = (bootstrap.score(metrics("accuracy"), *answers(right), seed=0) for right in (changed, original))
     assert one.numbers()["quality/accuracy_high"] > other.numbers()["quality/accuracy_low"]
-    difference, low, high = bootstrap.paired(statistics(own), statistics(original), additive("accuracy"), seed=0)
+    difference, low, high = bootstrap.paired(statistics(changed), statistics(original), additive("accuracy"), seed=0)
     assert difference == pytest.approx(-12 / 500)
     assert low is not None
     assert high is not None
     assert -0.041 < low < difference < high < -0.007
-    back = bootstrap.paired(statistics(original), statistics(own), additive("accuracy"), seed=0)
+    back = bootstrap.paired(statistics(original), statistics(changed), additive("accuracy"), seed=0)
     assert back == pytest.approx((-difference, -high, -low))
 
 
-def test_models_that_differ_by_chance_only_are_seldom_told_apart() -> None:
+def test_models_that_differ_by_chance_only_are_seldom_distinguished() -> None:
     generator = np.random.default_rng(5)
     apart = 0
     for seed in range(100):
@@ -161,11 +161,11 @@ def test_models_that_differ_by_chance_only_are_seldom_told_apart() -> None:
 
 
 @pytest.mark.parametrize(("became_wrong", "are_told_apart"), [(1, False), (5, False), (6, True), (12, True)])
-def test_few_samples_are_told_apart_where_mcnemars_test_does(became_wrong: int, are_told_apart: bool) -> None:
+def test_few_samples_are_distinguished_where_mcnemars_test_does(became_wrong: int, are_told_apart: bool) -> None:
     """By hand: 2 / 2^5 is 6 %, 2 / 2^6 is 3 %."""
     original = np.ones(20)
-    own = np.arange(20) >= became_wrong
-    difference, low, high = bootstrap.paired(statistics(own), statistics(original), additive("accuracy"), seed=0)
+    changed = np.arange(20) >= became_wrong
+    difference, low, high = bootstrap.paired(statistics(changed), statistics(original), additive("accuracy"), seed=0)
     assert difference == pytest.approx(-became_wrong / 20)
     assert low is not None
     assert high is not None
@@ -173,8 +173,8 @@ def test_few_samples_are_told_apart_where_mcnemars_test_does(became_wrong: int, 
     assert (high < 0) == are_told_apart
 
 
-def test_models_of_which_few_samples_differ_are_seldom_told_apart() -> None:
-    """Drawing alone told 25 of 100 apart."""
+def test_models_of_which_few_samples_differ_are_seldom_distinguished() -> None:
+    """The bootstrap alone found a difference in 25 of 100 cases."""
     generator = np.random.default_rng(3)
     apart = 0
     for seed in range(100):
@@ -192,7 +192,7 @@ def test_models_of_which_few_samples_differ_are_seldom_told_apart() -> None:
 
 
 def test_the_interval_is_wider_where_samples_are_few() -> None:
-    """By hand: of ten samples t is 2.262, times the root of 10 / 9; of many 1.96."""
+    """By hand: for ten samples t is 2.262, times the root of 10 / 9; for many 1.96."""
     assert bootstrap._width(10) == pytest.approx(2.3845, abs=1e-3)
     assert bootstrap._width(100_000) == pytest.approx(1.96, abs=1e-3)
 
@@ -204,7 +204,8 @@ def test_runs_that_answer_other_classes_are_paired_too() -> None:
         for average in averages:
             metric = additive(name, average=average)
             one, other = (
-                bootstrap.score({name: metric}, references, each, seed=0).by_name[name] for each in (ours, theirs)
+                bootstrap.score({name: metric}, references, predictions, seed=0).by_name[name]
+                for predictions in (ours, theirs)
             )
             assert one.statistics is not None
             assert other.statistics is not None
@@ -230,7 +231,7 @@ def test_other_samples_and_other_metrics_are_not_paired() -> None:
         bootstrap.paired(statistics([1, 0, 1]), other, additive("accuracy"), seed=0)
 
 
-def test_what_is_no_number_is_told_with_its_sample() -> None:
+def test_what_is_no_number_is_reported_with_its_sample() -> None:
     predictions = [{"nll": 1.0, "tokens": 1}, {"nll": float("nan"), "tokens": 1}]
     with pytest.raises(ValueError, match="perplexity: sample 1"):
         bootstrap.score(metrics("perplexity"), ["", ""], predictions, seed=0)

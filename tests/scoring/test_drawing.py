@@ -12,8 +12,8 @@ from mlflow_compress.scoring import bootstrap, drawing
 @pytest.mark.parametrize(
     "table",
     [
-        np.random.default_rng(1).integers(-3, 4, (400, 2)),  # counts, whose rows are alike
-        np.random.default_rng(1).integers(0, 10**6, (400, 2)),  # counts, whose rows are not
+        np.random.default_rng(1).integers(-3, 4, (400, 2)),  # counts with few distinct rows
+        np.random.default_rng(1).integers(0, 10**6, (400, 2)),  # counts with many distinct rows
         np.random.default_rng(1).normal(size=(400, 2)),
         np.random.default_rng(1).integers(0, 2, (400, 1)) * 1e15,  # sums too large to be exact
         np.repeat(np.random.default_rng(1).normal(size=(4, 2)), 100, axis=0),
@@ -27,7 +27,7 @@ def test_the_drawn_samples_are_summed_up_one_way_or_another(table: Any, monkeypa
     np.testing.assert_allclose(drawing.drawn_sums([table], 7)[0], expected, rtol=1e-12, atol=1e-9)
 
 
-def test_rows_that_only_have_the_same_key_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_only_have_the_same_key_are_distinguished(monkeypatch: pytest.MonkeyPatch) -> None:
     class Ones:
         def integers(self, low: int, high: int, count: int, dtype: Any) -> Any:
             return np.ones(count, dtype)
@@ -41,7 +41,7 @@ def test_rows_that_only_have_the_same_key_are_told_apart(monkeypatch: pytest.Mon
 @pytest.mark.parametrize("samples", [1_000, 100_000])
 def test_all_metrics_share_one_drawing_in_bounded_memory(monkeypatch: pytest.MonkeyPatch, samples: int) -> None:
     sizes: list[int] = []
-    told: list[tuple[int, int | None]] = []
+    reports: list[tuple[int, int | None]] = []
     drawings = drawing.drawings
 
     def watched(count: int, seed: int) -> Any:
@@ -58,8 +58,8 @@ def test_all_metrics_share_one_drawing_in_bounded_memory(monkeypatch: pytest.Mon
         [1] * samples,
         right.astype(int).tolist(),
         0,
-        lambda done, total, left: told.append((done, total)),
+        lambda done, total, left: reports.append((done, total)),
     )
     assert sum(sizes) == 20 * samples
     assert max(sizes) <= 200_000
-    assert told[-1] == (20, 20)
+    assert reports[-1] == (20, 20)

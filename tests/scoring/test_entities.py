@@ -39,11 +39,11 @@ def test_it_is_seqevals_number(references: list[list[str]], predictions: list[li
 @settings(max_examples=60, deadline=None)
 @given(samples)
 def test_it_is_seqevals_number_for_any_tags(pairs: list[list[tuple[str, str]]]) -> None:
-    references = [[one for one, _ in each] for each in pairs]
-    predictions = [[other for _, other in each] for each in pairs]
+    references = [[one for one, _ in sentence] for sentence in pairs]
+    predictions = [[other for _, other in sentence] for sentence in pairs]
     for name, score in SCORES.items():
-        found = registry.build("metrics", name).compute(references, predictions)
-        assert found == pytest.approx(score(references, predictions), abs=1e-15)
+        number = registry.build("metrics", name).compute(references, predictions)
+        assert number == pytest.approx(score(references, predictions), abs=1e-15)
 
 
 def test_each_word_needs_one_tag() -> None:

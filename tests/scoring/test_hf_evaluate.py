@@ -33,7 +33,7 @@ class Same(evaluate.Metric):
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A recipe's folder with metrics of its own."""
+    """Return a recipe's folder with custom metrics."""
     (tmp_path / "same_texts.py").write_text(SCRIPT)
     (tmp_path / "in_folder").mkdir()
     (tmp_path / "in_folder" / "in_folder.py").write_text(SCRIPT)
@@ -98,14 +98,14 @@ def test_a_metric_of_ours_has_its_options_there_and_its_errors(folder: Path) -> 
 def test_a_script_of_evaluate_is_a_metric_of_ours(folder: Path, source: str) -> None:
     metric = from_evaluate(source, folder=folder)
     assert metric.compute(["a", "b", "c", "d"], ["a", "b", "c", "x"]) == 0.75
-    assert metric.compute(["a", "b"], [["a", "x"], ["x", "b"]]) == 0.5  # of a ranking, the best
+    assert metric.compute(["a", "b"], [["a", "x"], ["x", "b"]]) == 0.5  # the best of a ranking
     assert from_evaluate(source, key="count", folder=folder).compute(["a", "b"], ["a", "x"]) == 1
     assert "code " in metric.protocol
     with pytest.raises(ValueError, match="can't be scored"):
         metric.compute(["a"], [])
 
 
-def test_what_a_script_does_not_give_is_told(folder: Path) -> None:
+def test_what_a_script_does_not_give_is_reported(folder: Path) -> None:
     with pytest.raises(ValueError, match="no number 'kind', only same, count"):
         from_evaluate("./same_texts.py", key="kind", folder=folder).compute(["a"], ["a"])
     with pytest.raises(ValueError, match="returns no number"):
@@ -117,7 +117,9 @@ def test_what_a_script_does_not_give_is_told(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["accuracy", "owner/name"])
-def test_the_hub_that_does_not_answer_is_told_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_the_hub_that_does_not_answer_is_reported_at_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.setenv("HF_MODULES_CACHE", str(folder))
     monkeypatch.setattr(hub, "unreachable", lambda: "the hub can't be reached")
     monkeypatch.setattr(evaluate, "load", lambda *args, **options: pytest.fail("it tries for long"))
@@ -159,7 +161,7 @@ def test_a_recipes_metrics_are_built_by_name(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("entries", "told"),
+    ("entries", "message"),
     [
         (["acuracy"], "Did you mean 'accuracy'"),
         (["f1:averag=micro"], "Did you mean 'average'"),
@@ -173,8 +175,8 @@ def test_a_recipes_metrics_are_built_by_name(folder: Path) -> None:
         ([""], "is not the name of a metric"),
     ],
 )
-def test_what_names_no_metric_is_told(folder: Path, entries: list[str], told: str) -> None:
-    with pytest.raises(RecipeError, match=told):
+def test_what_names_no_metric_is_reported(folder: Path, entries: list[str], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
         metrics_of(entries, folder)
 
 

@@ -1,4 +1,4 @@
-"""Against the formulas of lm-evaluation-harness, lm_eval/api/metrics.py, written out."""
+"""Compare with the formulas of lm-evaluation-harness, lm_eval/api/metrics.py."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def predictions() -> list[dict[str, Any]]:
     words = [len(re.split(r"\s+", text)) for text in TEXTS]
     sizes = [len(text.encode("utf-8")) for text in TEXTS]
     rows = zip(NLLS, TOKENS, words, sizes, strict=True)
-    return [{"nll": nll, "tokens": tokens, "words": each, "bytes": size} for nll, tokens, each, size in rows]
+    return [{"nll": nll, "tokens": tokens, "words": count, "bytes": size} for nll, tokens, count, size in rows]
 
 
 def weighted_mean(items: list[tuple[float, int]]) -> float:
@@ -28,7 +28,7 @@ def weighted_mean(items: list[tuple[float, int]]) -> float:
 
 
 def items(unit: str) -> list[tuple[float, int]]:
-    return [(-each["nll"], each[unit]) for each in predictions()]
+    return [(-prediction["nll"], prediction[unit]) for prediction in predictions()]
 
 
 def test_they_are_the_harness_numbers() -> None:
@@ -47,7 +47,7 @@ def test_a_model_that_guesses_among_n_has_perplexity_n() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prediction", "told"),
+    ("prediction", "message"),
     [
         ({"nll": 1.0}, "tokens"),
         ({"tokens": 1}, "nll"),
@@ -57,13 +57,13 @@ def test_a_model_that_guesses_among_n_has_perplexity_n() -> None:
         ({"nll": float("inf"), "tokens": 1}, "finite"),
     ],
 )
-def test_what_makes_no_number_is_told(prediction: Any, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_what_makes_no_number_is_reported(prediction: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         registry.build("metrics", "perplexity").compute(["x"], [prediction])
 
 
 @pytest.mark.parametrize("name", ["perplexity", "word_perplexity", "bits_per_byte"])
-def test_where_no_token_is_predicted_that_is_told(name: str) -> None:
+def test_where_no_token_is_predicted_that_is_reported(name: str) -> None:
     nothing = {"nll": 0.0, "tokens": 0, "words": 0, "bytes": 0}
     with pytest.raises(ValueError, match="not a finite number: no token is predicted"):
         registry.build("metrics", name).compute(["a"], [nothing])

@@ -60,7 +60,7 @@ def test_nothing_in_common_is_nought(predictions: list[str]) -> None:
         assert registry.build("metrics", name).compute(["abc def"], predictions) == 0
 
 
-def test_options_out_of_range_are_refused() -> None:
+def test_options_out_of_range_are_rejected() -> None:
     with pytest.raises(RecipeError, match="tokenize"):
         registry.build("metrics", "bleu", {"tokenize": "flores200"})
     with pytest.raises(RecipeError, match="word_order"):

@@ -14,9 +14,9 @@ def test_statistics_are_kept_in_a_file(tmp_path: Path) -> None:
     statistics_file.write(scored.statistics(), tmp_path / "statistics.npz")
     kept = statistics_file.read(tmp_path / "statistics.npz")
     assert set(kept) == set(names)
-    for name, found in kept.items():
-        own = scored.by_name[name].statistics
-        assert own is not None
-        assert np.array_equal(found.values, own.values)
-        assert found.columns == own.columns
-        assert bootstrap.paired(found, own, names[name], seed=0) == (0, 0, 0)
+    for name, stored in kept.items():
+        statistics = scored.by_name[name].statistics
+        assert statistics is not None
+        assert np.array_equal(stored.values, statistics.values)
+        assert stored.columns == statistics.columns
+        assert bootstrap.paired(stored, statistics, names[name], seed=0) == (0, 0, 0)

@@ -22,7 +22,7 @@ TRICKY = [
 ]
 texts = st.lists(
     st.tuples(*[st.text(alphabet="ab é\t.日", max_size=12)] * 2), min_size=1, max_size=5
-)  # of few letters, so that some are right
+)  # few letters, so that some match
 
 
 @pytest.mark.parametrize(("references", "predictions"), TRICKY)
@@ -44,29 +44,29 @@ def test_it_is_a_corpus_rate_and_no_mean_of_utterances() -> None:
 
 
 def test_words_heard_in_silence_are_insertions() -> None:
-    # five words are said in all, two more are heard where nothing is said, and one is wrong
+    # five reference words; two words are recognised in silence, and one is wrong
     references, predictions = ["", "one two three", "", "four five"], ["thank you", "one two tree", "", "four five"]
     assert registry.build("metrics", "wer").compute(references, predictions) == pytest.approx(3 / 5)
-    # 8 letters of 'thank you' and a blank, and one letter that lacks, over 13 and 9
+    # 'thank you' has 8 letters and a blank, and one letter is missing, over 13 and 9
     assert registry.build("metrics", "cer").compute(references, predictions) == pytest.approx(10 / 22)
 
 
 @pytest.mark.parametrize("heard", ["", "one two three"])
 @pytest.mark.parametrize("name", ["wer", "cer", "wer_normalized", "cer_normalized"])
-def test_where_nothing_is_said_there_is_no_rate(name: str, heard: str) -> None:
+def test_where_nothing_is_stated_there_is_no_rate(name: str, heard: str) -> None:
     with pytest.raises(ValueError, match="not a finite number: all references are empty"):
         registry.build("metrics", name).compute([""], [heard])
 
 
-def test_what_is_no_text_is_refused() -> None:
+def test_what_is_no_text_is_rejected() -> None:
     with pytest.raises(ValueError, match="text"):
         registry.build("metrics", "wer").compute(["a"], [None])
 
 
 @pytest.mark.parametrize(
-    ("said", "normalized"),
+    ("message", "normalized"),
     [
-        # from Whisper's own tests of its normaliser
+        # from Whisper's tests of its normaliser
         ("Let's", "let us"),
         ("he's like", "he is like"),
         ("she's been like", "she has been like"),
@@ -76,17 +76,17 @@ def test_what_is_no_text_is_refused() -> None:
         ("forty three thousand two hundred and sixty", "43260"),
         ("two dollars and seventy cents", "$2.70"),
         ("mobilisation", "mobilization"),
-        # and what it says of its rules
+        # and from the description of its rules
         ("The colour was mobilised, um, grey", "the color was mobilized gray"),
         ("(laughs) well [noise] then", "well then"),
     ],
 )
-def test_english_is_made_alike_as_whisper_does(said: str, normalized: str) -> None:
+def test_english_is_made_alike_as_whisper_does(message: str, normalized: str) -> None:
     metric = registry.build("metrics", "wer_normalized")
     assert isinstance(metric, ErrorRate)
-    assert " ".join(metric.normalized([said])[0].split()) == normalized
-    assert metric.compute([normalized], [said]) == 0
-    assert registry.build("metrics", "cer_normalized").compute([said], [normalized]) == 0
+    assert " ".join(metric.normalized([message])[0].split()) == normalized
+    assert metric.compute([normalized], [message]) == 0
+    assert registry.build("metrics", "cer_normalized").compute([message], [normalized]) == 0
 
 
 def test_other_languages_keep_their_words_and_numbers() -> None:
@@ -105,6 +105,6 @@ def test_normalized_rates_are_jiwers_of_normalized_texts() -> None:
     assert registry.build("metrics", "cer_normalized").compute(references, predictions) == jiwer.cer(one, other)
 
 
-def test_an_unknown_language_is_refused() -> None:
+def test_an_unknown_language_is_rejected() -> None:
     with pytest.raises(RecipeError, match="language"):
         registry.build("metrics", "wer_normalized", {"language": "ru"})

@@ -14,7 +14,7 @@ def messages(references: list[str], answers: list[str], metric: str = "wer") -> 
     return [caution.message for caution in writing_style.compared(metrics, references, answers)]
 
 
-def test_capitals_without_punctuation_are_told_in_both_languages() -> None:
+def test_capitals_without_punctuation_are_reported_in_both_languages() -> None:
     metrics = {name: registry.build("metrics", name) for name in ("wer", "wer_normalized")}
     (caution,) = writing_style.compared(metrics, CAPITALS, SAID)
     assert caution.code == "written_otherwise"
@@ -23,7 +23,7 @@ def test_capitals_without_punctuation_are_told_in_both_languages() -> None:
         "punctuation:"
     )
     assert "только прописные буквы и нет знаков препинания" in caution.texts["message"]["ru"]
-    # and this is why: of perfect transcripts, one says that all is wrong
+    # the reason: for perfect transcripts, one metric counts every word as wrong
     assert metrics["wer"].compute(CAPITALS, SAID) == 1
     assert metrics["wer_normalized"].compute(CAPITALS, SAID) == 0
 
