@@ -84,9 +84,9 @@ HELD: Mapping[str, tuple[str, ...]] = {
         "tests/test_registry.py::test_another_distribution_adds_a_method_and_a_metric",
     ),
     "A recipe is YAML, read by the safe loader": (
-        "tests/planning/test_recipe.py::test_what_is_no_recipe_is_refused",
+        "tests/planning/test_recipe.py::test_what_is_no_recipe_is_rejected",
         "tests/test_untrusted_yaml.py::test_what_is_no_plain_data_is_refused_and_runs_nothing",
-        "tests/planning/test_recipe.py::test_an_unknown_name_is_told_with_the_nearest",
+        "tests/planning/test_recipe.py::test_an_unknown_name_is_reported_with_the_nearest",
     ),
     "A relative path in it can't leave its folder": ("tests/test_trust.py::test_a_recipe_cannot_leave_its_folder",),
     "What this tool saves holds no pickled code": (f"{HERE}test_what_is_saved_is_read_without_code",),
@@ -104,8 +104,8 @@ HELD: Mapping[str, tuple[str, ...]] = {
     "A model of MLflow that holds a link": (
         "tests/networks/test_own_files.py::test_links_are_refused_wherever_they_lead",
         "tests/networks/test_own_files.py::test_pipes_and_sockets_are_refused",
-        "tests/families/test_mlflow_model.py::test_links_in_a_store_on_this_machine_are_refused",
-        "tests/families/test_mlflow_model.py::test_links_in_a_model_are_refused_and_nothing_of_theirs_is_copied",
+        "tests/families/test_mlflow_model.py::test_links_in_a_store_on_this_machine_are_rejected",
+        "tests/families/test_mlflow_model.py::test_links_in_a_model_are_rejected_and_nothing_of_theirs_is_copied",
         "tests/sweeping/test_file_bundle.py::test_links_of_an_mlflow_model_are_not_sent",
     ),
     "The links within the cache of Hugging Face": (f"{HERE}test_links_of_the_cache_are_followed",),

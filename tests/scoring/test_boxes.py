@@ -20,7 +20,7 @@ CLASSES = 5
 
 
 def images(seed: int, count: int = 30) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Create true boxes and predictions: some correct, some shifted, some of the wrong class, some without an object."""
+    """Create true boxes and predictions: some correct, some shifted, some of the wrong class, some of nothing."""
     generator = np.random.default_rng(seed)
     references, predictions = [], []
     for index in range(count):
