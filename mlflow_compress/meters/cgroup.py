@@ -1,11 +1,12 @@
-"""What a container, a batch system or a service may use of the machine: memory, and time of its cores.
+"""The limits of a container, a batch system or a service: memory and CPU time.
 
-The kernel limits groups of processes (control groups, version 1 or 2), and a group also has the limits of all that it
-lies in. Inside a container the files of its own group are often at the top, wherever the kernel says that the group is.
+The kernel limits groups of processes (control groups, version 1 or 2), and a group also has the limits of all its
+parent groups. Inside a container the files of its own group are often at the top of the tree, whatever path the kernel
+reports.
 
 Source: https://docs.kernel.org/admin-guide/cgroup-v2.html, and cgroup-v1/memory.html beside it.
 
-Covers: Linux. Does not cover: limits of a group outside of what a container sees; `ulimit`.
+Covers: Linux. Does not cover: limits of groups that a container can't see; `ulimit`.
 """
 
 from __future__ import annotations
@@ -14,36 +15,36 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _ROOT = Path("/")
-_NO_LIMIT = 2**60  # bytes: version 1 writes the largest number that there is for none
+_NO_LIMIT = 2**60  # bytes: version 1 writes the largest possible number for no limit
 _MOUNTED = Path("sys/fs/cgroup")
 
 
 def memory_limit(root: Path = _ROOT) -> int | None:
-    """Return how many bytes of memory may be used at most; None without a limit.
+    """Return the memory limit in bytes; None without a limit.
 
     Args:
-        root: where `proc` and `sys` are; another folder in tests.
+        root: Folder with `proc` and `sys`; another one in tests.
     """
     limits = [limit for limit, _ in _memory(root)]
     return min(limits, default=None)
 
 
 def memory_left(root: Path = _ROOT) -> int | None:
-    """Return how many bytes are left of what may be used; None without a limit.
+    """Return the bytes left below the memory limit; None without a limit.
 
-    What the kernel would give back when it is needed (files that it keeps in memory) counts as left.
+    Memory that the kernel frees on demand (its file cache) counts as left.
 
     Args:
-        root: where `proc` and `sys` are; another folder in tests.
+        root: Folder with `proc` and `sys`; another one in tests.
     """
     return min((max(0, limit - used) for limit, used in _memory(root)), default=None)
 
 
 def core_limit(root: Path = _ROOT) -> float | None:
-    """Return how many cores' worth of time may be used at most; None without a limit.
+    """Return the CPU time limit, in cores; None without a limit.
 
     Args:
-        root: where `proc` and `sys` are; another folder in tests.
+        root: Folder with `proc` and `sys`; another one in tests.
     """
     shares = [_text(folder / "cpu.max").partition(" ")[::2] for folder in _groups(root, "")]
     older = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
@@ -53,10 +54,10 @@ def core_limit(root: Path = _ROOT) -> float | None:
 
 
 def stopped(root: Path = _ROOT) -> int:
-    """Return in how many periods this process's groups had used up their time, and were stopped until the next one.
+    """Return the number of periods in which this process's groups used up their CPU time and were paused.
 
     Args:
-        root: where `proc` and `sys` are; another folder in tests.
+        root: Folder with `proc` and `sys`; another one in tests.
     """
     folders = [*_groups(root, ""), *_groups(root, "cpu")]
     lines = (line for folder in folders for line in _text(folder / "cpu.stat").splitlines())
@@ -76,17 +77,17 @@ def _memory(root: Path) -> Iterator[tuple[int, int]]:
 
 
 def _used(folder: Path, file: str, spare: str) -> int:
-    """Return the bytes that a group uses, less files that the kernel only keeps because there is room."""
-    kept = next((line for line in _text(folder / "memory.stat").splitlines() if line.startswith(f"{spare} ")), "")
-    return (_count(_text(folder / file)) or 0) - (_count(kept.rpartition(" ")[2]) or 0)
+    """Return the bytes that a group uses, without the kernel's unused file cache."""
+    cached = next((line for line in _text(folder / "memory.stat").splitlines() if line.startswith(f"{spare} ")), "")
+    return (_count(_text(folder / file)) or 0) - (_count(cached.rpartition(" ")[2]) or 0)
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:
-    """Yield the folders of the group of this process and of all that it lies in.
+    """Yield the folders of this process's group and of its parents.
 
     Args:
-        root: where `proc` and `sys` are.
-        controller: of version 1 (`memory`, `cpu`); empty: version 2, which has one tree for all.
+        root: Folder with `proc` and `sys`.
+        controller: Controller of version 1 (`memory`, `cpu`); empty: version 2, which has a single tree.
     """
     mounted = _mounted(root / _MOUNTED, controller)
     if mounted is None:
@@ -99,21 +100,21 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
 
 
 def _mounted(folder: Path, controller: str) -> Path | None:
-    """Return where a controller's tree is; None where there is none."""
+    """Return the folder of a controller's tree; None if there is none."""
     if not controller:
-        trees = (folder, folder / "unified")  # the second where a system has both versions
+        trees = (folder, folder / "unified")  # the second on a system with both versions
         return next((tree for tree in trees if (tree / "cgroup.controllers").is_file() or _is_limited(tree)), None)
     names = (controller, *(path.name for path in sorted(folder.glob("*,*")) if controller in path.name.split(",")))
     return next((folder / name for name in names if (folder / name).is_dir()), None)
 
 
 def _is_limited(tree: Path) -> bool:
-    """Return whether a folder is a group of version 2 with a limit, as in a container that sees no more than that."""
+    """Return whether a folder is a version 2 group with a limit, as in a container that sees only its own group."""
     return (tree / "cpu.max").is_file() or (tree / "memory.max").is_file()
 
 
 def _place(root: Path, controller: str) -> str:
-    """Return which group of a tree this process is in."""
+    """Return the path of this process's group in a tree."""
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, place = [*line.split(":", 2), "", ""][:3]
         if controller in controllers.split(","):  # version 2 names none
@@ -129,12 +130,12 @@ def _text(path: Path) -> str:
 
 
 def _count(text: str) -> int | None:
-    """Read a limit or a use; None where there is none."""
+    """Return a limit or usage in bytes; None if there is none."""
     return int(text) if text.isdecimal() and int(text) < _NO_LIMIT else None
 
 
 def _ratio(most: str, period: str) -> float | None:
-    """Return a limit of time over the time that it is for; None where there is no limit."""
+    """Return a time limit divided by its period; None if there is no limit."""
     if not (most.isdecimal() and period.isdecimal()) or not int(most) or not int(period):
         return None
     return int(most) / int(period)

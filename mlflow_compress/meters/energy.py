@@ -1,8 +1,8 @@
-"""How much energy one sample takes, through codecarbon.
+"""Measure the energy per sample with codecarbon.
 
-Covers: the CPU package, from its own counters (RAPL) or else from its rated power and its load, in a GPU's run too; the
-one NVIDIA GPU that was measured, from its own counter (NVML). All that they do meanwhile is in it, idling included.
-Does not cover: memory, disks, power supply, cooling: what codecarbon says of these is a constant, not a measurement.
+Covers: the CPU package, from its own counters (RAPL) or else from its rated power and its load, also in a GPU run; the
+measured NVIDIA GPU, from its own counter (NVML). Everything that they do in that time is included, also idling.
+Does not cover: memory, disks, power supply, cooling: codecarbon uses constants for these, not measurements.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Any
 
 _JOULES_PER_KWH = 3.6e6
 _READ_EVERY_SECONDS = 1
-_SHORTEST_WINDOW_SECONDS = 3.0  # some readings at least
+_SHORTEST_WINDOW_SECONDS = 3.0  # enough for a few readings
 _COUNTERS = {"intel_rapl", "windows_emi", "intel_power_gadget"}
 
 
 @dataclass(frozen=True)
 class Energy:
-    """What a window of calls took.
+    """The energy of a window of calls.
 
     Attributes:
-        window_s: how long it lasted, seconds.
-        calls: how many calls it held.
-        cpu_j: energy of the CPU, joules.
-        gpu_j: energy of the GPU that the calls ran on, joules; 0 without one.
-        is_counted: whether `cpu_j` comes from counters rather than from the rated power.
+        window_s: Length of the window, seconds.
+        calls: Number of calls in the window.
+        cpu_j: Energy of the CPU, joules.
+        gpu_j: Energy of the GPU that the calls ran on, joules; 0 without a GPU.
+        is_counted: Whether `cpu_j` comes from counters, not from the rated power.
     """
 
     window_s: float
@@ -41,18 +41,18 @@ class Energy:
 def measure(
     call: Callable[[], object], synchronise: Callable[[], object], seconds: float, gpu_index: int | None = None
 ) -> Energy:
-    """Call again and again for so many seconds under codecarbon's eyes.
+    """Repeat calls for so many seconds while codecarbon measures.
 
     Args:
-        call: makes one call.
-        synchronise: waits until the device has done all calls.
-        seconds: length of the window; the last call may exceed it.
-        gpu_index: the driver's number of the GPU that the calls run on; None: on none. Others' energy is not theirs.
+        call: Makes one call.
+        synchronise: Waits until the device has finished all calls.
+        seconds: Length of the window; the last call may exceed it.
+        gpu_index: The driver's index of the GPU that the calls run on; None: no GPU. Other GPUs are not measured.
     """
     from codecarbon import OfflineEmissionsTracker
 
     tracker = OfflineEmissionsTracker(
-        country_iso_code="USA",  # it wants one for its emissions, which we don't use
+        country_iso_code="USA",  # required for emissions, which we don't use
         measure_power_secs=_READ_EVERY_SECONDS,
         output_methods=[],
         allow_multiple_runs=True,
@@ -80,22 +80,22 @@ def measure(
 
 
 def numbers(energy: Energy, group: str, batch_size: int) -> dict[str, float]:
-    """Return the metrics of a window; none when it was too short to say anything.
+    """Return the metrics of a window; none if it was too short.
 
-    A number from counters is `energy_per_item_j`, one from the CPU's rated power `energy_per_item_estimated_j`. Of a
-    GPU's run these are the GPU's, and the CPU's share has a number of its own (`cpu_energy_per_item_j`).
+    A number from counters is `energy_per_item_j`, one from the CPU's rated power `energy_per_item_estimated_j`. In a
+    GPU run these are the GPU's, and the CPU's share is a separate number (`cpu_energy_per_item_j`).
     """
     if energy.window_s < _SHORTEST_WINDOW_SECONDS:
         return {}
     items = energy.calls * batch_size
-    cpus = "energy_per_item_j" if energy.is_counted else "energy_per_item_estimated_j"
-    taken = {f"cpu/{cpus}": energy.cpu_j}
+    cpu_name = "energy_per_item_j" if energy.is_counted else "energy_per_item_estimated_j"
+    totals = {f"cpu/{cpu_name}": energy.cpu_j}
     if group == "gpu":
-        taken = {"gpu/energy_per_item_j": energy.gpu_j, f"gpu/cpu_{cpus}": energy.cpu_j}
-    return {name: joules / items for name, joules in taken.items() if joules > 0}
+        totals = {"gpu/energy_per_item_j": energy.gpu_j, f"gpu/cpu_{cpu_name}": energy.cpu_j}
+    return {name: joules / items for name, joules in totals.items() if joules > 0}
 
 
 def _counted(tracker: Any) -> bool:
-    """Return whether codecarbon read counters. It has no public word for it; in doubt it is an estimate."""
-    modes = {getattr(each, "_mode", None) for each in getattr(tracker, "_hardware", [])}
+    """Return whether codecarbon read counters. There is no public API for this; in doubt it is an estimate."""
+    modes = {getattr(hardware, "_mode", None) for hardware in getattr(tracker, "_hardware", [])}
     return bool(modes & _COUNTERS)

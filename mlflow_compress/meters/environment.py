@@ -1,8 +1,8 @@
-"""On what machine, with which libraries, and under what load the numbers came about.
+"""Describe the machine, the libraries and the load of a measurement.
 
-Covers: CPU, its instructions, memory, what a container may use of both, NUMA nodes, operating system, GPU, its driver
-and power limit, versions, threads, governor, load average.
-Does not cover: what other tenants of a virtual machine do.
+Covers: CPU, its instructions, memory, a container's limits of both, NUMA nodes, operating system, GPU, its driver and
+power limit, versions, threads, governor, load average.
+Does not cover: the load of other virtual machines on the same host.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NATIVE = {
     "bfloat16": {"avx512_bf16", "amx_bf16", "bf16"},
     "float16": {"avx512_fp16", "amx_fp16", "asimdhp"},
 }
-# What kernels for matrix products ask a CPU for, on x86 and on ARM: with other ones the same call is other work.
+# CPU features that kernels for matrix products check, on x86 and ARM: with others, the same call does different work.
 _MATRIX_FLAGS = (
     "avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16",
     "amx_fp16", "asimddp", "asimdhp", "i8mm", "bf16", "sve", "sve2", "sme",
@@ -35,14 +35,14 @@ _COMMAND_WORDS = 3  # `python -m module`
 
 
 def machine(root: Path = Path("/")) -> dict[str, str]:
-    """Describe the machine and the libraries, as text by name.
+    """Return a description of the machine and the libraries, as text by name.
 
     Args:
-        root: where `proc` and `sys` are; another folder in tests.
+        root: Folder with `proc` and `sys`; another one in tests.
     """
     import psutil
 
-    found = {
+    facts = {
         "version": __version__,
         "os": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
@@ -53,57 +53,57 @@ def machine(root: Path = Path("/")) -> dict[str, str]:
     }
     memory, quota = cgroup.memory_limit(root), cgroup.core_limit(root)
     if memory is not None and memory < psutil.virtual_memory().total:
-        found["ram_limit_mib"] = str(memory // 2**20)
+        facts["ram_limit_mib"] = str(memory // 2**20)
     if quota is not None:
-        found["cores_limit"] = f"{quota:g}"
-    found["cores"] = f"{cores(root):g}"
+        facts["cores_limit"] = f"{quota:g}"
+    facts["cores"] = f"{cores(root):g}"
     if flags := _flags(root):
-        found["cpu_flags"] = " ".join(name for name in _MATRIX_FLAGS if name in flags) or "none"
+        facts["cpu_flags"] = " ".join(name for name in _MATRIX_FLAGS if name in flags) or "none"
     if hasattr(os, "sched_getaffinity"):
-        found["affinity"] = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
+        facts["affinity"] = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
     if nodes := list((root / "sys/devices/system/node").glob("node[0-9]*")):
-        found["numa_nodes"] = str(len(nodes))
+        facts["numa_nodes"] = str(len(nodes))
     governor = root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
     if governor.is_file():
-        found["governor"] = governor.read_text().strip()
+        facts["governor"] = governor.read_text().strip()
     for library in _LIBRARIES:
         if version := installed(library):
-            found[library] = version
-    return found
+            facts[library] = version
+    return facts
 
 
 def cores(root: Path = Path("/")) -> float:
-    """Return how many cores this process may use: those of its affinity, or the time of fewer that its group has.
+    """Return the number of cores this process may use: those of its affinity, or its group's CPU time limit.
 
     Args:
-        root: where `proc` and `sys` are; another folder in tests.
+        root: Folder with `proc` and `sys`; another one in tests.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(float(allowed), cgroup.core_limit(root) or float(allowed))
 
 
 def most_threads(root: Path = Path("/")) -> int:
-    """Return how many threads may run at once without being stopped for taking more time than is allowed.
+    """Return the number of threads that can run at once without exceeding the CPU time limit.
 
     Args:
-        root: where `proc` and `sys` are; another folder in tests.
+        root: Folder with `proc` and `sys`; another one in tests.
     """
     return max(1, int(cores(root)))
 
 
 def runtime(distribution: str) -> str:
-    """Name an engine with its version: `onnxruntime 1.32.0`.
+    """Return the name of an engine with its version: `onnxruntime 1.32.0`.
 
     Args:
-        distribution: as `Model.runtime` names it. Where it was installed under another name (`onnxruntime-gpu`), the
-            module that was imported says its version.
+        distribution: Distribution in `Model.runtime`. If it was installed under another name (`onnxruntime-gpu`), the
+            version of the imported module is used.
     """
     version = installed(distribution) or getattr(sys.modules.get(distribution), "__version__", "")
     return f"{distribution} {version}".strip()
 
 
 def gpu() -> dict[str, str]:
-    """Describe the current CUDA device, and what torch computes in TF32 there though its tensors are float32."""
+    """Return a description of the current CUDA device, and the float32 operations that torch computes in TF32."""
     import torch
 
     backends = torch.backends
@@ -122,17 +122,17 @@ def gpu() -> dict[str, str]:
 
 
 def load_average() -> str:
-    """Return the load averages of the last 1, 5 and 15 minutes: runnable threads, all cores together."""
+    """Return the load averages of the last 1, 5 and 15 minutes: runnable threads on all cores."""
     import psutil
 
     return " ".join(f"{value:.2f}" for value in psutil.getloadavg())
 
 
 def busy_share() -> float:
-    """Look for half a second, while we ourselves are idle, which share of all cores others keep busy, 0 to 1.
+    """Return the share of all cores that other programs use, 0 to 1, measured for half a second while we are idle.
 
-    The load average can't tell: our own preparing is in it. The other process of a pair, which may be starting, does
-    not count as others.
+    The load average can't be used: it includes our own preparation. The other process of a pair, which may be starting,
+    is not counted.
     """
     import psutil
 
@@ -144,7 +144,7 @@ def busy_share() -> float:
 
 
 def _seconds_of_partners() -> dict[int, float]:
-    """Return the CPU seconds, by process, of those that our parent started with the same command as this one."""
+    """Return the CPU seconds by process, for processes that our parent started with the same command."""
     import psutil
 
     seconds = {}
@@ -160,27 +160,27 @@ def _seconds_of_partners() -> dict[int, float]:
 
 
 def emulated(root: Path = Path("/")) -> list[str]:
-    """Name the precisions that the CPU has no instructions for; none where it does not tell.
+    """Return the names of the precisions that the CPU emulates; empty if its instructions are unknown.
 
     Args:
-        root: where `proc` is; another folder in tests.
+        root: Folder with `proc`; another one in tests.
     """
     flags = _flags(root)
     return [name for name, native in _NATIVE.items() if flags and not native & flags]
 
 
 def _flags(root: Path) -> set[str]:
-    """Return the instructions that the CPU has, as the kernel names them; none where it does not tell."""
+    """Return the kernel's names of the CPU's instructions; empty if they are unknown."""
     info = root / "proc/cpuinfo"
     text = info.read_text() if info.is_file() else ""
     return set(text.partition("flags")[2].partition("\n")[0].split() or text.partition("Features")[2].split())
 
 
 def has_int8_dot_products(root: Path = Path("/")) -> bool:
-    """Tell whether the CPU sums products of 8 bits in 32 (VNNI, AMX); without it they are cut off at 16.
+    """Return whether the CPU sums 8-bit products in 32 bits (VNNI, AMX); otherwise they saturate at 16 bits.
 
     Args:
-        root: where `proc` is; another folder in tests.
+        root: Folder with `proc`; another one in tests.
     """
     return bool(_INT8_DOT_PRODUCTS & _flags(root))
 

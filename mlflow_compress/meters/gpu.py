@@ -1,10 +1,10 @@
-"""How much memory of the GPU the model takes, and how the GPU is.
+"""Measure the GPU memory of the model, and read the state of the GPU.
 
-Covers: the peak of what torch's allocator handed out and of what it reserved; what the driver (NVML) says that this
-process holds, context and libraries included, and that all processes hold; how busy others keep the GPU; why its clock
-is slowed down while the model is called. What cuBLAS takes to work in comes from torch's allocator and is in its peak:
-32 MiB on Hopper, however small the model is.
-Does not cover: peaks of the driver's figure between two looks, a fifth of a second apart.
+Covers: the peaks of memory that torch's allocator assigned and reserved; the memory of this process according to the
+driver (NVML), including context and libraries, and that of all processes; the load by other programs; why the clock is
+slowed down while the model is called. The workspace of cuBLAS comes from torch's allocator and is included in its peak:
+32 MiB on Hopper, even for a small model.
+Does not cover: peaks of the driver's number between two readings, which are 0.2 s apart.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from mlflow_compress.meters.watcher import Watcher
 
 _MIB = 2**20
 _LOOK_EVERY_SECONDS = 0.2
-# Source: NVML API reference, nvmlClocksEventReasons; 2, idle and fixed by the user, are no throttling
+# Source: NVML API reference, nvmlClocksEventReasons; idle and clocks set by the user are not throttling
 _SLOWED = {0x4: "power cap", 0x8: "hardware", 0x20: "heat", 0x40: "heat", 0x80: "power brake"}
 
 
 def reset() -> None:
-    """Forget earlier peaks of the allocator."""
+    """Reset the peaks of the allocator."""
     import torch
 
     torch.cuda.reset_peak_memory_stats()
 
 
 class Watch(Watcher):
-    """Looks at what the driver says while the `with` block runs, and once more at its end.
+    """Polls the driver while the `with` block runs, and once more at its end.
 
     Attributes:
-        peak_bytes: the most that this process was seen to hold; None where the driver does not tell.
-        slowed: why the clock was slowed down at any look, in words.
+        peak_bytes: Largest observed memory of this process; None if the driver does not report it.
+        slowed: Observed reasons for a slowed-down clock.
     """
 
     def __init__(self) -> None:
@@ -43,22 +43,22 @@ class Watch(Watcher):
         self.slowed: list[str] = []
 
     def _watch(self) -> None:
-        with _nvml():  # kept open: opening takes long
+        with _nvml():  # kept open, because opening is slow
             is_last = False
             while not is_last:
                 is_last = self._over.wait(_LOOK_EVERY_SECONDS)
-                held = _driver_view().process_bytes
-                if held is not None:
-                    self.peak_bytes = max(held, self.peak_bytes or 0)
+                used = _driver_view().process_bytes
+                if used is not None:
+                    self.peak_bytes = max(used, self.peak_bytes or 0)
                 self.slowed += [reason for reason in _slowed_now() if reason not in self.slowed]
 
 
 class _DriverView(NamedTuple):
-    """What the driver says of the device's memory; None where it does not tell.
+    """Memory of the device according to the driver; None if it is not reported.
 
     Attributes:
-        device_bytes: in use by all processes.
-        process_bytes: held by this process.
+        device_bytes: Memory of all processes.
+        process_bytes: Memory of this process.
     """
 
     device_bytes: int | None = None
@@ -66,17 +66,17 @@ class _DriverView(NamedTuple):
 
 
 def numbers(group: str, watch: Watch, is_torchs: bool = True) -> tuple[dict[str, float], str]:
-    """Return the metrics in MiB, and whose figure the peak is; what nobody tells is absent.
+    """Return the metrics in MiB, and the source of the peak; unknown numbers are absent.
 
     Args:
-        group: what the metrics' names begin with.
-        watch: what the driver said while the model was called.
-        is_torchs: whether torch's allocator hands out the model's memory. Another engine has one of its own, and only
-            the driver knows what that took.
+        group: First part of the metrics' names.
+        watch: Readings of the driver while the model was called.
+        is_torchs: Whether torch's allocator assigns the model's memory. Another engine has its own allocator, and only
+            the driver knows its memory.
 
     Returns:
-        The metrics, and `allocator` (torch's: what the model takes) or `driver` (what the whole process holds, CUDA
-        itself included); empty where there is no peak.
+        The metrics, and `allocator` (torch's: memory of the model) or `driver` (memory of the whole process, including
+        CUDA); empty if there is no peak.
     """
     import torch
 
@@ -99,26 +99,26 @@ def present() -> bool:
 
 
 def models() -> list[tuple[str, int]]:
-    """Return the name and the memory in MiB of each GPU that CUDA may see, without importing torch.
+    """Return the name and the memory in MiB of each GPU visible to CUDA, without importing torch.
 
-    They are in the driver's order, or in that of `CUDA_VISIBLE_DEVICES`. Where GPUs differ, CUDA itself may put the
-    fastest first. Memory is 0 where the driver does not tell it.
+    They are in the driver's order, or in that of `CUDA_VISIBLE_DEVICES`. If GPUs differ, CUDA itself may put the
+    fastest first. Memory is 0 if the driver does not report it.
     """
     with _nvml() as nvml:
         if not nvml:
             return []
-        found = []
+        gpus = []
         for handle in _visible(nvml):
             try:
                 memory = int(nvml.nvmlDeviceGetMemoryInfo(handle).total) // _MIB
-            except nvml.NVMLError:  # memory that the CPU and the GPU share
+            except nvml.NVMLError:  # the CPU and the GPU share their memory
                 memory = 0
-            found.append((str(nvml.nvmlDeviceGetName(handle)), memory))
-        return found
+            gpus.append((str(nvml.nvmlDeviceGetName(handle)), memory))
+        return gpus
 
 
 def busy_share() -> float:
-    """Return the share of its time that the GPU was busy lately, 0 to 1; 0 where the driver does not tell."""
+    """Return the recent share of time that the GPU was busy, 0 to 1; 0 if the driver does not report it."""
     with _nvml() as nvml:
         if not nvml:
             return 0.0
@@ -129,7 +129,7 @@ def busy_share() -> float:
 
 
 def index() -> int | None:
-    """Return the driver's number of torch's current device, as other libraries count; None where it does not tell."""
+    """Return the driver's index of torch's current device, for other libraries; None if it is unknown."""
     with _nvml() as nvml:
         if not nvml:
             return None
@@ -140,19 +140,19 @@ def index() -> int | None:
 
 
 def driver_version() -> str:
-    """Return the driver's version; empty where there is no driver."""
+    """Return the driver's version; empty if there is no driver."""
     with _nvml() as nvml:
         return str(nvml.nvmlSystemGetDriverVersion()) if nvml else ""
 
 
 def power_limit_w() -> float | None:
-    """Return the power that torch's GPU is held to, in watts; None where the driver does not tell."""
+    """Return the power limit of torch's GPU, in watts; None if the driver does not report it."""
     with _nvml() as nvml:
         return _limit_w(nvml, _handle(nvml)) if nvml else None
 
 
 def first_power_limit_w() -> float | None:
-    """Return the power that the first GPU of `models` is held to, in watts, without importing torch; None as above."""
+    """Return the power limit of the first GPU of `models`, in watts, without importing torch; None if unknown."""
     with _nvml() as nvml:
         handle = next(_visible(nvml), None) if nvml else None
         return None if handle is None else _limit_w(nvml, handle)
@@ -166,7 +166,7 @@ def _limit_w(nvml: Any, handle: Any) -> float | None:
 
 
 def _slowed_now() -> list[str]:
-    """Return why the driver slows the clock down right now; empty when it does not, or does not tell."""
+    """Return why the driver currently slows the clock down; empty if it does not, or does not report it."""
     with _nvml() as nvml:
         if not nvml:
             return []
@@ -178,7 +178,7 @@ def _slowed_now() -> list[str]:
 
 
 def _driver_view() -> _DriverView:
-    """Ask the driver what this process and all processes hold."""
+    """Return the memory of this process and of all processes according to the driver."""
     with _nvml() as nvml:
         if not nvml:
             return _DriverView()
@@ -189,27 +189,27 @@ def _driver_view() -> _DriverView:
         except nvml.NVMLError:
             return _DriverView()
         ours = [process.usedGpuMemory for process in processes if process.pid == os.getpid()]
-        if not ours and len(processes) == 1:  # in a container process ids are the host's; one that is alone is this one
+        if not ours and len(processes) == 1:  # in a container, NVML reports host process ids; a single one is ours
             ours = [processes[0].usedGpuMemory]
         return _DriverView(device_bytes, int(ours[0]) if ours and ours[0] is not None else None)
 
 
 def _in_use(nvml: Any, handle: Any) -> int:
-    """Return the bytes that processes hold on the device, as nvidia-smi tells them.
+    """Return the bytes that processes use on the device, as in nvidia-smi.
 
-    The first version of this question counts what the driver keeps for itself, too: 615 MiB of an idle H200.
+    Version 1 of this query also counts memory reserved by the driver: 615 MiB on an idle H200.
     """
     try:
         return int(nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2).used)
-    except nvml.NVMLError:  # a driver before 510 knows only the first
+    except nvml.NVMLError:  # drivers before 510 have only version 1
         return int(nvml.nvmlDeviceGetMemoryInfo(handle).used)
 
 
 def _visible(nvml: Any) -> Iterator[Any]:
-    """Find the devices that CUDA may see; as CUDA does, stop at the first that there is none of."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    every = [str(index) for index in range(nvml.nvmlDeviceGetCount())]
-    for name in every if named is None else named.split(","):
+    """Yield the devices visible to CUDA; like CUDA, stop at the first invalid name."""
+    variable = os.environ.get("CUDA_VISIBLE_DEVICES")
+    indices = [str(index) for index in range(nvml.nvmlDeviceGetCount())]
+    for name in indices if variable is None else variable.split(","):
         try:
             if name.strip().isdecimal():
                 yield nvml.nvmlDeviceGetHandleByIndex(int(name))
@@ -220,7 +220,7 @@ def _visible(nvml: Any) -> Iterator[Any]:
 
 
 def _handle(nvml: Any) -> Any:
-    """Find torch's current device in NVML, which counts devices in its own order."""
+    """Return torch's current device in NVML, which has its own order of devices."""
     import torch
 
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
@@ -229,7 +229,7 @@ def _handle(nvml: Any) -> Any:
 
 @contextlib.contextmanager
 def _nvml() -> Iterator[Any]:
-    """Open NVML; gives None where there is no driver."""
+    """Open NVML; yield None if there is no driver."""
     import pynvml
 
     try:

@@ -1,8 +1,8 @@
-"""How long one call takes.
+"""Measure the latency of one call.
 
 Covers: wall time of each call, on a monotonic nanosecond clock, synchronised with the device; on CUDA also the device's
-own time between two events. Stages inside the call, by marks. Warm-up is kept apart.
-Does not cover: queueing, concurrency, the time to load.
+own time between two events. Stages inside the call, by marks. Warm-up is separate.
+Does not cover: queueing, concurrency, load time.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _STABLE_WINDOW = 3
 _STABLE_SPREAD = 0.05
 _TAILS = (90, 95, 99)  # percentiles
 
-_FEWEST_IN_ROUND, _LONGEST_OF_FEWEST_MS = 3, 100.0  # calls, where they do not take longer
-_REFILLED_MS = 20.0  # of a call: after the other process the caches are cold, which cost half a millisecond where seen
-_SHORTEST_MS = 1e-6  # of a call, on a clock that stands still
+_FEWEST_IN_ROUND, _LONGEST_OF_FEWEST_MS = 3, 100.0  # calls, unless they take longer
+_REFILLED_MS = 20.0  # shorter calls get an extra call first: cold caches after the other process cost about 0.5 ms
+_SHORTEST_MS = 1e-6  # of a call, if the clock does not advance
 
 Turn = Callable[[int, float, float], float]
 Progress = Callable[[int, int | None, float | None], None]
@@ -33,16 +33,16 @@ Progress = Callable[[int, int | None, float | None], None]
 
 @dataclass
 class Timing:
-    """All that was timed, in milliseconds, in the order of the calls.
+    """All timings in milliseconds, in the order of the calls.
 
     Attributes:
-        wall_ms: each call on the wall clock.
-        events_ms: each call between CUDA events; empty on the CPU.
-        stages_ms: each stage inside the calls; a stage that a call passes n times has n numbers.
-        warmup_ms: the calls before the counted ones.
-        settled: whether the warm-up ended because the latency was stable.
-        round_sizes: how many calls each round had, when they were made in turns with another process.
-        launch_sizes: how many calls each launch made, when several were put together; empty for one launch.
+        wall_ms: Each call on the wall clock.
+        events_ms: Each call between CUDA events; empty on the CPU.
+        stages_ms: Each stage inside the calls; a stage that runs n times in a call has n numbers.
+        warmup_ms: The warm-up calls before the timed ones.
+        settled: Whether the warm-up ended because the latency was stable.
+        round_sizes: Number of calls in each round, if made in turns with another process.
+        launch_sizes: Number of calls in each launch, if several were combined; empty for one launch.
     """
 
     wall_ms: list[float] = field(default_factory=list)
@@ -68,21 +68,21 @@ def measure(
     turn: Turn | None = None,
     share: Callable[[float], Budget] | None = None,
 ) -> Timing:
-    """Warm up until the latency is stable, then time calls until the budget is met.
+    """Warm up until the latency is stable, then time calls until the budget is used.
 
-    The garbage collector is off meanwhile. Nothing is dropped, but in turns a call before each round of short ones.
+    The garbage collector is off in this time. All calls are kept, except an extra call before each round of short calls
+    in turns.
 
     Args:
-        call: makes one call, and marks the end of each stage inside it.
+        call: Makes one call, and marks the end of each stage inside it.
         device: `cpu` or `cuda`.
-        budget: when to stop.
-        progress: told of calls done, calls at most, and seconds left as far as known.
-        warmed: called once between warm-up and counting.
-        turn: asked before each round of calls how many milliseconds it is to take, told of the calls made, the seconds
-            they took, and the milliseconds of one call; 0 ends the timing. Then it decides when to stop, and not the
-            budget.
-        share: asked after the warm-up for the budget of the counted calls, told of the milliseconds of one call; None:
-            all of it.
+        budget: When to stop.
+        progress: Called with the calls done, the maximum number of calls, and the seconds left if known.
+        warmed: Called once between warm-up and timing.
+        turn: Called before each round with the calls made, their seconds, and the milliseconds of one call. It returns
+            the milliseconds of the round; 0 ends the timing. With it, the budget does not decide when to stop.
+        share: Called after the warm-up with the milliseconds of one call. It returns the budget of the timed calls;
+            None: the whole budget.
     """
     stopwatch: _Wall | _Cuda = _Cuda() if device == "cuda" else _Wall()
     timing = Timing()
@@ -104,19 +104,19 @@ def measure(
 
 
 def time_once(call: Callable[[], object], device: str) -> float:
-    """Return the milliseconds of one call, until the device is done with it."""
+    """Return the milliseconds of one call, until the device has finished it."""
     stopwatch: _Wall | _Cuda = _Cuda() if device == "cuda" else _Wall()
     wall_ms, _, _ = stopwatch.time(unmarked(call))
     return wall_ms
 
 
 def unmarked(call: Callable[[], object]) -> Callable[[Mark], object]:
-    """Make a call without stages one that can be measured."""
+    """Wrap a call without stages for `measure`."""
     return lambda mark: call()
 
 
 def brief(budget: Budget) -> Budget:
-    """Return a budget for the stages around the timed call: as many calls, a tenth of the time."""
+    """Return a budget for the stages around the timed call: the same number of calls, a tenth of the time."""
     return dataclasses.replace(
         budget,
         min_seconds=budget.min_seconds / 10,
@@ -126,9 +126,9 @@ def brief(budget: Budget) -> Budget:
 
 
 def _warm_up(call: Any, stopwatch: Any, budget: Budget, timing: Timing, progress: Progress) -> None:
-    """Call until the medians of two neighbouring windows differ by at most 5 %, or until the time is up.
+    """Call until the medians of two consecutive windows differ by at most 5 %, or until time is up.
 
-    However stable the latency is, clocks and allocators get their least time.
+    Even if the latency is stable, a minimum time lets clocks and allocators settle.
     """
     started = time.monotonic()
     done = timing.warmup_ms
@@ -231,7 +231,7 @@ def _between(start: int, marks: list[tuple[str, int]]) -> list[tuple[str, float]
 
 
 def parts(samples: Sequence[float], sizes: Sequence[float]) -> list[Sequence[float]]:
-    """Cut samples into parts of these sizes, one after the other: launches, or rounds."""
+    """Split samples into consecutive parts of these sizes: launches, or rounds."""
     ends = [round(end) for end in accumulate(sizes)]
     return [samples[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
@@ -239,17 +239,17 @@ def parts(samples: Sequence[float], sizes: Sequence[float]) -> list[Sequence[flo
 def numbers(timing: Timing, group: str, batch_size: int) -> dict[str, float]:
     """Return the metrics of a timing.
 
-    The median has a confidence interval from three launches on; of one launch its noise is not known. A higher
-    percentile is there only where all calls together give it a 95 % confidence interval. That is of these calls alone,
-    whatever launches they are from: it knows nothing of the noise between launches, and claims rest on none of it.
+    The median has a confidence interval for three or more launches; with one launch its noise is unknown. A higher
+    percentile is included only if all calls together give it a 95 % confidence interval. That interval ignores the
+    noise between launches, so no comparison is based on it.
 
     Args:
-        timing: what was measured.
-        group: `cpu` or `gpu`, the part of the metric's name before the slash.
-        batch_size: samples in one call.
+        timing: The timings.
+        group: `cpu` or `gpu`, the first part of the metric names.
+        batch_size: Samples in one call.
     """
     wall = timing.wall_ms
-    found = {
+    metrics = {
         f"{group}/latency_mean_ms": sum(wall) / len(wall),
         f"{group}/latency_min_ms": min(wall),
         f"{group}/latency_max_ms": max(wall),
@@ -260,34 +260,34 @@ def numbers(timing: Timing, group: str, batch_size: int) -> dict[str, float]:
     }
     for rank in _TAILS:
         if (bounds := interval(wall, rank)) is not None:
-            found[f"{group}/latency_p{rank}_ms"] = percentile(wall, rank)
-            found[f"{group}/latency_p{rank}_low_ms"], found[f"{group}/latency_p{rank}_high_ms"] = bounds
+            metrics[f"{group}/latency_p{rank}_ms"] = percentile(wall, rank)
+            metrics[f"{group}/latency_p{rank}_low_ms"], metrics[f"{group}/latency_p{rank}_high_ms"] = bounds
     if timing.events_ms:
-        found[f"{group}/latency_events_p50_ms"] = percentile(timing.events_ms, 50)
+        metrics[f"{group}/latency_events_p50_ms"] = percentile(timing.events_ms, 50)
     for stage, samples in timing.stages_ms.items():
-        found[f"{group}/{stage}_p50_ms"] = percentile(samples, 50)
-    return found
+        metrics[f"{group}/{stage}_p50_ms"] = percentile(samples, 50)
+    return metrics
 
 
 def _middle(medians: Sequence[float], group: str) -> dict[str, float]:
-    """Return the metrics of the latency in the middle: the mean over launches of their medians, and how they spread."""
+    """Return the metrics of the median latency: the mean of the launches' medians, and their spread."""
     if len(medians) == 1:
         return {f"{group}/latency_p50_ms": medians[0], f"{group}/launches": 1.0}
-    found = {f"{group}/latency_p50_ms": launch_mean(medians), f"{group}/launches": float(len(medians))}
+    metrics = {f"{group}/latency_p50_ms": launch_mean(medians), f"{group}/launches": float(len(medians))}
     if (spread := launch_spread(medians)) is not None:
-        found[f"{group}/latency_launch_sd"] = spread
+        metrics[f"{group}/latency_launch_sd"] = spread
     if (bounds := launch_interval(medians)) is not None:
-        found[f"{group}/latency_p50_low_ms"], found[f"{group}/latency_p50_high_ms"] = bounds
-    return found
+        metrics[f"{group}/latency_p50_low_ms"], metrics[f"{group}/latency_p50_high_ms"] = bounds
+    return metrics
 
 
 def samples(timing: Timing, group: str) -> dict[str, list[float]]:
     """Return all samples by name, in milliseconds, in the order of the calls."""
-    found = {f"{group}/latency_ms": timing.wall_ms, f"{group}/warmup_ms": timing.warmup_ms}
+    series = {f"{group}/latency_ms": timing.wall_ms, f"{group}/warmup_ms": timing.warmup_ms}
     if timing.events_ms:
-        found[f"{group}/latency_events_ms"] = timing.events_ms
+        series[f"{group}/latency_events_ms"] = timing.events_ms
     if timing.round_sizes:
-        found[f"{group}/round_sizes"] = [float(size) for size in timing.round_sizes]
+        series[f"{group}/round_sizes"] = [float(size) for size in timing.round_sizes]
     if timing.launch_sizes:
-        found[f"{group}/launch_sizes"] = [float(size) for size in timing.launch_sizes]
-    return found | {f"{group}/{stage}_ms": values for stage, values in timing.stages_ms.items()}
+        series[f"{group}/launch_sizes"] = [float(size) for size in timing.launch_sizes]
+    return series | {f"{group}/{stage}_ms": values for stage, values in timing.stages_ms.items()}

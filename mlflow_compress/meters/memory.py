@@ -1,13 +1,13 @@
-"""How much memory the process holds at its peak, by phase.
+"""Measure the peak memory of the process, by phase.
 
-Covers: resident memory of this process, its shared libraries and touched memory-mapped weights, at the highest moment
-of each phase. On Linux this is the kernel's own high-water mark, reset between phases, so that a short peak is not
-missed; elsewhere it is sampled every 2 ms. Child processes count with their own marks, as far as they live when the
-phase ends (Linux only). On CUDA, what cuBLAS and cuDNN load at their first call counts as the model's: 200 to 400 MiB.
-Does not cover: swapped-out pages, memory of the device (see `gpu`), and what scoring, the energy window and our own
-statistics take after the last phase: the whole process ends higher than its peak here. The kernel gathers counts of
-pages for each CPU, and adds them up about 64 at a time: a mark may lack some hundred KiB for each CPU. The marks of
-child processes are added though they need not be of one moment: together they may be more than was ever held.
+Covers: resident memory of this process, including shared libraries and touched memory-mapped weights, at the peak of
+each phase. On Linux this is the kernel's own high-water mark, reset between phases, so that short peaks are not missed;
+elsewhere it is sampled every 2 ms. Child processes that are alive when the phase ends are added with their own marks
+(Linux only). On CUDA, libraries that cuBLAS and cuDNN load at their first call count as the model's: 200 to 400 MiB.
+Does not cover: swapped-out pages, memory of the device (see `gpu`), and memory for scoring, the energy window and our
+own statistics after the last phase: the final peak of the process is higher. The kernel counts pages per CPU and adds
+them about 64 at a time: a mark may be some hundred KiB too low for each CPU. The marks of child processes are added
+even if they are from different moments: the sum may be larger than the real peak.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class _Mark(Protocol):
 
 
 class MemoryMeter:
-    """Follows the process's resident memory through named phases.
+    """Measures the process's resident memory in named phases.
 
     Attributes:
-        source: `kernel`, `kernel, never reset` or `sampled every 2 ms`: how the peaks were found.
-        peaks_mib: highest resident memory of each phase so far.
-        baseline_mib: resident memory after the first phase: the process with its imports and nothing else.
+        source: `kernel`, `kernel, never reset` or `sampled every 2 ms`: the source of the peaks.
+        peaks_mib: Peak resident memory of each phase so far.
+        baseline_mib: Resident memory after the first phase: the process with only its imports.
     """
 
     def __init__(self, proc: Path = Path("/proc/self")) -> None:
@@ -52,7 +52,7 @@ class MemoryMeter:
             self.baseline_mib = self._mark.peak_mib()
 
     def numbers(self, group: str) -> dict[str, float]:
-        """Return the metrics: peak, baseline, what the model costs, and the peak of each phase, in MiB."""
+        """Return the metrics in MiB: peak, baseline, the model's share, and the peak of each phase."""
         peak = max(self.peaks_mib.values())
         return {
             f"{group}/ram_peak_mib": peak,
@@ -79,7 +79,7 @@ class _Kernel:
         for process in self._processes():
             try:
                 (process / "clear_refs").write_text("5")
-            except OSError:  # some sandboxes forbid it: then a phase's peak is the highest so far
+            except OSError:  # some sandboxes forbid it: then a phase's peak includes all earlier phases
                 if process == self._proc:
                     self.source = "kernel, never reset"
 
@@ -87,19 +87,19 @@ class _Kernel:
         return sum(_high_water_mib(process) for process in self._processes())
 
     def _processes(self) -> list[Path]:
-        """Return this process and its living descendants, as folders of `/proc`."""
-        found, waiting = [], [self._proc]
+        """Return this process and its running descendants, as folders of `/proc`."""
+        processes, waiting = [], [self._proc]
         while waiting:
             process = waiting.pop()
-            found.append(process)
+            processes.append(process)
             for children in process.glob("task/*/children"):
                 with contextlib.suppress(OSError):
                     waiting += [self._proc.parent / pid for pid in children.read_text().split()]
-        return found
+        return processes
 
 
 def _high_water_mib(process: Path) -> float:
-    """Read a process's VmHWM; 0 for one that is gone, or a kernel thread."""
+    """Return a process's VmHWM; 0 for a process that has ended, or a kernel thread."""
     try:
         status = (process / "status").read_text()
     except OSError:
@@ -108,7 +108,7 @@ def _high_water_mib(process: Path) -> float:
 
 
 class _Sampler:
-    """The highest of many looks, for systems whose kernel keeps no mark that can be reset."""
+    """The maximum of many samples, for systems whose kernel has no mark that can be reset."""
 
     source = f"sampled every {_SAMPLING_SECONDS * 1000:.0f} ms"
 

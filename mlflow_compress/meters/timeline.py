@@ -1,8 +1,7 @@
-"""How the memory of a process went up and down while it was measured.
+"""Record the memory of a process over time while it is measured.
 
-Covers: resident memory of one process, looked at from outside, ten times a second at first and more rarely the longer
-it takes.
-Does not cover: peaks between two looks: these are in the kernel's mark (see `memory`), not here.
+Covers: resident memory of one process, sampled from outside, ten times a second at first and less often later.
+Does not cover: peaks between two samples: these are in the kernel's mark (see `memory`), not here.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ _MOST_POINTS = 1000
 
 
 class Timeline(Watcher):
-    """Looks at a process while the `with` block runs.
+    """Samples a process while the `with` block runs.
 
     Args:
-        pid: the process.
+        pid: Id of the process.
 
     Attributes:
-        seconds: when each look was, since the block began.
-        mib: resident memory at each look, MiB.
+        seconds: Time of each sample, since the block began.
+        mib: Resident memory at each sample, MiB.
     """
 
     def __init__(self, pid: int) -> None:
@@ -47,6 +46,6 @@ class Timeline(Watcher):
             while not self._over.wait(interval):
                 self.mib.append(process.memory_info().rss / _MIB)
                 self.seconds.append(time.monotonic() - started)
-                if len(self.mib) >= _MOST_POINTS:  # hours are told as coarsely as they need
+                if len(self.mib) >= _MOST_POINTS:  # halve the resolution
                     del self.seconds[1::2], self.mib[1::2]
                     interval *= 2

@@ -1,8 +1,8 @@
-"""What the timed calls cost the machine, and who got in their way.
+"""Measure the resources of the timed calls, and what disturbed them.
 
 Covers: CPU time of all threads, involuntary context switches, page faults, pages swapped in, thermal throttling of the
-cores, and stops for more time than a container allows, between two moments; the clock at one moment.
-Does not cover: what other processes did; what a hypervisor took away.
+cores, and pauses by a container's CPU limit, between two moments; the clock at one moment.
+Does not cover: the work of other processes; CPU time taken by a hypervisor.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from mlflow_compress.meters import cgroup
 
 @dataclass(frozen=True)
 class Usage:
-    """What was used between two moments.
+    """Resources used between two moments.
 
     Attributes:
-        wall_s: seconds that passed.
+        wall_s: Elapsed seconds.
         cpu_s: CPU seconds of all threads of this process, user and system.
-        switches: involuntary context switches: how often another thread was put in the place of one of ours.
-        minor_faults: page faults served without the disk: memory handed out anew.
-        major_faults: page faults served from the disk: swapped out, or read from a file.
-        throttled: how often a core was slowed down because it was hot; 0 where the kernel does not tell.
-        stopped: in how many periods, mostly of 0.1 s, all threads were stopped, as a container's time was used up.
+        switches: Involuntary context switches: how often another thread replaced one of ours.
+        minor_faults: Page faults without the disk: newly allocated memory.
+        major_faults: Page faults with the disk: swapped out, or read from a file.
+        throttled: How often a core was slowed down because of heat; 0 if the kernel does not report it.
+        stopped: Number of periods, usually of 0.1 s, in which all threads were paused by a container's CPU limit.
     """
 
     wall_s: float
@@ -37,7 +37,7 @@ class Usage:
     stopped: int = 0
 
     def __sub__(self, earlier: Usage) -> Usage:
-        """Return what was used since an earlier moment."""
+        """Return the resources used since an earlier moment."""
         return Usage(
             self.wall_s - earlier.wall_s,
             self.cpu_s - earlier.cpu_s,
@@ -50,10 +50,10 @@ class Usage:
 
 
 def now(root: Path = Path("/")) -> Usage:
-    """Read all counters; the difference of two readings is what was used between them.
+    """Read all counters; the difference of two readings is the usage between them.
 
     Args:
-        root: where `proc` and `sys` are; another folder in tests.
+        root: Folder with `proc` and `sys`; another one in tests.
     """
     import resource
 
@@ -71,13 +71,13 @@ def now(root: Path = Path("/")) -> Usage:
 
 
 def clock_share(root: Path = Path("/")) -> float | None:
-    """Return the fastest core's clock over the rated one; read it while the cores are still warm from work.
+    """Return the clock of the fastest core relative to the rated clock. Call it right after the timed work.
 
     Args:
-        root: where `sys` is; another folder in tests.
+        root: Folder with `sys`; another one in tests.
 
     Returns:
-        Above 1 when the clock is boosted; None where the kernel does not tell both.
+        Above 1 if the clock is boosted; None if the kernel does not report both.
     """
     policies = list((root / "sys/devices/system/cpu/cpufreq").glob("policy*"))
     shares = [
@@ -92,9 +92,9 @@ def numbers(used: Usage, calls: int, threads: int, group: str) -> dict[str, floa
     """Return the metrics of so many timed calls.
 
     Args:
-        used: what they used together.
-        calls: how many there were.
-        threads: threads that the library may use.
+        used: Resources of all calls together.
+        calls: Number of calls.
+        threads: Number of threads that the library may use.
         group: `cpu` or `gpu`.
     """
     return {

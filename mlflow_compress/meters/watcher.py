@@ -1,4 +1,4 @@
-"""Something that is looked at again and again while a `with` block runs, from a thread of its own."""
+"""Poll something in a separate thread while a `with` block runs."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ if TYPE_CHECKING:
 
 
 class Watcher(ABC):
-    """Looks at something while the `with` block runs, as its subclass says."""
+    """Polls something while the `with` block runs; subclasses define what."""
 
     def __init__(self) -> None:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> Self:
-        """Begin to look."""
+        """Start polling."""
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop looking, and wait until the last look is done."""
+        """Stop polling, and wait until the last poll is done."""
         self._over.set()
         self._thread.join()
 
     @abstractmethod
     def _watch(self) -> None:
-        """Look until `_over` is set: the thread's work. Waiting for `_over` is the pause between two looks."""
+        """Poll until `_over` is set, in the thread. Wait for `_over` between two polls."""

@@ -1,4 +1,4 @@
-"""Limits of containers and batch systems, as the kernel's files tell them."""
+"""Limits of containers and batch systems, read from the kernel's files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_container_sees_its_own_group_at_the_top(tmp_path: Path) -> None:
 
 
 def test_the_smallest_limit_of_all_groups_around_holds(tmp_path: Path) -> None:
-    """As under Slurm or systemd, whose limit is often not on the innermost group."""
+    """Use groups as in Slurm or systemd, where the limit is often not on the innermost group."""
     files = {
         **v2("", cgroup__controllers="cpu memory\n"),
         **v2("/slurm", memory__max=f"{64 * MIB}\n", memory__current=f"{60 * MIB}\n", cpu__max="max 100000\n"),
@@ -58,7 +58,7 @@ def test_the_smallest_limit_of_all_groups_around_holds(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cpu", ["cpu", "cpu,cpuacct"])
 @pytest.mark.parametrize("seen_from", ["outside", "inside"])
 def test_version_1(tmp_path: Path, cpu: str, seen_from: str) -> None:
-    """From inside of a container its group is at the top, though the kernel names the path that the host sees."""
+    """Inside a container, its group is at the top, but the kernel reports the path of the host."""
     below = "/docker/12ab" if seen_from == "outside" else ""
     memory = f"sys/fs/cgroup/memory{below}"
     files = {

@@ -25,30 +25,30 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_a_machine_is_described_in_text(root: Path) -> None:
-    found = environment.machine(root)
-    assert found["cpu_model"] == "Intel(R) Xeon(R) CPU @ 2.20GHz"
-    assert found["version"] == __version__
-    assert found["python"] == platform.python_version()
-    assert int(found["cores_logical"]) >= 1
-    assert int(found["ram_total_mib"]) > 100
-    assert {"torch", "mlflow", "numpy", "transformers"} <= set(found)
-    assert all(isinstance(value, str) and value for value in found.values())
+    facts = environment.machine(root)
+    assert facts["cpu_model"] == "Intel(R) Xeon(R) CPU @ 2.20GHz"
+    assert facts["version"] == __version__
+    assert facts["python"] == platform.python_version()
+    assert int(facts["cores_logical"]) >= 1
+    assert int(facts["ram_total_mib"]) > 100
+    assert {"torch", "mlflow", "numpy", "transformers"} <= set(facts)
+    assert all(isinstance(value, str) and value for value in facts.values())
     if hasattr(os, "sched_getaffinity"):
-        assert len(found["affinity"].split(",")) == len(os.sched_getaffinity(0))
+        assert len(facts["affinity"].split(",")) == len(os.sched_getaffinity(0))
 
 
 def test_a_machine_without_frequency_scaling_has_no_governor(root: Path) -> None:
     assert "governor" not in environment.machine(root)
 
 
-def test_what_a_container_may_use_is_told(root: Path) -> None:
+def test_the_limits_of_a_container_are_included(root: Path) -> None:
     assert not {"ram_limit_mib", "cores_limit"} & environment.machine(root).keys()
     group = root / "sys/fs/cgroup"
     group.mkdir(parents=True)
     (group / "memory.max").write_text(f"{64 * 2**20}\n")
     (group / "cpu.max").write_text("150000 100000\n")
-    found = environment.machine(root)
-    assert (found["ram_limit_mib"], found["cores_limit"]) == ("64", "1.5")
+    facts = environment.machine(root)
+    assert (facts["ram_limit_mib"], facts["cores_limit"]) == ("64", "1.5")
     (group / "memory.max").write_text(f"{2**59}\n")  # more than there is
     assert "ram_limit_mib" not in environment.machine(root)
 
@@ -74,7 +74,7 @@ def test_cores_are_what_affinity_and_a_container_leave(
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "names"),
     [
         ("flags\t\t: fpu amx_int8 avx2 avx512_vnni", "avx2 avx512_vnni amx_int8"),
         ("Features\t: fp asimd i8mm asimddp", "asimddp i8mm"),
@@ -82,9 +82,9 @@ def test_cores_are_what_affinity_and_a_container_leave(
         ("", None),
     ],
 )
-def test_instructions_that_matter_to_kernels_are_told(root: Path, flags: str, told: str | None) -> None:
+def test_instructions_that_matter_to_kernels_are_included(root: Path, flags: str, names: str | None) -> None:
     (root / "proc/cpuinfo").write_text(f"processor\t: 0\n{flags}\n")
-    assert environment.machine(root).get("cpu_flags") == told
+    assert environment.machine(root).get("cpu_flags") == names
 
 
 def test_nodes_of_memory_are_counted(root: Path) -> None:
@@ -101,7 +101,7 @@ def test_an_engine_is_named_with_its_version(monkeypatch: pytest.MonkeyPatch) ->
     assert environment.runtime("nobodys") == "nobodys"
 
 
-def test_the_governor_is_told(root: Path) -> None:
+def test_the_governor_is_included(root: Path) -> None:
     folder = root / "sys/devices/system/cpu/cpu0/cpufreq"
     folder.mkdir(parents=True)
     (folder / "scaling_governor").write_text("powersave\n")
@@ -118,9 +118,9 @@ def test_a_processor_without_a_name_is_called_by_its_kind(tmp_path: Path, conten
 
 def test_a_library_that_is_not_there_is_left_out(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "_LIBRARIES", ("no-such-library", "numpy"))
-    found = environment.machine(root)
-    assert "no-such-library" not in found
-    assert "numpy" in found
+    facts = environment.machine(root)
+    assert "no-such-library" not in facts
+    assert "numpy" in facts
 
 
 def test_the_number_of_cores_may_be_unknown(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +165,7 @@ def test_the_other_process_of_a_pair_does_not_count_as_others() -> None:
 
 
 def test_what_the_other_process_of_a_pair_takes_is_not_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By hand: of 2 cores 60 % are busy for half a second, which is 0.6 s; 0.5 s of that is the partner's."""
+    """Check by hand: 2 cores are 60 % busy for half a second, which is 0.6 s; the partner uses 0.5 s of that."""
     seconds = iter([{7: 1.0, 8: 3.0}, {7: 1.4, 9: 0.1}])
     monkeypatch.setattr(environment, "_seconds_of_partners", lambda: next(seconds))
     monkeypatch.setattr(psutil, "cpu_percent", lambda interval: 60.0)
@@ -185,7 +185,7 @@ def test_the_load_average_is_three_numbers() -> None:
         ("flags\t\t: fpu avx512_fp16", ["bfloat16"]),
         ("flags\t\t: fpu avx512_fp16 amx_bf16", []),
         ("Features\t: fp asimd", ["bfloat16", "float16"]),
-        ("", []),  # unknown: nothing is claimed
+        ("", []),  # unknown
     ],
 )
 def test_precisions_without_instructions_are_named(root: Path, flags: str, emulated: list[str]) -> None:
@@ -204,11 +204,11 @@ def test_nothing_is_emulated_where_the_cpu_is_not_known(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("convolutions", "matmul", "told"),
+    ("convolutions", "matmul", "operations"),
     [(True, False, "convolutions"), (True, True, "convolutions, matmul"), (False, False, "none")],
 )
 def test_what_a_gpu_computes_more_coarsely_than_it_seems(
-    monkeypatch: pytest.MonkeyPatch, convolutions: bool, matmul: bool, told: str
+    monkeypatch: pytest.MonkeyPatch, convolutions: bool, matmul: bool, operations: str
 ) -> None:
     device = SimpleNamespace(name="NVIDIA H200", total_memory=143155 * 2**20, major=9, minor=0)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
@@ -217,7 +217,7 @@ def test_what_a_gpu_computes_more_coarsely_than_it_seems(
     monkeypatch.setattr(torch.backends.cuda, "matmul", SimpleNamespace(allow_tf32=matmul))
     monkeypatch.setattr(gpu, "driver_version", lambda: "580.159.04")
     monkeypatch.setattr(gpu, "power_limit_w", lambda: 699.7)
-    found = environment.gpu()
-    assert found["gpu_tf32"] == told
-    assert (found["gpu_driver"], found["gpu_power_limit_w"]) == ("580.159.04", "700")
-    assert (found["gpu_model"], found["gpu_memory_mib"]) == ("NVIDIA H200", "143155")
+    facts = environment.gpu()
+    assert facts["gpu_tf32"] == operations
+    assert (facts["gpu_driver"], facts["gpu_power_limit_w"]) == ("580.159.04", "700")
+    assert (facts["gpu_model"], facts["gpu_memory_mib"]) == ("NVIDIA H200", "143155")

@@ -15,7 +15,7 @@ MIB = 2**20
 
 
 class Driver:
-    """Stands for NVML."""
+    """A fake NVML."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Driver:
         return uuid
 
     def memory(self, handle: str, version: int | None = None) -> SimpleNamespace:
-        if version is None:  # it counts what the driver keeps for itself
+        if version is None:  # it includes memory reserved by the driver
             return SimpleNamespace(used=1500 * MIB)
         if not self.is_recent:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
@@ -83,7 +83,7 @@ def test_a_gpu_is_present_when_its_driver_says_so(
 
 
 @pytest.mark.parametrize(
-    ("visible", "found"),
+    ("visible", "names"),
     [
         (None, ["GPU 0", "GPU 1", "GPU 2"]),
         ("", []),
@@ -94,7 +94,7 @@ def test_a_gpu_is_present_when_its_driver_says_so(
     ],
 )
 def test_the_gpus_that_cuda_may_see_are_named(
-    monkeypatch: pytest.MonkeyPatch, visible: str | None, found: list[str]
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, names: list[str]
 ) -> None:
     driver = Driver(3).install(monkeypatch)
 
@@ -116,7 +116,7 @@ def test_the_gpus_that_cuda_may_see_are_named(
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert gpu.models() == [(name, 0 if name == "GPU 0" else 16384) for name in found]
+    assert gpu.models() == [(name, 0 if name == "GPU 0" else 16384) for name in names]
     assert driver.open == 0
 
 
@@ -199,7 +199,7 @@ def test_the_drivers_figure_is_absent_where_the_driver_refuses(monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    ("reasons", "said"),
+    ("reasons", "causes"),
     [
         (0x0, []),
         (0x1, []),
@@ -210,15 +210,15 @@ def test_the_drivers_figure_is_absent_where_the_driver_refuses(monkeypatch: pyte
         (0x8, ["hardware"]),
     ],
 )
-def test_why_the_clock_is_slow(monkeypatch: pytest.MonkeyPatch, reasons: int, said: list[str]) -> None:
+def test_why_the_clock_is_slow(monkeypatch: pytest.MonkeyPatch, reasons: int, causes: list[str]) -> None:
     Driver().install(monkeypatch)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetCurrentClocksEventReasons", lambda handle: reasons)
     with gpu.Watch() as watch:
         pass
-    assert watch.slowed == said
+    assert watch.slowed == causes
 
 
-def test_a_clock_that_was_slow_for_a_while_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_was_slow_for_a_while_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     Driver().install(monkeypatch)
     monkeypatch.setattr(gpu, "_LOOK_EVERY_SECONDS", 0.001)
     reasons = [0x0, 0x4, 0x0, 0x40, 0x4]

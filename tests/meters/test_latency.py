@@ -16,7 +16,7 @@ from mlflow_compress.sockets import Mark
 
 
 class Clock:
-    """Stands for `time`: only what is called takes time."""
+    """A fake `time`, which only advances in the calls."""
 
     def __init__(self) -> None:
         self.now_ns = 10**15
@@ -33,17 +33,17 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(latency, "time", made)
-    return made
+    fake = Clock()
+    monkeypatch.setattr(latency, "time", fake)
+    return fake
 
 
 def ignore(done: int, total: int | None, seconds_left: float | None) -> None:
-    """Take no notice of progress."""
+    """Ignore progress."""
 
 
 def taking(clock: Clock, milliseconds: Iterable[float]) -> Callable[[Mark], object]:
-    """Make a call that takes these times, one after the other, and for ever the last."""
+    """Return a call that takes these times, one after the other, and then always the last one."""
     times: Iterator[float] = iter(milliseconds)
     last = 0.0
 
@@ -117,15 +117,15 @@ def test_a_clock_that_stands_still_breaks_nothing(clock: Clock) -> None:
     assert timing.wall_ms == [0.0] * 8
 
 
-def test_progress_tells_what_is_left(clock: Clock) -> None:
-    told: list[tuple[int, int | None, float | None]] = []
+def test_progress_reports_what_is_left(clock: Clock) -> None:
+    events: list[tuple[int, int | None, float | None]] = []
     budget = Budget(min_iterations=10, min_seconds=2)
-    timing = measure(taking(clock, [100]), "cpu", budget, lambda *args: told.append(args))
-    warming, counting = told[: len(timing.warmup_ms)], told[len(timing.warmup_ms) :]
-    assert {each[1:] for each in warming} == {(None, None)}
-    assert [each[0] for each in counting] == list(range(1, 20))
-    assert {each[1] for each in counting} == {20}
-    left = [each[2] for each in counting if each[2] is not None]
+    timing = measure(taking(clock, [100]), "cpu", budget, lambda *args: events.append(args))
+    warming, counting = events[: len(timing.warmup_ms)], events[len(timing.warmup_ms) :]
+    assert {(total, left) for _, total, left in warming} == {(None, None)}
+    assert [done for done, _, _ in counting] == list(range(1, 20))
+    assert {total for _, total, _ in counting} == {20}
+    left = [seconds for _, _, seconds in counting if seconds is not None]
     assert left == pytest.approx([0.1 * (20 - count) for count in range(1, 20)])
 
 
@@ -226,8 +226,8 @@ def test_two_launches_have_a_spread_and_no_interval() -> None:
 def test_a_summary_stands_in_order(samples: list[float]) -> None:
     numbers = latency.numbers(Timing(samples), "cpu", 1)
     order = ["min", "p50", "p90", "p95", "p99", "max"]
-    found = [numbers[f"cpu/latency_{name}_ms"] for name in order if f"cpu/latency_{name}_ms" in numbers]
-    assert found == sorted(found)
+    ordered = [numbers[f"cpu/latency_{name}_ms"] for name in order if f"cpu/latency_{name}_ms" in numbers]
+    assert ordered == sorted(ordered)
     slack = 1e-9 * numbers["cpu/latency_max_ms"]
     assert numbers["cpu/latency_min_ms"] - slack <= numbers["cpu/latency_mean_ms"]
     assert numbers["cpu/latency_mean_ms"] <= numbers["cpu/latency_max_ms"] + slack

@@ -14,7 +14,7 @@ HAS_MARK = memory._keeps_mark(Path("/proc/self"))
 
 
 def proc(folder: Path, mib: float, writable: bool = True) -> Path:
-    """Write a `/proc/self` that says so much."""
+    """Write a fake `/proc/self` with this peak memory."""
     kib = int(mib * 1024)
     (folder / "status").write_text(f"Name:\tpython\nVmPeak:\t 9999999 kB\nVmHWM:\t {kib} kB\nVmRSS:\t 1 kB\n")
     if writable:
@@ -51,7 +51,7 @@ def test_a_mark_that_cannot_be_reset_says_so(tmp_path: Path) -> None:
 
 
 def test_without_a_mark_memory_is_sampled(tmp_path: Path) -> None:
-    """In a process of its own: the sampler never ends."""
+    """Use a separate process: the sampler never ends."""
     (tmp_path / "status").write_text("Name:\tpython\nVmRSS:\t 5 kB\n")
     code = """
 import json, sys

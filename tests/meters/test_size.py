@@ -16,9 +16,9 @@ def test_all_files_of_a_folder_are_counted(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").write_bytes(random.Random(0).randbytes(3 * MIB))
     (tmp_path / "deep" / "er" / "config.json").write_bytes(b"x" * MIB)
     (tmp_path / "empty").touch()
-    found = size.on_disk(tmp_path)
-    assert found["size/disk_mib"] == 4
-    assert found["size/disk_gzip_mib"] == pytest.approx(3, abs=0.01)
+    sizes = size.on_disk(tmp_path)
+    assert sizes["size/disk_mib"] == 4
+    assert sizes["size/disk_gzip_mib"] == pytest.approx(3, abs=0.01)
 
 
 def test_an_empty_folder_has_no_size(tmp_path: Path) -> None:

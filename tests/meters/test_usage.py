@@ -1,4 +1,4 @@
-"""What calls cost the machine: real counters, and a fake one for heat."""
+"""The resources of calls: real counters, and a fake one for heat."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlflow_compress.meters import usage
 
 def test_work_is_seen() -> None:
     before = usage.now()
-    with mmap.mmap(-1, 64 * 2**20) as fresh:  # straight from the kernel: an allocator may have such memory left
+    with mmap.mmap(-1, 64 * 2**20) as fresh:  # directly from the kernel: an allocator may reuse memory
         fresh.write(b"x" * len(fresh))
         total = len(fresh) + sum(range(2_000_000))
     used = usage.now() - before

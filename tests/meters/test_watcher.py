@@ -1,4 +1,4 @@
-"""A thread that looks while a block runs ends with it, whatever happens in the block."""
+"""A polling thread ends with its block, whatever happens in the block."""
 
 from __future__ import annotations
 
