@@ -48,7 +48,7 @@ def find(quick: bool) -> Finding:
         rows[-1]["one more takes"] = f"{growths[-1]:.2f}x as long"
     return Finding(
         name="bulk",
-        goal=f"ten times as many take at most {_MOST_GROWTH:g} times as long each.",
+        goal=f"for ten times as many items, the time per item grows at most {_MOST_GROWTH:g} times.",
         met=max(growths) <= _MOST_GROWTH,
         rows=rows,
         notes=["one process each; growth is that of CPU seconds, since a store waits for the disk most of the time"],

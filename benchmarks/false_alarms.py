@@ -160,17 +160,17 @@ def _keep(path: Path, here: Mapping[str, str], comparison: Comparison) -> None:
         file.write(json.dumps({**dataclasses.asdict(comparison), "machine": here}, ensure_ascii=False) + "\n")
 
 
-def _row(model: str, way: str, every: Sequence[_Bounds | None]) -> dict[str, Cell]:
+def _row(model: str, way: str, comparisons: Sequence[_Bounds | None]) -> dict[str, Cell]:
     """Return the share of comparisons that claim a difference; a comparison without an interval claims none."""
-    known = [bounds for bounds in every if bounds is not None]
-    claims = sum(not low <= 1 <= high for low, high in known) / len(every)
-    moved = sum(not low * _SLOWER <= 1 <= high * _SLOWER for low, high in known) / len(every)
-    widths = [math.sqrt(high / low) - 1 for low, high in known]
+    known_bounds = [bounds for bounds in comparisons if bounds is not None]
+    claims = sum(not low <= 1 <= high for low, high in known_bounds) / len(comparisons)
+    moved = sum(not low * _SLOWER <= 1 <= high * _SLOWER for low, high in known_bounds) / len(comparisons)
+    widths = [math.sqrt(high / low) - 1 for low, high in known_bounds]
     return {
         "model": model,
         "judged by": way,
-        "comparisons": len(every),
-        "with an interval": len(known),
+        "comparisons": len(comparisons),
+        "with an interval": len(known_bounds),
         "false alarms": None if way == _PLANTED else claims,
         "power at 5 %": claims if way == _PLANTED else moved,
         "half width, median": statistics.median(widths) if widths else None,

@@ -56,9 +56,9 @@ def find(quick: bool) -> Finding:
                 rows.append(_row(f"{model}: {name}", ours, outside, error))
                 errors += [error] if judged else []
     rise, source = _spike()
-    wanted = _SPIKE_BYTES / _MIB
-    errors.append(rise / wanted - 1)
-    rows.append(_row("a spike of 2 ms, in every call", rise, wanted, errors[-1]))
+    expected = _SPIKE_BYTES / _MIB
+    errors.append(rise / expected - 1)
+    rows.append(_row("a spike of 2 ms, in every call", rise, expected, errors[-1]))
     notes.append(f"our figures come from: {source}")
     if _cgroup() is None:
         notes.append("cgroup v2's memory.peak: not available here (no memory controller, or no write permission)")

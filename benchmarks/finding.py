@@ -85,25 +85,27 @@ def as_json(finding: Finding | Sequence[Finding]) -> str:
 def fill_readme() -> int:
     """Write all stored findings into the README, between its markers, and return their number."""
     kept = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
-    findings = [Finding(**each) for each in kept]
+    findings = [Finding(**stored) for stored in kept]
     before, _, rest = README.read_text(encoding="utf-8").partition(_BEGIN)
     after = rest.partition(_END)[2]
-    parts = [f"{text(each)}\n{_where(each)}" for each in findings] or ["None yet.\n"]
+    parts = [f"{text(stored)}\n{_where(stored)}" for stored in findings] or ["None yet.\n"]
     README.write_text(f"{before}{_BEGIN}\n\n{chr(10).join(parts)}\n{_END}{after}", encoding="utf-8")
     return len(findings)
 
 
 def _where(finding: Finding) -> str:
-    at = finding.machine
-    libraries = ", ".join(f"{name} {at[name]}" for name in ("python", "torch", "transformers", "mlflow") if name in at)
+    machine = finding.machine
+    libraries = ", ".join(
+        f"{name} {machine[name]}" for name in ("python", "torch", "transformers", "mlflow") if name in machine
+    )
     return (
-        f"{finding.when} UTC, {finding.seconds:.0f} s, on {at.get('cpu_model')}, {at.get('cores_physical')} cores, "
-        f"{at.get('ram_total_mib')} MiB, {at.get('os')}; {libraries}; mlflow-compress {at.get('version')}\n"
+        f"{finding.when} UTC, {finding.seconds:.0f} s, on {machine.get('cpu_model')}, {machine.get('cores_physical')} cores, "
+        f"{machine.get('ram_total_mib')} MiB, {machine.get('os')}; {libraries}; mlflow-compress {machine.get('version')}\n"
     )
 
 
 def table(rows: Sequence[Mapping[str, Cell]]) -> list[str]:
-    """Give rows as the lines of a Markdown table."""
+    """Format rows as the lines of a Markdown table."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
     cells = [columns, *([_cell(row.get(column)) for column in columns] for row in rows)]
     widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]

@@ -85,7 +85,7 @@ def find(quick: bool, model: str = "mistral_7b") -> Finding:
             "weights: for `prepare` the original's, for `measure` the saved weights; all in MiB",
             "baseline: the highest resident memory of the same process with a model of one thin layer",
             "ratio: the process's memory above its baseline, divided by the weights",
-            "a CPU that emulates bfloat16 takes seconds per token: the time of `measure` is no measure for others",
+            "a CPU that emulates bfloat16 takes seconds per token: do not compare the time of `measure`",
         ],
     )
 

@@ -50,9 +50,9 @@ def find(quick: bool) -> Finding:
         )
         whole = run(_report(large), folder)
         rows.append({"what": f"all of {many} runs, SQLite", "ours s": whole.wall_s, "ours peak MiB": whole.peak_mib})
-    ratios = [rows[at]["ratio"] for at in (0, 1, 3)]
+    ratios = [rows[index]["ratio"] for index in (0, 1, 3)]
     team_s = rows[3]["ours s"]
-    assert all(isinstance(each, float) for each in (*ratios, team_s))
+    assert all(isinstance(value, float) for value in (*ratios, team_s))
     met = (
         all(float(ratio or 0) <= _MOST_OF_SEARCH for ratio in ratios[:2])
         and (float(ratios[2] or 0) <= _MOST_OF_SQL or float(team_s or 0) <= _FEW_SECONDS)

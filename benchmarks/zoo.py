@@ -243,9 +243,9 @@ def page(modules: Sequence[str], methods: Sequence[str], cells: Mapping[tuple[st
         lines += ["", f"A dash without a number means not tried yet ({missing} cells)."]
     with_student = sum("def student(" in (ZOO / f"{module}.py").read_text(encoding="utf-8") for module in modules)
     lines += ["", f"`distill` needs a `student(keep)` in the module's file; {with_student} of these files have one."]
-    for title, some in _groups(methods).items():
+    for title, group in _groups(methods).items():
         rows = [
-            {"module": f"[{module}](#{module})", **{method: place(module, method) for method in some}}
+            {"module": f"[{module}](#{module})", **{method: place(module, method) for method in group}}
             for module in modules
         ]
         lines += ["", f"## {title}", "", *table(rows)]
@@ -267,7 +267,7 @@ def _groups(methods: Sequence[str]) -> dict[str, list[str]]:
         gives = registry.find("methods", name).gives
         titles = {"runtime": "Other runtimes", None: "Fewer or other weights"}
         groups[titles.get(gives, "Fewer bits")].append(name)
-    return {title: some for title, some in groups.items() if some}
+    return {title: names for title, names in groups.items() if names}
 
 
 def _shown(reason: str, module: str) -> str:

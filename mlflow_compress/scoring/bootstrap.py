@@ -1,6 +1,6 @@
 """Scores of a model: each metric with its confidence interval, and the difference of two models on the same samples.
 
-Bootstrap: as many samples as there are are drawn with replacement, and the metric is computed from their statistics. A
+Bootstrap: samples are drawn with replacement, as many as there are, and the metric is computed from their statistics. A
 sample is drawn as a whole, so errors within an utterance may depend on each other. The ends are bias-corrected
 percentiles, since resamples miss rare classes, which lowers macro averages; they are wider for few samples. If few
 samples changed, the bootstrap alone would find differences too often: so the interval of a difference reaches at least
