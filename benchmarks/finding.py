@@ -95,12 +95,12 @@ def fill_readme() -> int:
 
 def _where(finding: Finding) -> str:
     machine = finding.machine
-    libraries = ", ".join(
-        f"{name} {machine[name]}" for name in ("python", "torch", "transformers", "mlflow") if name in machine
-    )
+    names = ("python", "torch", "transformers", "mlflow")
+    libraries = ", ".join(f"{name} {machine[name]}" for name in names if name in machine)
     return (
-        f"{finding.when} UTC, {finding.seconds:.0f} s, on {machine.get('cpu_model')}, {machine.get('cores_physical')} cores, "
-        f"{machine.get('ram_total_mib')} MiB, {machine.get('os')}; {libraries}; mlflow-compress {machine.get('version')}\n"
+        f"{finding.when} UTC, {finding.seconds:.0f} s, on {machine.get('cpu_model')}, "
+        f"{machine.get('cores_physical')} cores, {machine.get('ram_total_mib')} MiB, {machine.get('os')}; "
+        f"{libraries}; mlflow-compress {machine.get('version')}\n"
     )
 
 
