@@ -1,4 +1,4 @@
-"""A worker's log: whole when it is short, of a flood both ends."""
+"""A worker's log: complete if it is short; of a flood, only both ends."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def test_an_empty_log_has_no_last_line(tmp_path: Path) -> None:
 
 
 def test_a_log_that_just_fits_loses_nothing(tmp_path: Path) -> None:
-    told = os.urandom(HEAD_BYTES + TAIL_BYTES)
-    assert _written(tmp_path, told)[1] == told
+    data = os.urandom(HEAD_BYTES + TAIL_BYTES)
+    assert _written(tmp_path, data)[1] == data
 
 
-def test_of_a_long_log_both_ends_are_kept_and_what_is_left_out_is_counted(tmp_path: Path) -> None:
-    told = os.urandom(HEAD_BYTES + 1_234_567 + TAIL_BYTES)
+def test_a_long_log_keeps_both_ends_and_counts_the_omitted_bytes(tmp_path: Path) -> None:
+    data = os.urandom(HEAD_BYTES + 1_234_567 + TAIL_BYTES)
     gap = b"\n[1,234,567 bytes omitted]\n"
-    assert _written(tmp_path, told)[1] == told[:HEAD_BYTES] + gap + told[-TAIL_BYTES:]
+    assert _written(tmp_path, data)[1] == data[:HEAD_BYTES] + gap + data[-TAIL_BYTES:]
 
 
 def test_the_begin_is_on_disk_while_the_worker_runs(tmp_path: Path) -> None:
@@ -41,16 +41,16 @@ def test_the_begin_is_on_disk_while_the_worker_runs(tmp_path: Path) -> None:
     while not path.read_bytes():
         pass
     assert path.read_bytes() == b"so far"
-    log.close(0.1)  # whoever holds the pipe still is not waited for
+    log.close(0.1)  # do not wait for a process that still has the pipe open
     os.close(writing)
 
 
 def test_a_log_of_before_is_read_at_both_ends(tmp_path: Path) -> None:
     path = tmp_path / "prepare.log"
-    told = b"a" * HEAD_BYTES + b"b" * 2_000_000 + b"c" * TAIL_BYTES
-    path.write_bytes(told)
+    data = b"a" * HEAD_BYTES + b"b" * 2_000_000 + b"c" * TAIL_BYTES
+    path.write_bytes(data)
     gap = b"\n[2,000,000 bytes omitted]\n"
-    assert bounded_log.read(path) == told[:HEAD_BYTES] + gap + told[-TAIL_BYTES:]
+    assert bounded_log.read(path) == data[:HEAD_BYTES] + gap + data[-TAIL_BYTES:]
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/etc/hostname")])
@@ -61,11 +61,11 @@ def test_what_is_no_file_is_no_log(tmp_path: Path, make: object) -> None:
     assert bounded_log.read(path) == b""
 
 
-def _written(folder: Path, told: bytes) -> tuple[BoundedLog, bytes]:
+def _written(folder: Path, data: bytes) -> tuple[BoundedLog, bytes]:
     reading, writing = os.pipe()
     path = folder / "prepare.log"
     log = BoundedLog(os.fdopen(reading, "rb"), path.open("xb", buffering=0))
     with os.fdopen(writing, "wb") as pipe:
-        pipe.write(told)
+        pipe.write(data)
     log.close(60)
     return log, path.read_bytes()

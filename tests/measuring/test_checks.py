@@ -1,4 +1,4 @@
-"""What is cautioned about, and what is not."""
+"""Which readings lead to a caution, and which do not."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ def codes(samples: list[float], settled: bool = True) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("samples", "found"),
+    ("samples", "expected"),
     [
         ([20.0] * 6, ["few_samples"]),  # no percentile above the median
         ([20.0] * 28, ["few_samples"]),
-        ([20.0] * 29, ["few_for_tail"]),  # it carries p90, but MLPerf asks for more
+        ([20.0] * 29, ["few_for_tail"]),  # enough for p90, but MLPerf requires more
         ([20.0] * 58, ["few_for_tail"]),
-        ([20.0] * 64, ["few_for_tail"]),  # enough for p90, and not for p95
+        ([20.0] * 64, ["few_for_tail"]),  # enough for p90, but not for p95
         ([20.0] * 130, []),
         ([20.0] * 300, ["few_for_tail"]),  # p99
         ([20.0] * 662, []),
         ([20.0, 40.0] * 65, ["unstable"]),
-        ([20.0] * 128 + [500.0] * 2, []),  # two outliers are no spread
+        ([20.0] * 128 + [500.0] * 2, []),  # two outliers are not a spread
         ([20.0] * 65 + [22.0] * 65, ["drift"]),
-        ([20.0] * 65 + [20.5] * 65, []),  # too little to matter
+        ([20.0] * 65 + [20.5] * 65, []),  # too small to matter
         ([22.0] * 65 + [20.0] * 65, ["drift"]),
     ],
 )
-def test_cautions(samples: list[float], found: list[str]) -> None:
-    assert codes(samples) == found
+def test_cautions(samples: list[float], expected: list[str]) -> None:
+    assert codes(samples) == expected
 
 
 def test_a_caution_says_what_to_do() -> None:
@@ -58,24 +58,24 @@ def used(**changed: float) -> Usage:
 
 
 @pytest.mark.parametrize(
-    ("changed", "found"),
+    ("changed", "expected"),
     [
         ({}, []),
         ({"switches": 5000, "cpu_s": 8.0}, ["interference"]),
         ({"switches": 5000, "cpu_s": 19.5}, []),  # switched often, but never kept from running
-        ({"switches": 200, "cpu_s": 8.0}, []),  # waits of its own accord: one thread has all the work
+        ({"switches": 200, "cpu_s": 8.0}, []),  # waits voluntarily: one thread does all the work
         ({"minor_faults": 3_000_000}, ["page_faults"]),
         ({"major_faults": 500}, ["swapping"]),
         ({"major_faults": 5}, []),
         ({"throttled": 1}, ["throttled"]),
     ],
 )
-def test_usage(changed: dict[str, float], found: list[str]) -> None:
-    assert [caution.code for caution in checks.usage(used(**changed), 10, 2, "cpu")] == found
+def test_usage(changed: dict[str, float], expected: list[str]) -> None:
+    assert [caution.code for caution in checks.usage(used(**changed), 10, 2, "cpu")] == expected
 
 
 @pytest.mark.parametrize("calls", [10_000_000, 10])
-def test_how_often_the_cores_were_taken_away(calls: int) -> None:
+def test_how_often_threads_were_interrupted(calls: int) -> None:
     (caution,) = checks.usage(used(switches=5000, cpu_s=1.0), calls, 2, "cpu")
     assert "interrupted each thread 250 times a second, and the threads ran only 5% of the time" in caution.message
 
@@ -85,11 +85,11 @@ def test_interference_is_the_cpus() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cpu", "gpu", "found"),
+    ("cpu", "gpu", "expected"),
     [(0.0, 0.0, []), (0.15, 0.05, []), (0.16, 0.0, ["busy_machine"]), (1.0, 0.5, ["busy_machine", "busy_gpu"])],
 )
-def test_busy(cpu: float, gpu: float, found: list[str]) -> None:
-    assert [caution.code for caution in checks.busy(cpu, gpu)] == found
+def test_busy(cpu: float, gpu: float, expected: list[str]) -> None:
+    assert [caution.code for caution in checks.busy(cpu, gpu)] == expected
 
 
 def test_more_threads_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,10 +102,10 @@ def test_more_threads_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [caution.code for caution in checks.threads(2)] == ["oversubscribed"]
 
 
-def test_stops_for_a_containers_limit_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pauses_by_a_containers_limit_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cgroup, "core_limit", lambda root: 1.5)
     (caution,) = checks.usage(used(stopped=7), 10, 2, "cpu")
-    assert (caution.code, "stopped 7 times" in caution.message) == ("cpu_limit", True)
+    assert (caution.code, "paused 7 times" in caution.message) == ("cpu_limit", True)
     assert "--threads 1," in caution.advice
 
 
@@ -127,15 +127,15 @@ def test_a_tiny_quality_sample() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "reason", "found"),
+    ("share", "reason", "expected"),
     [(None, "", []), (1.4, "", []), (0.96, "", []), (0.6, "", ["slow_clock"]), (None, "heat", ["throttled"])],
 )
-def test_clock(share: float | None, reason: str, found: list[str]) -> None:
-    assert [caution.code for caution in checks.clock(share, reason)] == found
+def test_clock(share: float | None, reason: str, expected: list[str]) -> None:
+    assert [caution.code for caution in checks.clock(share, reason)] == expected
 
 
 def test_every_caution_says_what_to_do() -> None:
-    found = [
+    cautions = [
         *checks.few(80, "cpu"),
         *checks.timing(Timing([20.0, 40.0] * 20 + [90.0, 190.0] * 20), "cpu"),
         *checks.usage(used(switches=9000, cpu_s=1.0, minor_faults=9e6, major_faults=900, throttled=3), 10, 2, "cpu"),
@@ -146,5 +146,5 @@ def test_every_caution_says_what_to_do() -> None:
         *checks.energy(Energy(5, 10, 30.0, 0, is_counted=False)),
         *checks.quality(1),
     ]
-    assert len({caution.code for caution in found}) == 15
-    assert all(caution.advice.endswith((".", "64", "130", "662")) for caution in found)
+    assert len({caution.code for caution in cautions}) == 15
+    assert all(caution.advice.endswith((".", "64", "130", "662")) for caution in cautions)

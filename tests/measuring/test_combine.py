@@ -1,4 +1,4 @@
-"""How the parts that processes left make one Result."""
+"""The parts of several processes are combined into one Result."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ VARIANT = Variant("tiny", "original", "alpha", "python", "model.py")
     ],
 )
 def test_a_variant_fares_as_its_parts_do(parts: dict[str, Any], status: str, reason: str) -> None:
-    made = {name: Part(Outcome(each, "" if each == "ok" else f"why {name}")) for name, each in parts.items()}
-    result = combine(VARIANT, made, 5.0)
+    by_name = {name: Part(Outcome(state, "" if state == "ok" else f"why {name}")) for name, state in parts.items()}
+    result = combine(VARIANT, by_name, 5.0)
     assert (result.status, result.reason, result.started_s) == (status, reason, 5.0)
     assert set(result.outcomes) == {"gpu" if name == "cuda" else name for name in parts if name != "prepare"}
 

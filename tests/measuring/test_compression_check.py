@@ -1,4 +1,4 @@
-"""What a compressed model is asked before it is saved: did it change, does it run, did it grow?"""
+"""The checks of a compressed model before it is saved: did it change, does it run, did it grow?"""
 
 from __future__ import annotations
 
@@ -65,25 +65,25 @@ def test_a_model_that_no_longer_runs_is_skipped_with_the_root_cause_in_one_line(
         except AttributeError as error:
             raise RuntimeError("forward failed") from error
 
-    with pytest.raises(Unsupported) as told:
+    with pytest.raises(Unsupported) as raised:
         compression_check.tried(call, "int8_dynamic")
-    assert str(told.value) == (
+    assert str(raised.value) == (
         "the model does not run after int8_dynamic: its code uses an attribute that no longer exists: "
         "'Int8Linear' object has no attribute 'weight'"
     )
 
 
-@pytest.mark.parametrize(("said", "is_told"), [("the same dtype, but got Float and Half", True), ("a shape", False)])
-def test_what_no_method_reaches_is_named_where_types_differ(said: str, is_told: bool) -> None:
+@pytest.mark.parametrize(("cause", "is_named"), [("the same dtype, but got Float and Half", True), ("a shape", False)])
+def test_what_no_method_can_convert_is_named_if_types_differ(cause: str, is_named: bool) -> None:
     def call() -> None:
-        raise RuntimeError(said)
+        raise RuntimeError(cause)
 
     module = net().module
     module.shift, module.layers, module.known = torch.ones(3), [nn.Linear(2, 2)], [module[0]]
-    with pytest.raises(Unsupported) as told:
+    with pytest.raises(Unsupported) as raised:
         compression_check.tried(call, "fp16", module)
-    hint = ". Not registered with torch, so no method can convert it: shift, layers" if is_told else ""
-    assert str(told.value) == f"the model does not run after fp16: {said}{hint}"
+    hint = ". Not registered with torch, so no method can convert it: shift, layers" if is_named else ""
+    assert str(raised.value) == f"the model does not run after fp16: {cause}{hint}"
 
 
 @pytest.mark.parametrize("error", [MemoryError(), ArithmeticError("NaN"), RuntimeError("std::bad_alloc")])
@@ -96,28 +96,28 @@ def test_what_is_no_fault_of_the_pair_stays_a_failure(error: Exception) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "parameters", "removes", "code", "told"),
+    ("size", "parameters", "removes", "code", "text"),
     [
         (400, 100, False, "", ""),
         (404, 100, False, "", ""),
-        (500, 100, False, "grew", "500 bytes are held, the original holds 400"),
-        (200, 150, True, "grew", "150 parameters are held, the original holds 100"),
-        (30, 7, False, "not_all_held", "7 parameters are held, and the original has 100"),
+        (500, 100, False, "grew", "it has 500 bytes, the original has 400"),
+        (200, 150, True, "grew", "it has 150 parameters, the original has 100"),
+        (30, 7, False, "not_all_held", "the model has 7 parameters, the original has 100"),
         (30, 7, True, "", ""),
         (0, 0, False, "", ""),
     ],
 )
 def test_what_a_model_claims_is_checked_against_the_original(
-    size: int, parameters: int, removes: bool, code: str, told: str
+    size: int, parameters: int, removes: bool, code: str, text: str
 ) -> None:
     cautions = compression_check.cautions(State({}, {}, 400, 100), State({}, {}, size, parameters), removes)
     assert [caution.code for caution in cautions] == ([code] if code else [])
-    assert all(told in caution.message for caution in cautions)
+    assert all(text in caution.message for caution in cautions)
 
 
-def test_weights_that_an_export_says_it_leaves_out_are_told_once() -> None:
-    told = [FEWER_WEIGHTS.of(kept="7", given="100")]
+def test_weights_that_an_export_says_it_leaves_out_are_reported_once() -> None:
+    of_export = [FEWER_WEIGHTS.of(kept="7", given="100")]
     before = State({}, {}, 400, 100)
-    assert compression_check.cautions(before, State({}, {}, 30, 7), False, told) == []
-    grown = compression_check.cautions(before, State({}, {}, 500, 7), False, told)
+    assert compression_check.cautions(before, State({}, {}, 30, 7), False, of_export) == []
+    grown = compression_check.cautions(before, State({}, {}, 500, 7), False, of_export)
     assert [caution.code for caution in grown] == ["grew"]

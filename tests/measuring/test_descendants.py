@@ -1,4 +1,4 @@
-"""What a worker started is found, wherever it went; what it did not start is left alone."""
+"""All processes that a worker started are found and ended; others are left alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SLEEP = ("sleep", "999")
 
 @pytest.fixture
 def bystander() -> Iterator[subprocess.Popen[bytes]]:
-    """Give a process that nobody's worker started."""
+    """Yield a process that no worker started."""
     with subprocess.Popen(_SLEEP, start_new_session=True) as process:
         yield process
         process.kill()
@@ -32,7 +32,7 @@ def test_a_worker_ends_with_its_children_and_theirs(bystander: subprocess.Popen[
         grandchild = int(worker.stdout.readline())
         descendants.end(worker.pid, "no mark")
         assert worker.wait(30) == -9
-        assert worker.stdout.read() == b""  # nobody holds the pipe any more
+        assert worker.stdout.read() == b""  # no process has the pipe open any more
     assert not _runs(grandchild)
     assert bystander.poll() is None
 

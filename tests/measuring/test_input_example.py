@@ -1,4 +1,4 @@
-"""A logged model shows what it takes, can be registered, and answers when MLflow serves it."""
+"""The input example of a logged model, and invalid files in its place."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def test_a_family_without_an_example_leaves_none(tmp_path: Path) -> None:
         (tmp_path / "example.json").write_text(text)
         assert input_example.read(tmp_path) is None
     (tmp_path / "example.json").unlink()
-    os.mkfifo(tmp_path / "example.json")  # reading it would wait for ever
+    os.mkfifo(tmp_path / "example.json")  # reading it would block
     assert input_example.read(tmp_path) is None

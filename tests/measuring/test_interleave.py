@@ -15,7 +15,7 @@ from mlflow_compress.records import Budget, Outcome, Part, Variant
 
 
 class _Roomy(Budget):
-    """A budget in which as many launches fit as are asked for."""
+    """A budget that has time for all requested launches."""
 
     def launches_that_fit(self, restoring_s: float, call_s: float) -> int:
         return self.launches
@@ -30,7 +30,7 @@ def test_turns_are_taken_with_the_original(lab: Lab) -> None:
     assert len(samples["cpu/original_latency_ms"]) >= 4
     assert samples["cpu/ram_timeline_mib"]
     assert (numbers["cpu/pairs"], numbers["cpu/launches"]) == (1, 1)
-    assert "cpu/latency_ratio_low" not in numbers  # one pair says nothing of how pairs differ
+    assert "cpu/latency_ratio_low" not in numbers  # one pair has no spread
     assert 0.2 < numbers["cpu/latency_ratio"] < 5  # one small layer less
     assert numbers["quality/accuracy"] > 0
     assert "launches" not in result.facts
@@ -71,21 +71,21 @@ def test_a_device_that_is_not_there_is_the_reason(lab: Lab) -> None:
 
 @dataclass
 class Sides:
-    """Two folders, and a program that stands for the worker of both."""
+    """Two folders, and a fake program for the worker of both."""
 
     own: Side
     base: Side
     program: Path
 
     def act(self, own: list[str], base: str = "") -> None:
-        """Have the processes leave the parts of these outcomes, and be killed where it is `die`.
+        """Make the processes write parts with these outcomes, or be killed for `die`.
 
         Args:
-            own: of the variant in pair after pair: `ok`, `odd` (no rounds), `die`, or the reason of a failure.
-            base: of the original always; empty: `ok`.
+            own: Outcomes of the variant in each pair: `ok`, `odd` (no rounds), `die`, or the reason of a failure.
+            base: Outcome of the original; empty: `ok`.
         """
-        told = {"own": own, "base": [base or "ok"] * 9}
-        self.program.write_text(f"TOLD = {told!r}\n{_FAKE}")
+        outcomes = {"own": own, "base": [base or "ok"] * 9}
+        self.program.write_text(f"OUTCOMES = {outcomes!r}\n{_FAKE}")
 
     def alternate(self) -> Part:
         return interleave.alternate(self.own, self.base, "cpu", False, lambda event: None)
@@ -99,10 +99,10 @@ verb, folder, device = sys.argv[1:4]
 work = Path(folder)
 count = len(list(work.glob("seen-*")))
 (work / f"seen-{count}").touch()
-what = TOLD[work.name][count]
+what = OUTCOMES[work.name][count]
 if what == "die":
     os.kill(os.getpid(), signal.SIGKILL)
-made, sizes = [], []
+latencies, sizes = [], []
 ms = (2.0 if work.name == "own" else 1.0) + 0.01 * count
 if what in ("ok", "odd"):
     is_alone = not json.loads((work / "variant.json").read_text())["interleave"]
@@ -113,12 +113,12 @@ if what in ("ok", "odd"):
         if float(line or 0) == 0:
             break
         if turn["call_ms"]:
-            made += [ms] * 3
+            latencies += [ms] * 3
             sizes.append(3.0)
-        turn = {"count": len(made), "seconds": 9, "call_ms": ms}
+        turn = {"count": len(latencies), "seconds": 9, "call_ms": ms}
     if is_alone:
-        made = [ms] * 3
-samples = {"cpu/latency_ms": made, **({"cpu/round_sizes": sizes} if what == "ok" else {})}
+        latencies = [ms] * 3
+samples = {"cpu/latency_ms": latencies, **({"cpu/round_sizes": sizes} if what == "ok" else {})}
 outcome = {"status": "ok"} if what in ("ok", "odd") else {"status": "failed", "reason": what}
 part = {"outcome": outcome, "samples": samples, "measurements": {"cpu/first_call_ms": 5.0, "cpu/token_p50_ms": ms / 10}}
 (work / f"{verb}-{device}.json").write_text(json.dumps(part))
@@ -127,7 +127,7 @@ part = {"outcome": outcome, "samples": samples, "measurements": {"cpu/first_call
 
 @pytest.fixture
 def sides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Sides:
-    """Give two sides whose budget has room for three pairs."""
+    """Return two sides whose budget has time for three pairs."""
     program = tmp_path / "fake.py"
     monkeypatch.setattr(worker_process, "_PROGRAM", (str(program),))
     budget = _Roomy(min_iterations=6, min_seconds=0.01, timeout_seconds=60, launches=3)
@@ -157,7 +157,7 @@ def test_a_pair_that_is_lost_costs_no_more_than_itself(sides: Sides) -> None:
     sides.act(["ok", "die", "ok"])
     part = sides.alternate()
     assert (part.outcome.status, part.measurements["cpu/pairs"], part.measurements["cpu/launches"]) == ("ok", 2, 2)
-    assert "cpu/latency_ratio_low" not in part.measurements  # two support no interval
+    assert "cpu/latency_ratio_low" not in part.measurements  # two give no interval
     lost = next(caution for caution in part.cautions if caution.code == "lost_launches")
     assert lost.message.startswith("cpu: 2 of 3 launches could be timed: the timing was killed by SIGKILL")
 

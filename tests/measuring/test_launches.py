@@ -27,7 +27,7 @@ def launch(latencies: Sequence[float], **facts: str) -> Part:
 
 
 class Processes:
-    """Stands for `work`: gives one part after the other, and notes what was asked for."""
+    """A fake `work` that returns one part after the other, and records its arguments."""
 
     def __init__(self, *parts: Part) -> None:
         self._parts = list(parts)
@@ -58,23 +58,28 @@ def first(latencies: Sequence[float], planned: str) -> Part:
 def test_further_launches_add_their_latencies_to_the_first_ones_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     part, processes = measured(monkeypatch, first([4.0, 4, 5], "3"), launch([5.0, 5]), launch([8.0, 8, 8]))
     assert processes.asked == [("measure", "score"), ("time", "2/3"), ("time", "3/3")]
-    assert processes.timeouts[0] == 900 > 70 > processes.timeouts[1]  # what hangs is not waited for so long again
+    assert (
+        processes.timeouts[0] == 900 > 70 > processes.timeouts[1]
+    )  # do not wait so long for a further launch that hangs
     numbers = part.measurements
     assert numbers["cpu/launches"] == 3
     assert numbers["cpu/latency_p50_ms"] == pytest.approx(launch_mean([4, 5, 8]))
     ends = numbers["cpu/latency_p50_low_ms"], numbers["cpu/latency_p50_high_ms"]
     assert ends == pytest.approx(launch_interval([4, 5, 8]))
     assert numbers["cpu/latency_count"] == 8
-    assert numbers["cpu/tokens_per_s"] == pytest.approx(1000 / launch_mean([4, 5, 8]))  # a rate that the family makes
+    assert numbers["cpu/tokens_per_s"] == pytest.approx(1000 / launch_mean([4, 5, 8]))  # a rate of the family
     assert numbers["cpu/token_p50_ms"] == 2.5
     assert (numbers["cpu/ram_peak_mib"], numbers["quality/accuracy"]) == (70, 0.5)
-    assert numbers["cpu/first_call_ms"] == 40  # the others find on the disk what the first one compiled
+    assert numbers["cpu/first_call_ms"] == 40  # the other launches find compiled kernels on the disk
     assert part.samples["cpu/latency_ms"] == [4, 4, 5, 5, 5, 8, 8, 8]
     assert part.samples["cpu/launch_sizes"] == [3, 2, 3]
     assert part.samples["cpu/token_ms"] == [2, 2.5, 4]
     assert part.samples["cpu/tokenize_ms"] == [0.5]
     assert part.facts == {"work": "a call"}
-    assert [caution.code for caution in part.cautions] == ["few_samples", "drift"]  # of all together; of each kind one
+    assert [caution.code for caution in part.cautions] == [
+        "few_samples",
+        "drift",
+    ]  # from all launches, one of each kind
 
 
 @pytest.mark.parametrize(
@@ -100,9 +105,9 @@ def test_a_launch_that_fails_takes_nothing_from_the_first(
     assert lost.message.startswith(f"cpu: {kept} of 3 launches could be timed: ")
 
 
-@pytest.mark.parametrize("said", ["1", "", "-3", "two", "9" * 400])
-def test_one_launch_is_all_where_no_more_are_planned(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
-    part, processes = measured(monkeypatch, first([4.0], said))
+@pytest.mark.parametrize("planned", ["1", "", "-3", "two", "9" * 400])
+def test_there_is_one_launch_if_no_more_are_planned(monkeypatch: pytest.MonkeyPatch, planned: str) -> None:
+    part, processes = measured(monkeypatch, first([4.0], planned))
     assert len(processes.asked) == 1
     assert "launches" not in part.facts
 

@@ -30,7 +30,7 @@ def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def holder(lock: Path) -> Iterator[subprocess.Popen[str]]:
     with start() as process:
-        assert said(process) == "alone"
+        assert line_of(process) == "alone"
         yield process
         process.kill()
 
@@ -39,34 +39,34 @@ def start() -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", CODE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def said(process: subprocess.Popen[str]) -> str:
+def line_of(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
 
-@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="only Linux tells who holds a lock")
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="only Linux reports who holds a lock")
 def test_one_waits_for_the_other_and_says_so(holder: subprocess.Popen[str]) -> None:
     with start() as waiter:
-        assert said(waiter) == f"waiting for process {holder.pid} (python), which measures on this machine"
+        assert line_of(waiter) == f"waiting for process {holder.pid} (python), which measures on this machine"
         holder.communicate("done\n")
-        assert said(waiter) == "alone"
+        assert line_of(waiter) == "alone"
         waiter.communicate("\n")
 
 
 def test_death_frees_the_machine(holder: subprocess.Popen[str]) -> None:
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    told: list[str] = []
-    with machine_lock.alone(told.append):
-        assert told == []
+    messages: list[str] = []
+    with machine_lock.alone(messages.append):
+        assert messages == []
 
 
 def test_an_error_frees_the_machine(lock: Path) -> None:
     with pytest.raises(ValueError, match="x"), machine_lock.alone(print):
         raise ValueError("x")
-    told: list[str] = []
-    with machine_lock.alone(told.append):
-        assert told == []
+    messages: list[str] = []
+    with machine_lock.alone(messages.append):
+        assert messages == []
 
 
 def test_others_may_use_the_same_lock(lock: Path) -> None:
@@ -81,7 +81,7 @@ def test_others_may_use_the_same_lock(lock: Path) -> None:
 def test_where_there_can_be_no_lock_measuring_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMPRESS_LOCK", str(tmp_path / "none" / "file" / "lock"))
     (tmp_path / "none").write_text("")
-    told: list[str] = []
-    with machine_lock.alone(told.append):
+    messages: list[str] = []
+    with machine_lock.alone(messages.append):
         pass
-    assert "can't be locked" in told[0]
+    assert "can't be locked" in messages[0]

@@ -19,10 +19,10 @@ def _own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ignore(event: object) -> None:
-    """Take no notice."""
+    """Ignore an event."""
 
 
-def test_where_a_model_was_fetched_to_is_told_to_the_workers_only(tmp_path: Path) -> None:
+def test_only_the_workers_know_where_a_model_was_fetched_to(tmp_path: Path) -> None:
     seen: list[Variant] = []
 
     def run(variant: Variant, folder: Path, listener: Listener) -> Result:
@@ -32,7 +32,7 @@ def test_where_a_model_was_fetched_to_is_told_to_the_workers_only(tmp_path: Path
     asked = replace(VARIANT, interleave=True)
     result = measure_one(asked, tmp_path, ignore, ignore, fetched=tmp_path / "model", run=run)
     assert seen == [replace(asked, weights=str(tmp_path / "model"))]
-    assert result.variant == VARIANT  # with what was found out while measuring: it took no turns
+    assert result.variant == VARIANT  # with the change from measuring: not in turns
 
 
 def test_a_model_that_was_not_fetched_keeps_its_weights(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_a_model_that_was_not_fetched_keeps_its_weights(tmp_path: Path) -> None:
 
 def test_two_are_never_measured_at_once(tmp_path: Path) -> None:
     running, most = 0, 0
-    told: list[str] = []
+    messages: list[str] = []
     begun, go_on = threading.Event(), threading.Event()
 
     def run(variant: Variant, folder: Path, listener: Listener) -> Result:
@@ -59,7 +59,7 @@ def test_two_are_never_measured_at_once(tmp_path: Path) -> None:
         measure_one(VARIANT, tmp_path, ignore, tell, run=run)
 
     def tell(text: str) -> None:
-        told.append(text)
+        messages.append(text)
         go_on.set()
 
     threads = [threading.Thread(target=measure) for _ in range(2)]
@@ -69,8 +69,8 @@ def test_two_are_never_measured_at_once(tmp_path: Path) -> None:
     for thread in threads:
         thread.join(60)
     assert most == 1
-    assert len(told) == 1
-    assert "waiting for" in told[0]
+    assert len(messages) == 1
+    assert "waiting for" in messages[0]
 
 
 def test_what_the_listener_raises_ends_it(tmp_path: Path) -> None:

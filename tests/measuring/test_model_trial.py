@@ -1,4 +1,4 @@
-"""A model is tried before anything is measured: what all variants would fail for is told with file and line."""
+"""A model is tried before anything is measured: errors of all its variants are reported with file and line."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_model_that_does_what_it_must_is_loaded(tmp_path: Path) -> None:
     assert warnings == []
 
 
-def test_what_it_takes_and_gives_is_told(tmp_path: Path) -> None:
+def test_inputs_and_outputs_are_described(tmp_path: Path) -> None:
     planned = variant(tmp_path, MODEL, BATCH, WEIGHTS, SAMPLES, batch_sizes=(2,))
     family = registry.build("families", "python", {})
     model = loaded(family, planned, str, str)
@@ -81,7 +81,7 @@ def test_what_it_takes_and_gives_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parts", "said"),
+    ("parts", "message"),
     [
         (("1 / 0\n",), r"mine\.py can't be run: ZeroDivisionError: .* \(mine\.py, line 3\)\.$"),
         ((BATCH,), r"mine\.py defines no function model\(\)"),
@@ -96,15 +96,15 @@ def test_what_it_takes_and_gives_is_told(tmp_path: Path) -> None:
         ((MODEL, BATCH, WEIGHTS, "def samples():\n    return []\n"), r"no samples to score\. .*data: none"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, parts: tuple[str, ...], said: str) -> None:
-    with pytest.raises(ModelError, match=said) as told:
+def test_errors_are_reported_with_their_place(tmp_path: Path, parts: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ModelError, match=message) as raised:
         tried(tmp_path, *parts)
-    assert told.value.exit_code == 2
-    assert told.value.cause == "recipe"
+    assert raised.value.exit_code == 2
+    assert raised.value.cause == "recipe"
 
 
 @pytest.mark.parametrize(
-    ("parts", "told"),
+    ("parts", "message"),
     [
         ((MODEL, BATCH, WEIGHTS, "def samples():\n    return [(torch.rand(7), 1)]\n"),
          r"1 samples can't be predicted \(the first is float32 \[7\]\): mat1 and mat2"),
@@ -116,25 +116,26 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, parts: tuple[str, 
          r"the score can't be computed from what samples\(\) and predict\(\) return: .* first reference is int 1, the"),
     ],
 )  # fmt: skip
-def test_a_score_that_can_not_be_made_is_told_at_once_and_ends_nothing_but_a_check(
-    tmp_path: Path, parts: tuple[str, ...], told: str
+def test_a_score_that_can_not_be_computed_is_reported_at_once_and_ends_only_a_check(
+    tmp_path: Path, parts: tuple[str, ...], message: str
 ) -> None:
     stages, warnings = tried(tmp_path, *parts)
     assert stages[-1] == "trying the model"
     assert len(warnings) == 1
-    assert re.search(f"^quality can't be scored: .*{told}", warnings[0])
+    assert re.search(f"^quality can't be scored: .*{message}", warnings[0])
     planned = variant(tmp_path, *parts)
     family = registry.build("families", "python", {})
     model = loaded(family, planned, str, str)
     samples = family.samples(model, "own", tmp_path, None, 0)
-    with pytest.raises(RecipeError, match=told):
+    with pytest.raises(RecipeError, match=message):
         try_scoring(family, model, planned, samples)
 
 
 def test_missing_weights_keep_their_exit_code(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"gone\.pt") as told:
+    with pytest.raises(ModelError, match=r"gone\.pt") as raised:
         tried(tmp_path, MODEL, BATCH, weights="gone.pt")
-    assert (told.value.exit_code, told.value.cause, told.value.doing) == (WeightsError.exit_code, "weights", "loading")
+    error = raised.value
+    assert (error.exit_code, error.cause, error.doing) == (WeightsError.exit_code, "weights", "loading")
 
 
 def test_two_inputs_are_predicted_or_refused_at_once(tmp_path: Path) -> None:

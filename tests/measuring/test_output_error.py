@@ -35,7 +35,7 @@ def yolo(side: int = 64) -> tuple[Family, Model]:
 
 
 def raw(anchors: int = 8400) -> torch.Tensor:
-    """Make what a trained detector gives: boxes in pixels, and 30 of them with a score of 0.9."""
+    """Return outputs like those of a trained detector: boxes in pixels, 30 of them with a score of 0.9."""
     torch.manual_seed(0)
     boxes = torch.rand(1, 4, anchors) * 600 + 20
     scores = (torch.randn(1, 80, anchors) - 11).sigmoid()
@@ -55,7 +55,7 @@ def test_a_detector_without_any_detection_is_far_from_its_original() -> None:
     lost = original.clone()
     lost[0, 4 + 3, :30] = 1e-5
     over_all = float((lost - original).norm() / original.norm())
-    assert over_all < 2e-4  # boxes drown it
+    assert over_all < 2e-4  # the boxes hide it
     assert moved(lost, original) > 0.9
     assert 0 < moved(original.half().float(), original) < 0.005
     shifted = original.clone()
@@ -70,14 +70,14 @@ def test_nothing_is_claimed_where_outputs_do_not_depend_on_the_input(tmp_path: P
     assert output_error.is_blind(same)
     assert not output_error.is_blind(Outputs([[one, one], [nearly, other]], [0.0, 0.0]))
     assert [caution.code for caution in output_error.cautions(same)] == ["blind_outputs"]
-    assert output_error.cautions(Outputs([[one]], [0.0])) == []  # of one input nobody knows
+    assert output_error.cautions(Outputs([[one]], [0.0])) == []  # unknown for one input
     family, model = yolo()
     variant = Variant("y", "fp16", "t", "yolo", "yolo11n.pt", "random", options={"image_size": 64})
     parts = output_error.outputs(family, model, variant)
     assert len(parts.passes) >= 2
     output_error.keep(parts, parts, tmp_path / "outputs")
-    found = output_error.compare(family, model, variant, tmp_path / "outputs", "cpu")
-    assert bool(found) is not output_error.is_blind(parts)
+    numbers = output_error.compare(family, model, variant, tmp_path / "outputs", "cpu")
+    assert bool(numbers) is not output_error.is_blind(parts)
 
 
 def test_what_restores_to_something_else_has_failed(lab: Lab) -> None:
@@ -90,9 +90,9 @@ def test_no_divergence_is_below_zero() -> None:
     torch.manual_seed(0)
     scores = torch.randn(1000, 2)
     nearly_the_same = [scores * (1 + step * 1e-7) for step in range(20)]
-    found = [_of_classes(own, scores)["quality/kl_divergence_nats"] for own in nearly_the_same]
-    assert min(found) == 0
-    assert max(found) < 1e-6
+    divergences = [_of_classes(own, scores)["quality/kl_divergence_nats"] for own in nearly_the_same]
+    assert min(divergences) == 0
+    assert max(divergences) < 1e-6
 
 
 def test_what_was_not_saved_is_named_where_outputs_differ(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ MASKED = "torch.where(x > 0.5, self.layer(x), -float('inf'))"
 
 
 def own(code: str, folder: Path) -> tuple[Family, Model, Variant]:
-    """Make a module of a user's from what its `forward` returns."""
+    """Return a user's module whose `forward` returns this expression."""
     (folder / "own.py").write_text(f"""
 import random
 import numpy as np
@@ -162,15 +162,15 @@ def batch(size):
 
 
 def compared(code: str, change: str, folder: Path) -> tuple[dict[str, float], list[str]]:
-    """Compare a module with one of another `forward`, that is restored as it was saved."""
+    """Compare a module with one with another `forward`, restored as saved. Return the numbers and the cautions."""
     family, model, variant = own(code, folder)
     original = output_error.outputs(family, model, variant)
-    told = output_error.cautions(original)
+    cautions = output_error.cautions(original)
     family, other, variant = own(change, folder)
     saved = output_error.outputs(family, other, variant, len(original.passes))
     output_error.keep(original, saved, folder / "outputs")
-    found = output_error.compare(family, other, variant, folder / "outputs", "cpu", told)
-    return found, [caution.code for caution in told]
+    numbers = output_error.compare(family, other, variant, folder / "outputs", "cpu", cautions)
+    return numbers, [caution.code for caution in cautions]
 
 
 @pytest.mark.parametrize(
@@ -180,20 +180,20 @@ def compared(code: str, change: str, folder: Path) -> tuple[dict[str, float], li
         (MASKED, MASKED.replace("self.layer(x)", "self.layer(x) * 1.1"), 0.1),
         ("{'a': self.layer(x), 'b': [x, None, 3]}", "{'a': self.layer(x) * 1.1, 'b': [x, None, 3]}", 0.1),
         ("float(self.layer(x).sum())", "float(self.layer(x).sum()) * 1.1", 0.1),
-        ("[row[row > 0.5] for row in x]", "[row[row > 0.5] * 1.1 for row in x]", 0.1),  # of other lengths each time
-        ("[x] * int(x.sum())", "[x * 1.1] * int(x.sum())", 0.1),  # and of another number
+        ("[row[row > 0.5] for row in x]", "[row[row > 0.5] * 1.1 for row in x]", 0.1),  # different lengths each time
+        ("[x] * int(x.sum())", "[x * 1.1] * int(x.sum())", 0.1),  # and a different number
         ("self.layer(x) + torch.randn_like(x)", "self.layer(x) + torch.randn_like(x) * 1.01", 0.01),
         ("x + random.random()", "x * 1.01 + random.random()", 0.005),
     ],
 )
 def test_outputs_of_any_kind_are_compared(code: str, change: str, moved: float, tmp_path: Path) -> None:
-    found, told = compared(code, change, tmp_path)
-    assert found["quality/output_error_rel_l2"] == pytest.approx(moved, rel=0.5)
-    assert told == []
+    numbers, cautions = compared(code, change, tmp_path)
+    assert numbers["quality/output_error_rel_l2"] == pytest.approx(moved, rel=0.5)
+    assert cautions == []
 
 
 @pytest.mark.parametrize(
-    ("code", "change", "told"),
+    ("code", "change", "cautions"),
     [
         ("None", "None", ["no_outputs"]),
         ("'text'", "'text'", ["no_outputs"]),
@@ -202,15 +202,15 @@ def test_outputs_of_any_kind_are_compared(code: str, change: str, moved: float, 
         ("x + torch.randn_like(x)", "x + torch.randn(2, *x.shape)[1]", ["random_outputs"]),
         (
             "x + torch.randn_like(x)",
-            "x + torch.from_numpy(np.random.default_rng().random(x.shape)).float()",  # as another runtime's
+            "x + torch.from_numpy(np.random.default_rng().random(x.shape)).float()",  # like another runtime
             ["random_outputs"],
         ),
         ("x", "x + torch.from_numpy(np.random.default_rng().random(x.shape)).float()", ["unsteady_outputs"]),
         ("x + count(self)", "x + count(self)", ["unsteady_outputs"]),
     ],
 )
-def test_what_can_not_be_compared_is_told(code: str, change: str, told: list[str], tmp_path: Path) -> None:
-    assert compared(code, change, tmp_path) == ({}, told)
+def test_what_can_not_be_compared_is_reported(code: str, change: str, cautions: list[str], tmp_path: Path) -> None:
+    assert compared(code, change, tmp_path) == ({}, cautions)
 
 
 def test_numbers_that_only_the_compressed_model_lacks_make_it_fail(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_numbers_that_only_the_compressed_model_lacks_make_it_fail(tmp_path: Pat
 
 
 def test_a_little_noise_is_no_reason_for_outputs_that_are_far_apart(tmp_path: Path) -> None:
-    """A model that was restored without its weights fails, also where two calls of it differ by a thousandth."""
+    """A model that was restored without its weights fails, even if two calls of it differ by a thousandth."""
     noise = "torch.from_numpy(np.random.default_rng().random(8) / 1000).float()"
     family, model, variant = own("self.layer(x)", tmp_path)
     saved = output_error.outputs(family, model, variant)
@@ -250,18 +250,18 @@ def batch(size): return torch.rand(size, 6, 16), torch.arange(6).expand(size, 6)
 
 
 @pytest.mark.filterwarnings("ignore:.*nested tensors:UserWarning")
-@pytest.mark.parametrize(("start", "told"), [(3, ["fused_padding"]), (5, [])])
-def test_outputs_are_compared_without_zeros_at_padded_places_which_are_told(
-    start: int, told: list[str], tmp_path: Path
+@pytest.mark.parametrize(("start", "codes"), [(3, ["fused_padding"]), (5, [])])
+def test_outputs_are_compared_without_zeros_at_padded_positions_which_are_reported(
+    start: int, codes: list[str], tmp_path: Path
 ) -> None:
     (tmp_path / "net.py").write_text(PADDED.replace("FROM", str(start)))
     family: Family = registry.build("families", "python")
     variant = Variant("net", "bf16", "t", "python", "net.py", "random", batch_size=2, folder=str(tmp_path))
     model = family.load("net.py", "random", tmp_path, 0)
     original = output_error.outputs(family, model, variant)
-    assert [caution.code for caution in output_error.cautions(original)] == told
-    assert [caution.code for caution in output_error.cautions(original, is_compared=False)] == told
+    assert [caution.code for caution in output_error.cautions(original)] == codes
+    assert [caution.code for caution in output_error.cautions(original, is_compared=False)] == codes
     with torch.inference_mode():
         called = model.module(*family.batch(model, 2, 0))
     is_as_called = farthest([flat(called)], [original.passes[0][0]], [0.0]) < 1e-4
-    assert is_as_called is not bool(told)
+    assert is_as_called is not bool(codes)

@@ -1,4 +1,4 @@
-"""Scoring, as a part of measuring; see `test_rescore` for what is made of kept predictions."""
+"""Scoring as a part of measuring; see `test_rescore` for scoring saved predictions."""
 
 from __future__ import annotations
 

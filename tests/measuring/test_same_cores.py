@@ -50,7 +50,7 @@ def test_where_there_is_no_choice_nothing_is_held(cores: tuple[int, ...]) -> Non
 
 @pytest.fixture
 def child() -> Iterator[subprocess.Popen[str]]:
-    """Give a process of two threads that sleep."""
+    """Yield a process with two sleeping threads."""
     command = [sys.executable, "-c", _WITH_A_THREAD]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -75,7 +75,7 @@ def test_threads_are_held_and_released(child: subprocess.Popen[str], tmp_path: P
     assert _affinities(child.pid) == {True: {first}, False: {first}}
     cores.release(child.pid)
     assert _affinities(child.pid) == {True: allowed, False: allowed}
-    SameCores(None, 0, tmp_path).hold(child.pid)  # the helping threads may need all
+    SameCores(None, 0, tmp_path).hold(child.pid)  # the helper threads may need all cores
     assert _affinities(child.pid) == {True: {first}, False: allowed}
     child.kill()
     child.wait()

@@ -14,7 +14,7 @@ from mlflow_compress.measuring import timed_work
 
 @dataclass
 class Inputs:
-    """A batch may be of a class of the user's."""
+    """A batch of a user's own class."""
 
     x: Any
     times: float
@@ -25,7 +25,7 @@ def text(batch: object) -> str:
 
 
 @pytest.mark.parametrize(
-    ("batch", "told"),
+    ("batch", "description"),
     [
         (torch.zeros(1, 8), "[1, 8] float"),
         (torch.zeros(1, 8, dtype=torch.bfloat16), "[1, 8] float"),
@@ -39,8 +39,8 @@ def text(batch: object) -> str:
         (object(), "object"),
     ],
 )  # fmt: skip
-def test_inputs_are_told_by_shape_and_kind_of_numbers(batch: object, told: str) -> None:
-    assert text(batch) == told
+def test_inputs_are_described_by_shape_and_kind_of_numbers(batch: object, description: str) -> None:
+    assert text(batch) == description
 
 
 def test_a_different_call_has_a_different_digest() -> None:

@@ -1,4 +1,4 @@
-"""A notebook's number is taken as a worker's: both are given the same call under the same fake clock."""
+"""A notebook measures like a worker: both time the same call with the same fake clock."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ VARIANT = Variant("m", "original", "t", "python", "m.py", batch_size=4, budget=B
 
 
 class Clock:
-    """Stands for `time`: only the call takes time, the first ones longer, one of the later ones too."""
+    """A fake `time`, which only advances in the calls; the first ones and one of the later ones take longer."""
 
     def __init__(self) -> None:
         self.now_ns = 10**15
@@ -39,7 +39,7 @@ class Clock:
 
 
 class Call:
-    """Takes time on the clock, and notes how it is called."""
+    """Advances the clock, and records how it is called."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -52,7 +52,7 @@ class Call:
 
 
 class Family:
-    """Serves the call to a worker."""
+    """A fake family with this call."""
 
     timed, call_options = "one call", ()
 
@@ -85,19 +85,19 @@ def as_notebook(call: Call) -> Part:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Give both the same clock, and a machine on which others take the cores away and pages are swapped."""
-    made = Clock()
+    """Install a fake clock, and a machine with interruptions by other programs and swapped pages."""
+    fake = Clock()
     counts = itertools.count(1)
 
     def used() -> Usage:
         count = 10**6 * next(counts)
         return Usage(0.0, 0.0, switches=count, minor_faults=count, major_faults=count, throttled=0)
 
-    monkeypatch.setattr(latency, "time", made)
+    monkeypatch.setattr(latency, "time", fake)
     monkeypatch.setattr(usage, "now", used)
     monkeypatch.setattr(usage, "clock_share", lambda: 0.4)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4096)
-    return made
+    return fake
 
 
 @pytest.mark.parametrize("measure", [as_worker, as_notebook])
@@ -140,17 +140,17 @@ def test_the_two_agree_in_all_but_the_memory_and_the_first_call(clock: Clock) ->
 
     def timed(part: Part) -> dict[str, float]:
         apart = ("/ram_", "/first_call")
-        return {name: value for name, value in part.measurements.items() if not any(each in name for each in apart)}
+        return {name: value for name, value in part.measurements.items() if not any(word in name for word in apart)}
 
     assert timed(from_worker) == timed(from_notebook)
     memory = {name for part in (from_worker, from_notebook) for name in part.measurements if "/ram_" in name}
     assert {"cpu/ram_peak_warmup_mib", "cpu/ram_peak_run_mib", "cpu/ram_peak_mib"} <= memory
-    # what a notebook can't know, or has not
+    # unknown or missing in a notebook
     assert not {"cpu/ram_model_mib", "cpu/ram_peak_around_mib"} & set(from_notebook.measurements)
 
 
 def test_the_first_call_is_a_number_of_its_own(clock: Clock) -> None:
-    """A notebook's model may have been called before; a compiled one makes its kernels in the second call."""
+    """A notebook's model may have been called before; a compiled model compiles kernels in its second call."""
     assert as_worker(Call(clock)).measurements["cpu/first_call_ms"] == 400
     assert "cpu/first_call_ms" not in as_notebook(Call(clock)).measurements
     call = Call(clock)

@@ -1,4 +1,4 @@
-"""What the measured process says and leaves. Each process costs seconds: results are shared, see `Lab`."""
+"""The output of the measured process. Each process takes seconds: results are shared, see `Lab`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlflow_compress.meters import environment
 from mlflow_compress.records import Variant
 
 
-def test_progress_is_told_stage_by_stage(lab: Lab) -> None:
+def test_progress_is_reported_stage_by_stage(lab: Lab) -> None:
     lab.measure("original")
     events = lab.events["original model.py []"]
     stages = list(dict.fromkeys(event["stage"] for event in events))
@@ -111,22 +111,22 @@ def test_a_lack_of_memory_is_called_so_whatever_a_library_raises(error: Exceptio
     assert worker._reason(error).startswith(reason)
 
 
-def test_what_fails_in_a_users_file_is_told_with_its_place(tmp_path: Path) -> None:
+def test_errors_in_a_users_file_are_reported_with_their_place(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text("def predict(module, inputs):\n    return inputs + 1\n")
     code = compile(path.read_text(), str(path), "exec")
     space: dict[str, Any] = {}
     exec(code, space)
-    with pytest.raises(TypeError) as told:
+    with pytest.raises(TypeError) as raised:
         space["predict"](None, [])
-    assert worker._reason(told.value).startswith("mine.py, line 2, in predict: TypeError: can only concatenate list")
+    assert worker._reason(raised.value).startswith("mine.py, line 2, in predict: TypeError: can only concatenate list")
     error = RecipeError("samples() gave nothing.")
-    error.__cause__ = told.value
+    error.__cause__ = raised.value
     assert worker._reason(error) == "samples() gave nothing (mine.py, line 2, in predict)."
 
 
 @pytest.mark.parametrize(
-    ("files", "file", "told"),
+    ("files", "file", "place"),
     [
         (["model.py"], "model.py", "mine.py, line 1"),  # the copy of the user's own file
         (["code/mine.py", "code/model.py"], "code/model.py", "model.py, line 1"),  # a helper of that name
@@ -134,7 +134,7 @@ def test_what_fails_in_a_users_file_is_told_with_its_place(tmp_path: Path) -> No
     ],
 )
 def test_a_restored_file_has_its_own_name_again_and_no_other_has(
-    files: list[str], file: str, told: str, tmp_path: Path
+    files: list[str], file: str, place: str, tmp_path: Path
 ) -> None:
     saved = tmp_path / "model"
     (saved / "code").mkdir(parents=True)
@@ -143,4 +143,4 @@ def test_a_restored_file_has_its_own_name_again_and_no_other_has(
     variant = Variant("m", "original", "t", "python", "mine.py")
     with pytest.raises(ZeroDivisionError) as raised:
         exec(compile("1 / 0", str(saved / file), "exec"), {})
-    assert worker._reason_of(variant, tmp_path, raised.value).startswith(f"{told}: ZeroDivisionError")
+    assert worker._reason_of(variant, tmp_path, raised.value).startswith(f"{place}: ZeroDivisionError")

@@ -1,4 +1,4 @@
-"""What is taken of what a worker tells of its progress, and how much."""
+"""Which progress events of a worker are read, and how many."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_line_that_is_no_event_says_nothing(line: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "parsed"),
     [
         (b'{"stage": "loading"}', {"stage": "loading"}),
         (
@@ -48,15 +48,15 @@ def test_a_line_that_is_no_event_says_nothing(line: bytes) -> None:
         (b'{"stage": "a", "warning": "' + b"w" * 9000 + b'"}', {"stage": "a", "warning": "w" * 2000}),
     ],
 )
-def test_an_event_holds_what_it_should_and_nothing_else(line: bytes, said: dict[str, Any]) -> None:
-    assert event(line) == said
+def test_an_event_has_only_valid_fields(line: bytes, parsed: dict[str, Any]) -> None:
+    assert event(line) == parsed
 
 
 def test_the_thousandth_event_comes_and_a_long_line_hides_no_other() -> None:
     lines = [b'{"done": %d}' % number for number in range(1000)]
     lines[500:500] = [b"x" * 200_000, b"{" * 50_000]
     seen, floods = _read(b"\n".join(lines) + b"\n")
-    assert [each["done"] for each in seen] == list(range(1000))
+    assert [progress["done"] for progress in seen] == list(range(1000))
     assert floods == 0
 
 
@@ -82,15 +82,15 @@ def test_whoever_holds_the_pipe_is_not_waited_for() -> None:
     os.close(writing)
 
 
-def _read(told: bytes) -> tuple[list[worker_events.Event], int]:
-    """Send bytes through a pipe; return the events, and how often it was called a flood."""
+def _read(data: bytes) -> tuple[list[worker_events.Event], int]:
+    """Send bytes through a pipe; return the events, and the number of detected floods."""
     reading, writing = os.pipe()
     floods: list[bool] = []
     events = WorkerEvents(os.fdopen(reading, "rb"), lambda: floods.append(True))
 
     def write() -> None:
         with os.fdopen(writing, "wb") as pipe:
-            pipe.write(told)
+            pipe.write(data)
 
     writer = threading.Thread(target=write)
     writer.start()

@@ -1,4 +1,4 @@
-"""What passes for the part that a worker left: what MLflow takes, and nothing else."""
+"""Only parts that MLflow can store are accepted from a worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wall around the measured process: what it knows, and how it ends."""
+"""The isolation of the measured process: its environment, and how it ends."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def test_a_worker_knows_nothing_of_the_server(lab: Lab) -> None:
     lab.measure("original")
     seen = [json.loads(path.read_text()) for path in lab.work("original").glob("environment-*.json")]
     assert len(seen) == 2  # prepare and measure
-    assert not [name for each in seen for name in each if name.startswith(("MLFLOW_", "DATABRICKS_"))]
+    assert not [name for variables in seen for name in variables if name.startswith(("MLFLOW_", "DATABRICKS_"))]
     assert "secret" not in json.dumps(seen)
-    assert [each.get("HF_HUB_OFFLINE") for each in seen].count("1") == 1
-    assert all(each["OMP_NUM_THREADS"] == "1" for each in seen)
+    assert [variables.get("HF_HUB_OFFLINE") for variables in seen].count("1") == 1
+    assert all(variables["OMP_NUM_THREADS"] == "1" for variables in seen)
 
 
-def test_libraries_are_told_how_many_threads_a_container_has_time_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_libraries_get_the_number_of_threads_that_a_container_has_time_for(monkeypatch: pytest.MonkeyPatch) -> None:
     variant = Variant("tiny", "original", "alpha", "python", "model.py")
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
@@ -90,7 +90,7 @@ _LATE = "took longer than 2 s and was stopped (--timeout allows more)"
 
 @pytest.fixture
 def ends_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Give what runs a program in the place of the worker for so many seconds, and returns why it left no part."""
+    """Return a function that runs a program as the worker for so many seconds, and returns why it wrote no part."""
 
     def run(program: str, seconds: int = 60) -> str:
         fake = tmp_path / "fake.py"
@@ -168,20 +168,20 @@ def test_what_was_timed_stays_when_scoring_takes_too_long(tmp_path: Path, monkey
 def test_nothing_that_a_worker_started_outlives_it(
     ends_with: Callable[..., str], tmp_path: Path, start: str, end: str
 ) -> None:
-    """They hold the pipes of the worker open: what waited for these to close waited for ever."""
+    """They keep the pipes of the worker open: waiting for these to close would never end."""
     reason = ends_with(f"{start}\n{end}", 2 if "sleep" in end else 60)
     assert reason.startswith(("prepare ended with exit code 7", f"prepare {_LATE}", "prepare was killed by SIGSEGV"))
     assert _running_in(tmp_path / "work") == []
 
 
 def _running_in(folder: Path) -> list[int]:
-    """Return the processes whose working folder is this one."""
-    found = []
+    """Return the ids of the processes with this working folder."""
+    pids = []
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if (path / "cwd").readlink() == folder and is_running(int(path.name)):
-                found.append(int(path.name))
-    return found
+                pids.append(int(path.name))
+    return pids
 
 
 @needs_linux
@@ -213,8 +213,8 @@ def test_what_a_worker_left_in_the_way_of_the_next_one_blocks_nobody(
 
 
 @needs_linux
-def test_one_that_does_not_listen_is_told_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pipe to it fills, and whoever writes into a full pipe waits."""
+def test_a_worker_that_does_not_read_blocks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pipe to it fills, and writing to a full pipe would block."""
     fake = tmp_path / "fake.py"
     fake.write_text("import time\ntime.sleep(999)")
     monkeypatch.setattr(worker_process, "_PROGRAM", (str(fake),))
