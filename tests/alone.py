@@ -1,4 +1,4 @@
-"""A process of its own for what may crash in a library: a crash is then one failed test, not the end of the suite."""
+"""Run code that may crash in a library in its own process: a crash is one failed test, not the end of the suite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files to read data from, and what was read."""
+"""Data files for tests, and their content."""
 
 from __future__ import annotations
 

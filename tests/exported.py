@@ -1,4 +1,4 @@
-"""Families whose models are exported, and the runtimes that open them."""
+"""Families with models to export, and the runtimes that open them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ TEXT = {"model_type": "distilbert", "vocab_size": 300, "dim": 32, "hidden_dim": 
 
 
 class Running(nn.Module):
-    """Adds a vector of weights to a sum that is fed back."""
+    """Adds a weight vector to a sum that is fed back."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ def own(folder: Path, code: str = NET) -> tuple[Family, Model]:
 
 
 def text() -> tuple[Family, Model]:
-    """A classifier all of whose weights differ: exporters keep equal ones once."""
+    """A classifier with only different weights: exporters store equal ones once."""
     family: Family = registry.build("families", "text_classification", {"tokens": 12, "architecture": TEXT})
     model = family.load("tiny", "random", Path(), 0)
     torch.manual_seed(0)

@@ -39,7 +39,7 @@ def loaded(folder: Path, code: str = NET) -> tuple[Family, Model, Variant]:
 
 
 def saved(chain: str, folder: Path, code: str = NET) -> tuple[Any, torch.Tensor, Path]:
-    """Compress and save; give what the original gives, what the compressed one gives, and the model's folder."""
+    """Compress and save; return the outputs of the original and the compressed model, and the model's folder."""
     family, model, variant = loaded(folder, code)
     steps = parse_chain(chain)
     methods: list[Method] = model_folder.methods_of(steps)

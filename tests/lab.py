@@ -1,4 +1,4 @@
-"""`Lab`: measures variants of one small model in real processes, each once for all test files of one test process."""
+"""`Lab`: measure variants of one small model in real processes, each once for all test files of a test process."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def predict(module, inputs):
 
 
 class Lab:
-    """Measures variants of one small model, and remembers their results."""
+    """Measures variants of one small model, and caches their results."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -101,7 +101,7 @@ def _shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
 
 @pytest.fixture(scope="module")
 def lab(_shared_lab: Lab, plugin_path: Path) -> Iterator[Lab]:
-    """Give the lab, with the environment of a user who has secrets and no GPU."""
+    """Return the lab, with the environment of a user with secrets and without a GPU."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(_shared_lab.folder / "cache"))
         patch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@server")

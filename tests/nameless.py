@@ -1,4 +1,4 @@
-"""Runs programs as a user id that no password database knows, as containers do."""
+"""Run programs with a user id that is not in the password database, like containers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 UID = 12345
-# Libraries ask whether their own files are there by access(2), which passes over what a process was allowed beside.
+# Libraries check for their own files with access(2), which ignores extra capabilities of the process.
 _IS_NAMELESS = """
 import os, pwd, sys
 try: pwd.getpwuid(os.getuid())
@@ -37,7 +37,7 @@ def run(words: Sequence[str], folder: Path, environment: Mapping[str, str | None
 
 
 def folder_for_all(folder: Path) -> Path:
-    """Make a folder that such a user may write to, and give it."""
+    """Create and return a folder that such a user may write to."""
     folder.mkdir()
     folder.chmod(0o777)
     return folder

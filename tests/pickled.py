@@ -1,4 +1,4 @@
-"""Files that hold pickles."""
+"""Files with pickles."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 class Call:
-    """Pickled, it calls a function when it is read."""
+    """An object whose pickle calls a function when it is loaded."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.call = (function, arguments)

@@ -1,4 +1,4 @@
-"""A module to be pruned, and what is left of it."""
+"""A module to prune, and its remaining weights."""
 
 from __future__ import annotations
 

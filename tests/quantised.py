@@ -1,4 +1,4 @@
-"""Small modules to be quantised, and how far the quantised ones are from them."""
+"""Small modules to quantise, and the error of the quantised ones."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def stack(*layers: nn.Module) -> Any:
 
 
 def compressed(module: Any, name: str, **options: Any) -> Model:
-    """Compress a module that is fed random vectors of 64, as its family gives them."""
+    """Compress a module whose family provides random vectors of 64 values."""
     model = Model(module.eval().requires_grad_(False))
     made: Model = registry.build("methods", name, options).compress(model, Vectors())
     return made
 
 
 class Vectors:
-    """Stands for a family: its calibration data are correlated vectors."""
+    """A fake family whose calibration data are correlated vectors."""
 
     def __init__(self, width: int = 64) -> None:
         self.mix: torch.Tensor = torch.linalg.qr(torch.randn(width, width))[0] * (1 / torch.arange(1, width + 1))
@@ -62,7 +62,7 @@ class Vectors:
 
 
 def round_trip(folder: Path, chain: str, code: str = "", family: str = "python", **options: Any) -> tuple[Any, Any]:
-    """Compress, save and restore; gives the model before saving and the one after, checked to do the same."""
+    """Compress, save and restore; return the model before and after saving, checked to be equivalent."""
     if code:
         (folder / "own.py").write_text(code)
     made = registry.build("families", family, options)

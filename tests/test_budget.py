@@ -1,4 +1,4 @@
-"""How a budget is split among launches."""
+"""Splitting a budget among launches."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from mlflow_compress.budget import Budget
 @pytest.mark.parametrize(
     ("restoring_s", "call_s", "budget", "launches"),
     [
-        (3.0, 0.001, Budget(), 5),  # 12 s of restoring, where 30 may be
+        (3.0, 0.001, Budget(), 5),  # 12 s of restoring; 30 s are allowed
         (8.0, 0.001, Budget(), 4),
         (12.0, 0.001, Budget(), 3),
-        (16.0, 0.001, Budget(), 1),  # never two: they support no interval
-        (16.0, 2.0, Budget(), 4),  # timing takes a minute, and so may restoring
+        (16.0, 0.001, Budget(), 1),  # never two: they give no interval
+        (16.0, 2.0, Budget(), 4),  # timing takes a minute, so restoring may take as long
         (25.0, 30.0, Budget(), 5),  # six calls of 30 s take longer than `max_seconds`
         (100.0, 2.0, Budget(), 1),
         (0.0, 0.001, Budget(), 5),
@@ -25,7 +25,7 @@ from mlflow_compress.budget import Budget
         (3.0, 0.001, Budget(launches=1), 1),
         (1.1, 0.001, Budget(min_seconds=0.2), 1),  # a tiny budget stays tiny
         (1.0, 0.0001, Budget(min_seconds=0, max_seconds=2), 1),
-        (1.0, 0.0001, Budget(min_seconds=1e308, max_seconds=1e308), 5),  # ten times as long is no number
+        (1.0, 0.0001, Budget(min_seconds=1e308, max_seconds=1e308), 5),  # ten times as long is infinite
     ],
 )
 def test_launches_that_fit(restoring_s: float, call_s: float, budget: Budget, launches: int) -> None:
@@ -50,7 +50,7 @@ def test_shares_make_the_whole() -> None:
     assert share.fewest_iterations == 3  # for a median
     assert share.energy_seconds == 5  # one launch measures it
     assert whole.share(1) == whole
-    assert Budget(min_iterations=50).share(3).min_iterations == 17  # no fewer than were asked for
+    assert Budget(min_iterations=50).share(3).min_iterations == 17  # no fewer than requested
 
 
 @pytest.mark.parametrize(("min_seconds", "least"), [(3.0, 0.5), (30.0, 0.5), (0.6, 0.1), (0.0, 0.0)])

@@ -1,4 +1,4 @@
-"""Files are kept where the platform wants them, and those that the first release kept are found."""
+"""Files are kept in the platform's cache folder, and those of the first release are found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One list of dependencies, and an MLproject that says what the commands say."""
+"""One list of dependencies, and an MLproject that agrees with the commands."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def words(entry: str) -> list[str]:
 
 
 def option_of(command: click.Command, flag: str) -> click.Option:
-    (found,) = [each for each in options_of(command) if flag in each.opts]
-    return found
+    (match,) = [option for option in options_of(command) if flag in option.opts]
+    return match
 
 
 def options_of(command: click.Command) -> list[click.Option]:
     params = command.get_params(click.Context(command))
-    return [each for each in params if isinstance(each, click.Option) and each.expose_value]
+    return [param for param in params if isinstance(param, click.Option) and param.expose_value]
 
 
 def test_the_project_has_the_three_entry_points() -> None:

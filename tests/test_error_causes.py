@@ -1,4 +1,4 @@
-"""An error of other code in one line: the first cause without colours, and the place in the user's own code."""
+"""Errors of other code in one line: the first cause without colours, and the place in the user's own code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from mlflow_compress.error_causes import cause_line, is_of_this_package, is_out_of_memory, own_place
 
 
-def test_the_first_cause_is_told_in_one_line_without_colours() -> None:
+def test_the_first_cause_is_one_line_without_colours() -> None:
     error = RuntimeError("Failed to export. This is step 1/3")
     error.__cause__ = ValueError("\n\x1b[96mthe shape\x1b[0m is\twrong\nmore of it")
     assert cause_line(error) == "the shape is wrong"
@@ -20,18 +20,18 @@ def test_the_first_cause_is_told_in_one_line_without_colours() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "line"),
+    ("message", "line"),
     [
         ("", "KeyError"),
         ("Error:\n---\nat last", "KeyError: at last"),
         ("Exception from src/a.cpp:12:\nso", "KeyError: so"),
     ],
 )
-def test_lines_that_say_nothing_are_passed_over(said: str, line: str) -> None:
-    class KeyError(Exception):  # noqa: A001  (the real one quotes what it says)
+def test_lines_that_say_nothing_are_skipped(message: str, line: str) -> None:
+    class KeyError(Exception):  # noqa: A001  (the real one quotes its message)
         pass
 
-    assert cause_line(KeyError(said)) == line
+    assert cause_line(KeyError(message)) == line
 
 
 def test_the_users_code_is_named_and_a_librarys_is_not(tmp_path: Path) -> None:
@@ -51,9 +51,9 @@ def test_a_defect_of_this_package_is_known() -> None:
     with pytest.raises(TypeError) as ours:
         cause_line(ValueError(), most="three")  # type: ignore[arg-type]
     assert is_of_this_package(ours.value)
-    with pytest.raises(ValueError, match="Expecting value") as other:
+    with pytest.raises(ValueError, match="Expecting value") as theirs:
         json.loads("?")
-    assert not is_of_this_package(other.value)
+    assert not is_of_this_package(theirs.value)
     assert not is_of_this_package(ValueError("never raised"))
 
 

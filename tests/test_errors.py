@@ -1,4 +1,4 @@
-"""What an error says fits into a line."""
+"""The message of an error fits into one line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_all_that_an_error_says_becomes_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "line"), [("\n first\nsecond", "first"), ("", "KeyboardInterrupt"), ("x" * 999, "x" * 300)]
+    ("message", "line"), [("\n first\nsecond", "first"), ("", "KeyboardInterrupt"), ("x" * 999, "x" * 300)]
 )
-def test_the_first_line_of_what_an_error_says(said: str, line: str) -> None:
-    assert first_line(KeyboardInterrupt(said)) == line
+def test_the_first_line_of_an_errors_message(message: str, line: str) -> None:
+    assert first_line(KeyboardInterrupt(message)) == line

@@ -1,4 +1,4 @@
-"""Who has a file locked is told where the kernel knows it."""
+"""The process that has locked a file is named if the kernel reports it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ sys.stdin.read()
 """
 
 
-@pytest.mark.skipif(not Path("/proc/locks").is_file(), reason="the kernel does not tell")
+@pytest.mark.skipif(not Path("/proc/locks").is_file(), reason="the kernel does not report locks")
 @pytest.mark.parametrize("kind", ["flock", "lockf"])
 def test_the_process_that_holds_a_lock_is_named(tmp_path: Path, kind: str) -> None:
     file = tmp_path / "a file"

@@ -1,4 +1,4 @@
-"""A reader sees all of a file or nothing, and files are told apart by their content."""
+"""Files are written atomically, and identified by their content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which folder may import which. The table is the building's plan; the tests walk the imports and hold it to them."""
+"""Which folder may import which. The tests walk the imports and check them against the table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import mlflow_compress
 
 PACKAGE = Path(mlflow_compress.__file__).parent
 
-# From the ground up. Within a folder modules may import each other, though never in a circle.
+# From the lowest layer up. Within a folder modules may import each other, but never in a cycle.
 FLOORS = (
     {
         "budget",
@@ -45,9 +45,9 @@ FLOORS = (
     {"__main__"},
 )
 
-# The module through which a heavy dependency comes in.
+# The modules that may import each heavy dependency.
 DOORS = {
-    # its models are loaded where they are measured, and it asks plugins from within
+    # also where its models are loaded, and in the plugins that it calls
     "mlflow": {
         "tracking.connection",
         "tracking.imported_rows",
@@ -70,7 +70,7 @@ DOORS = {
         "cli.click_options",
     },
     "sqlalchemy": {"tracking.database", "tracking.private_mlflow"},
-    "yaml": {"untrusted_yaml"},  # ultralytics' own reader runs code that a data.yaml may hold
+    "yaml": {"untrusted_yaml"},  # ultralytics' own reader can run code in a data.yaml
     "pydantic": {"registry", "untrusted"},
     "pydantic_core": {"untrusted"},
     "platformdirs": {"cache_folders"},
@@ -132,10 +132,10 @@ DOORS = {
     "tensorrt": {"methods.tensorrt"},
 }
 
-# What may be imported when a module is, beside the standard library: all else waits inside the verb that needs it.
+# What a module may import at the top, besides the standard library; everything else is imported inside functions.
 LIGHT = {"click", "annotated_types", "packaging", "mlflow_compress"}
 
-# Modules that define torch modules, so they import these at once, and themselves wait inside the verbs.
+# Modules that define torch modules import torch at the top, and are themselves imported inside functions.
 HEAVY = {
     "compression.dense_choice": {"torch"},
     "compression.few_bit_kernels": {"torch"},
@@ -152,7 +152,7 @@ HEAVY = {
 SOURCES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
     for path in sorted(PACKAGE.rglob("*.py"))
-    if path.parent.name not in ("recipes", "templates")  # the wheel carries them: a user's code, not ours
+    if path.parent.name not in ("recipes", "templates")  # user code that the wheel includes
 }
 
 
@@ -160,16 +160,16 @@ def floor(module: str) -> int:
     for number, names in enumerate(FLOORS):
         if folder(module) in names:
             return number
-    raise AssertionError(f"{module} is on no floor: put its folder into the table")
+    raise AssertionError(f"{module} has no floor: add its folder to the table")
 
 
 def folder(module: str) -> str:
-    """Return the folder of a module; a module at the root stands for itself."""
+    """Return the folder of a module; for a module at the root, its own name."""
     return module.partition(".")[0]
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """Give every module that a file imports, and whether it does so when it is itself imported."""
+    """Yield every module that a file imports, and whether the import is at the top level."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for statement, eager in walk(tree, eager=True):
         if isinstance(statement, ast.Import):
@@ -197,7 +197,7 @@ def is_own_module(dotted: str) -> bool:
 
 
 def own(name: str) -> str | None:
-    """Return the name inside the package, `__init__` for the package itself, None for what is not ours."""
+    """Return the name inside the package, `__init__` for the package itself, None for other packages."""
     if name == "mlflow_compress":
         return "__init__"
     return name.removeprefix("mlflow_compress.") if name.startswith("mlflow_compress.") else None
@@ -254,7 +254,7 @@ def test_no_file_is_named_for_nothing(module: str) -> None:
 
 @pytest.mark.parametrize("module", SOURCES)
 def test_all_that_is_written_to_a_terminal_goes_through_one_door(module: str) -> None:
-    if module in ("terminal", "measuring.worker"):  # whose stream is the pipe to the process that started it
+    if module in ("terminal", "measuring.worker"):  # its stream is the pipe to the parent process
         return
     for node in ast.walk(ast.parse(SOURCES[module].read_text(encoding="utf-8"))):
         called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""

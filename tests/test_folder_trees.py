@@ -1,4 +1,4 @@
-"""Folders within folders, deeper than Python's own functions go."""
+"""Nested folders, too deep for Python's own functions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlflow_compress.folder_trees import files_below
 
 
 def make_deep(folder: Path, depth: int, name: str = "d") -> None:
-    """Make folders within each other, deeper than a path can name, with a file in each hundredth."""
+    """Create nested folders, too deep for a path, with a file in every hundredth one."""
     folder.mkdir(exist_ok=True)
     at = os.open(folder, os.O_RDONLY)
     for number in range(depth):
@@ -33,8 +33,8 @@ def test_files_come_in_order_and_links_to_folders_are_not_followed(tmp_path: Pat
     (tmp_path / "link").symlink_to(tmp_path / "b")
     (tmp_path / "same").symlink_to(tmp_path / "a")
     os.mkfifo(tmp_path / "pipe")
-    found = [path.relative_to(tmp_path).as_posix() for path in files_below(tmp_path)]
-    assert found == ["a", "same", "b/1", "b/2", "c/d/e"]
+    names = [path.relative_to(tmp_path).as_posix() for path in files_below(tmp_path)]
+    assert names == ["a", "same", "b/1", "b/2", "c/d/e"]
 
 
 @pytest.mark.parametrize(("name", "depth"), [("d", 1050), ("x" * 200, 60)], ids=["deep", "long"])

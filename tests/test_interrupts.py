@@ -1,4 +1,4 @@
-"""Ctrl-C waits for what must not be left half done."""
+"""Ctrl-C waits until an operation that must not be interrupted is done."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ print("more", flush=True)
 
 
 @pytest.mark.parametrize(
-    ("how", "said", "error", "code"),
+    ("how", "stdout", "error", "code"),
     [
         ("default_int_handler", "all of it\n", "KeyboardInterrupt", -signal.SIGINT),
         ("SIG_DFL", "all of it\n", "", -signal.SIGINT),
@@ -73,11 +73,11 @@ print("more", flush=True)
     ],
 )
 def test_a_process_ends_when_it_is_done_and_one_that_ignores_ctrl_c_goes_on(
-    how: str, said: str, error: str, code: int
+    how: str, stdout: str, error: str, code: int
 ) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _REAL_SIGNAL.format(how=how)], capture_output=True, text=True, check=False, timeout=60
     )
-    assert (done.stdout, done.returncode) == (said, code)
+    assert (done.stdout, done.returncode) == (stdout, code)
     assert error in done.stderr
     assert bool(done.stderr) == bool(error)

@@ -1,7 +1,7 @@
-"""How often the estimators of `percentiles` call equal models different, and how often they see a real slow-down.
+"""How often the estimators of `percentiles` report equal models as different, and how often they find a slow-down.
 
-Both are tried on the noise that real machines have, simulated: independent calls, calls that are like their neighbours,
-a clock with two speeds, and launches that differ lastingly by 1 %.
+Both are tested with simulated noise of real machines: independent calls, calls that are like their neighbours, a clock
+with two speeds, and launches with a lasting difference of 1 %.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _independent(generator: np.random.Generator, launches: int, calls: int) -> n
 
 
 def _like_neighbours(generator: np.random.Generator, launches: int, calls: int) -> np.ndarray:
-    """An autoregressive process: each call is 0.98 of its neighbour's deviation, plus news."""
+    """An autoregressive process: each call has 0.98 of its neighbour's deviation, plus noise."""
     drawn = generator.normal(0, 0.05, (launches, calls))
     drawn[:, 1:] *= (1 - 0.98**2) ** 0.5
     for call in range(1, calls):
@@ -32,7 +32,7 @@ def _like_neighbours(generator: np.random.Generator, launches: int, calls: int) 
 
 
 def _two_clocks(generator: np.random.Generator, launches: int, calls: int) -> np.ndarray:
-    """A clock that may change after each 100 calls, by 10 %."""
+    """A clock that may change by 10 % every 100 calls."""
     slow = generator.integers(0, 2, (launches, calls // 100 + 1)).repeat(100, axis=1)
     begin = generator.integers(0, 100)
     return 0.1 * slow[:, begin : begin + calls] + generator.normal(0, 0.02, (launches, calls))
@@ -55,14 +55,14 @@ def _medians(generator: np.random.Generator, noise: Noise, launches: int, slower
 
 
 def _differs_apart(own: list[float], base: list[float]) -> bool:
-    """Judge two groups of launches, each measured by itself."""
+    """Compare two groups of launches, measured separately."""
     errors = [error_of_launches(launch_spread(medians) or 0.0, len(medians)) for medians in (own, base)]
     low, high = ratio_error(*errors).interval(launch_mean(own) / launch_mean(base))
     return not low <= 1 <= high
 
 
 def _differs_in_turns(own: list[float], base: list[float]) -> bool:
-    """Judge pairs of launches."""
+    """Compare pairs of launches."""
     bounds = launch_interval([a / b for a, b in zip(own, base, strict=True)])
     assert bounds is not None
     return not bounds[0] <= 1 <= bounds[1]
@@ -70,11 +70,11 @@ def _differs_in_turns(own: list[float], base: list[float]) -> bool:
 
 def _share(noise: Noise, launches: int, slower: float, differs: Callable[[list[float], list[float]], bool]) -> float:
     generator = np.random.default_rng(launches)
-    found = [
+    differences = [
         differs(_medians(generator, noise, launches, slower), _medians(generator, noise, launches, 1.0))
         for _ in range(_TRIALS)
     ]
-    return sum(found) / _TRIALS
+    return sum(differences) / _TRIALS
 
 
 @pytest.mark.parametrize("differs", [_differs_apart, _differs_in_turns])

@@ -1,4 +1,4 @@
-"""What version 0.1 left behind: its runs, what waits in its spool, and the models that it logged."""
+"""The data of version 0.1: its runs, the results in its spool, and the models that it logged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MADE = Path(__file__).parent / "made_by_0_1"
 
 @pytest.fixture
 def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return a SQLite store of the test's own."""
+    """Return the test's own SQLite store."""
     monkeypatch.chdir(tmp_path)
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
 

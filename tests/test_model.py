@@ -1,4 +1,4 @@
-"""What a model holds, and that plugins which know it by the names of 0.1 find it there."""
+"""The fields of a model, and its assets for plugins that use the names of 0.1."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mlflow_compress.sockets import Family, Mark, Model
 
 @dataclasses.dataclass
 class Outside(Family):
-    """A family as another distribution wrote it for 0.1: all it needs is in the assets."""
+    """A family written for 0.1 by another distribution: everything it needs is in the assets."""
 
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
         torch.manual_seed(seed)

@@ -66,7 +66,7 @@ def test_the_interval_covers_what_it_claims_and_holds_the_percentile(n: int, ran
     binomial = scipy_stats.binom(n, rank / 100)
     coverage = binomial.cdf(high - 1) - binomial.cdf(low - 1)
     assert coverage >= 0.95 - 1e-12
-    if (low, high) != (1, n):  # and no more than it must: one rank less on either side would leave a tail too long
+    if (low, high) != (1, n):  # and as narrow as possible: one rank less on either side would be too narrow
         assert binomial.cdf(low - 1) <= 0.025 + 1e-12 < binomial.cdf(low) + 2e-12
         assert binomial.cdf(high - 2) < 0.975 + 1e-12
 
@@ -77,7 +77,7 @@ def test_the_interval_of_the_median_of_ten_is_the_textbooks() -> None:
 
 @pytest.mark.parametrize(("rank", "count"), MLPERF_COUNTS.items())
 def test_mlperfs_counts_are_those_of_its_early_stopping(rank: int, count: int) -> None:
-    """The least calls of which at most one is above the percentile in 1 % of all samples, as loadgen counts."""
+    """Return the smallest count for which at most one call is above the percentile in 1 % of samples, like loadgen."""
     assert {90: 64, 99: 662}[rank] == count if rank != 95 else count == 130
     slow = 1 - rank / 100
     assert scipy_stats.binom.cdf(1, count, slow) <= 0.01 < scipy_stats.binom.cdf(1, count - 1, slow)
@@ -161,9 +161,9 @@ def test_an_interval_of_a_difference_covers_it() -> None:
     for _ in range(rounds):
         ends = []
         for share in (p, q):
-            found = generator.binomial(n, share) / n
-            width = 1.96 * (found * (1 - found) / n) ** 0.5
-            ends.append((found, (found - width, found + width)))
+            observed = generator.binomial(n, share) / n
+            width = 1.96 * (observed * (1 - observed) / n) ** 0.5
+            ends.append((observed, (observed - width, observed + width)))
         low, high = difference_interval(*ends[0], *ends[1])
         covered += low <= p - q <= high
     assert 0.93 < covered / rounds < 0.97

@@ -1,4 +1,4 @@
-"""What users and servers send to a logged model comes to its family as a list of inputs."""
+"""Inputs of users and servers reach the family of a logged model as a list."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FRAME = pd.DataFrame({"text": ["a", "b"], "more": [1, 2]})
 
 
 class Echo:
-    """Stands for a family that answers with what it was given."""
+    """A fake family that returns its inputs."""
 
     def __init__(self, takes_rows: bool) -> None:
         self.takes_rows = takes_rows

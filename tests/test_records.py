@@ -109,7 +109,7 @@ def test_a_variant_is_labelled_as_its_row_is() -> None:
 
 
 @pytest.mark.parametrize(("chain", "is_original"), [((), True), ((Step("original"),), True), ((Step("fp16"),), False)])
-def test_an_original_is_told_by_its_chain(chain: tuple[Step, ...], is_original: bool) -> None:
+def test_an_original_is_recognised_by_its_chain(chain: tuple[Step, ...], is_original: bool) -> None:
     assert dataclasses.replace(VARIANT, method="small", chain=chain).is_original is is_original
 
 
@@ -168,7 +168,7 @@ def test_a_file_is_kept_when_writing_its_successor_fails(tmp_path: Path) -> None
     ("text", "read"),
     [
         ('{"code":"a","short":{"en":"it drifted","ru":"менялось"}}', ("a", {"en": "it drifted", "ru": "менялось"})),
-        ('{"code":"a","short":{}}', ("a", {})),  # a table is not to show it
+        ('{"code":"a","short":{}}', ("a", {})),  # a table does not show it
         ('{"code":"a","short":{"en":7}}', ("a", {"en": "a"})),
         ('{"code":"a","short":{"ru":"менялось"}}', ("a", {"en": "a", "ru": "менялось"})),
         ("[" * 2400 + "]" * 2400, None),
@@ -180,9 +180,9 @@ def test_the_words_of_a_caution_are_read_or_its_code_stands_for_them(text: str, 
 
 
 def test_only_numbers_are_kept() -> None:
-    given = {"a": 1.5, "b": math.nan, "c": math.inf, "d": -math.inf, "e": 0, "f": True}
-    assert finite(given) == {"a": 1.5, "e": 0.0, "f": 1.0}
-    assert all(type(value) is float for value in finite(given).values())
+    numbers = {"a": 1.5, "b": math.nan, "c": math.inf, "d": -math.inf, "e": 0, "f": True}
+    assert finite(numbers) == {"a": 1.5, "e": 0.0, "f": 1.0}
+    assert all(type(value) is float for value in finite(numbers).values())
 
 
 def test_a_step_is_written_as_on_the_command_line() -> None:

@@ -16,7 +16,7 @@ ALL = [(kind, name) for kind in registry.KINDS for name in registry.names(kind)]
 
 @pytest.fixture(scope="module", autouse=True)
 def _plugins(plugin_path: Path) -> None:
-    """Let other distributions' plugins stand among our own."""
+    """Add the plugins of another distribution to our own."""
 
 
 @pytest.mark.parametrize(("kind", "name"), ALL)
@@ -26,7 +26,9 @@ def test_every_plugin_is_a_dataclass_that_is_built_without_options_and_documente
     assert dataclasses.is_dataclass(plugin)
     assert registry.build(kind, name) == plugin()
     assert registry.about(kind, name)[-1] == "."
-    documented = " ".join(inspect.getdoc(cls) or "" for cls in plugin.__mro__[:-1])  # what all of a socket have, there
+    documented = " ".join(
+        inspect.getdoc(cls) or "" for cls in plugin.__mro__[:-1]
+    )  # with the options that all plugins of a socket have
     for option in registry.options_of(kind, name):
         assert f"{option}" in documented, f"{name}'s option {option} is not documented"
 
@@ -35,8 +37,8 @@ def test_every_plugin_is_a_dataclass_that_is_built_without_options_and_documente
 def test_there_is_one_plugin_in_a_file(kind: str, name: str) -> None:
     socket = registry.KINDS[kind][1]
     module = inspect.getmodule(registry.find(kind, name))
-    found = [cls for _, cls in inspect.getmembers(module, inspect.isclass) if cls.__module__ == module.__name__]  # type: ignore[union-attr]
-    assert len([cls for cls in found if issubclass(cls, socket)]) == 1
+    classes = [cls for _, cls in inspect.getmembers(module, inspect.isclass) if cls.__module__ == module.__name__]  # type: ignore[union-attr]
+    assert len([cls for cls in classes if issubclass(cls, socket)]) == 1
 
 
 @pytest.mark.parametrize("name", registry.names("families"))
@@ -53,7 +55,7 @@ def test_every_family_says_what_it_times_and_which_metrics_score_it(name: str) -
 def test_every_method_says_what_it_changes_and_how_it_is_undone(name: str) -> None:
     method: type[Method] = registry.find("methods", name)
     assert method.changes in ("nothing", "weights", "architecture", "storage", "runtime")
-    if method.changes == "architecture" and name != "distill":  # whose student the family itself describes
+    if method.changes == "architecture" and name != "distill":  # its student is described by the family itself
         assert method.rebuild is not Method.rebuild
     assert method.gives == "runtime" or method.changes != "runtime"
     if method.changes in ("storage", "runtime"):
@@ -76,22 +78,22 @@ def test_every_method_says_what_it_changes_and_how_it_is_undone(name: str) -> No
         ("methods", "original.py", "original"),
     ],
 )
-def test_an_unknown_name_is_told_with_the_nearest(kind: str, name: str, nearest: str | None) -> None:
-    with pytest.raises(UnknownName) as told:
+def test_an_unknown_name_is_reported_with_the_nearest_one(kind: str, name: str, nearest: str | None) -> None:
+    with pytest.raises(UnknownName) as raised:
         registry.find(kind, name)
-    assert told.value.nearest == nearest
-    assert told.value.exit_code == 2
+    assert raised.value.nearest == nearest
+    assert raised.value.exit_code == 2
     for known in registry.names(kind):
-        assert known in str(told.value)
+        assert known in str(raised.value)
 
 
-def test_an_unknown_option_is_told_with_the_nearest() -> None:
-    with pytest.raises(UnknownName, match="Did you mean 'amount'") as told:
+def test_an_unknown_option_is_reported_with_the_nearest_one() -> None:
+    with pytest.raises(UnknownName, match="Did you mean 'amount'") as raised:
         registry.check("methods", "prune_magnitude", {"ammount": 0.5})
-    assert "option of prune_magnitude" in str(told.value)
+    assert "option of prune_magnitude" in str(raised.value)
 
 
-def test_an_option_that_is_no_text_is_told_too() -> None:
+def test_an_option_that_is_not_text_is_reported_too() -> None:
     with pytest.raises(UnknownName):
         registry.check("methods", "prune_magnitude", {1: 0.5})  # type: ignore[dict-item]
 
@@ -103,10 +105,10 @@ def test_a_method_without_options_says_that_there_are_none() -> None:
 
 @pytest.mark.parametrize("value", ["0", "1", "-0.1", "1.5", "nan", "inf", "-inf", "half", "", "0,5", None, [0.5]])
 def test_a_value_out_of_range_or_of_the_wrong_type_is_refused(value: Any) -> None:
-    with pytest.raises(RecipeError, match="amount") as told:
+    with pytest.raises(RecipeError, match="amount") as raised:
         registry.check("methods", "prune_magnitude", {"amount": value})
-    assert not isinstance(told.value, UnknownName)
-    assert "\n" not in str(told.value)
+    assert not isinstance(raised.value, UnknownName)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -151,9 +153,9 @@ def test_another_distribution_adds_a_method_and_a_metric() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("broken_import", "compress_test_plugin_that_is_not_there"), ("no_method", "is not a Method")]
+    ("name", "message"), [("broken_import", "compress_test_plugin_that_is_not_there"), ("no_method", "is not a Method")]
 )
-def test_a_broken_plugin_of_another_distribution_is_named(name: str, said: str) -> None:
-    with pytest.raises(RecipeError, match=said) as told:
+def test_a_broken_plugin_of_another_distribution_is_named(name: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message) as raised:
         registry.find("methods", name)
-    assert name in str(told.value)
+    assert name in str(raised.value)

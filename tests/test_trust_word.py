@@ -1,4 +1,4 @@
-"""How to say that code may run: in the words of the way that this package was called, and of no other."""
+"""The option that allows code to run is written for the way this package was called."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def _outside(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_a_command_is_told_its_option_and_a_project_its_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_gets_its_option_and_a_project_its_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
     assert trust_word() == "--trust"
-    monkeypatch.setenv("MLFLOW_RUN_ID", "a" * 32)  # a user's, who has a run of his own filled
+    monkeypatch.setenv("MLFLOW_RUN_ID", "a" * 32)  # set by a user to fill an existing run
     assert trust_word() == "--trust"
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "1")
     assert trust_word() == "-P trust=true"
 
 
-def test_who_types_python_is_told_the_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interactive_python_gets_the_argument(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
     assert trust_word() == "--trust"
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=object))
@@ -43,5 +43,5 @@ def test_a_worker_speaks_as_the_command_that_started_it(monkeypatch: pytest.Monk
     known = environment(Variant("m", "original", "t", "python", "x.py"), "prepare")
     assert not any(name in known for name in PROJECT)
     code = "from mlflow_compress.trust_word import trust_word; print(trust_word())"
-    told = subprocess.run([sys.executable, "-c", code], env={**os.environ, **known}, capture_output=True, text=True)
-    assert told.stdout == "-P trust=true\n"
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **known}, capture_output=True, text=True)
+    assert done.stdout == "-P trust=true\n"

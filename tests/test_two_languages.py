@@ -1,4 +1,4 @@
-"""What people read is there in English and in Russian, and stands in one place."""
+"""All texts for people exist in English and Russian, each in one place."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ SOURCES = {
 
 
 def calls(path: Path, name: str) -> Iterator[ast.Call]:
-    """Return the calls of something in a file."""
+    """Return the calls of a function in a file."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name:
             yield node
 
 
 def kinds() -> Iterator[tuple[str, CautionKind]]:
-    """Import the modules that declare cautions, and return all that they declare."""
+    """Import the modules that declare cautions, and yield all declared cautions."""
     for module, path in SOURCES.items():
         declared = len(list(calls(path, "CautionKind")))
         if declared:
@@ -100,7 +100,7 @@ def test_numbers_and_words_stand_in_the_texts() -> None:
     )
 
 
-# What reads the tables that people wrote knows how they write, in both languages.
+# Modules that read hand-made tables know how people write, in both languages.
 READERS = {"import_tables", "table_headings", "written_circumstances", "written_scores", "written_units"}
 
 
@@ -115,7 +115,7 @@ def test_russian_stands_in_its_homes_only() -> None:
 
 
 def texts(about: object, where: str) -> Iterator[tuple[str, dict[str, object]]]:
-    """Return what words.py says by language, wherever in a table it stands."""
+    """Yield all texts of words.py by language, also nested ones."""
     if isinstance(about, dict):
         if about.keys() & set(words.LANGUAGES):
             yield where, about

@@ -1,4 +1,4 @@
-"""A user without a name, without a home, or with one that can't be written to: libraries find what they ask for."""
+"""For a user without a name, a home or a writable home, libraries still get a name and writable folders."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ def tell(folder: Path, **environment: str | None) -> dict[str, Any]:
     known = {"TMPDIR": str(folder), "XDG_CACHE_HOME": None, "HF_HOME": None, "HF_HUB_CACHE": None, **environment}
     done = nameless.run([sys.executable, "-c", _TELL], folder, {"PYTHONPATH": str(Path(__file__).parents[1]), **known})
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    state: dict[str, Any] = json.loads(done.stdout)
+    return state
 
 
 @pytest.mark.parametrize("home", [None, "", "/nonexistent"])
 def test_a_user_without_name_and_home_gets_both(tmp_path: Path, home: str | None) -> None:
     folder = nameless.folder_for_all(tmp_path / "all")
-    found = [tell(folder, HOME=home) for _ in range(2)]
+    state = [tell(folder, HOME=home) for _ in range(2)]
     stand_in = folder / f"mlflow-compress-{nameless.UID}"
-    assert found[0]["name"] == f"uid-{nameless.UID}"
-    assert found[0]["same"]
-    assert found[0]["home"] == str(stand_in)
-    assert found[0]["spool"].startswith(f"{stand_in}/")
-    assert "has no home folder" in found[0]["told"]
-    assert str(stand_in) in found[0]["told"]
-    assert found[0] == found[1]  # what one command keeps, the next one finds
+    assert state[0]["name"] == f"uid-{nameless.UID}"
+    assert state[0]["same"]
+    assert state[0]["home"] == str(stand_in)
+    assert state[0]["spool"].startswith(f"{stand_in}/")
+    assert "has no home folder" in state[0]["told"]
+    assert str(stand_in) in state[0]["told"]
+    assert state[0] == state[1]  # what one command keeps, the next one finds
     assert stand_in.stat().st_mode & 0o777 == 0o700
 
 
@@ -55,29 +55,29 @@ def test_a_home_that_cannot_be_written_to_is_read_still(tmp_path: Path) -> None:
     (home / ".cache" / "huggingface" / "hub").mkdir(parents=True)
     for path in (home / ".cache", home):
         path.chmod(0o555)
-    found = tell(folder, HOME=str(home), USER="ann")
+    state = tell(folder, HOME=str(home), USER="ann")
     home.chmod(0o755)
     (home / ".cache").chmod(0o755)
-    assert (found["name"], found["home"]) == ("ann", str(home))
-    assert found["hub"] == str(home / ".cache" / "huggingface" / "hub")
-    assert found["spool"].startswith(str(folder))
-    assert found["told"].startswith(f"the cache folder {home / '.cache'} can't be written to")
+    assert (state["name"], state["home"]) == ("ann", str(home))
+    assert state["hub"] == str(home / ".cache" / "huggingface" / "hub")
+    assert state["spool"].startswith(str(folder))
+    assert state["told"].startswith(f"the cache folder {home / '.cache'} can't be written to")
 
 
 def test_a_folder_that_another_user_left_there_is_not_used(tmp_path: Path) -> None:
     folder = nameless.folder_for_all(tmp_path / "all")
     (folder / f"mlflow-compress-{nameless.UID}").symlink_to(tmp_path)
-    found = tell(folder, HOME=None)
-    assert Path(found["home"]).parent == folder
-    assert not Path(found["home"]).is_symlink()
-    assert Path(found["home"]).name != f"mlflow-compress-{nameless.UID}"
+    state = tell(folder, HOME=None)
+    assert Path(state["home"]).parent == folder
+    assert not Path(state["home"]).is_symlink()
+    assert Path(state["home"]).name != f"mlflow-compress-{nameless.UID}"
 
 
 def test_a_user_with_name_and_home_is_left_alone(tmp_path: Path) -> None:
     folder = nameless.folder_for_all(tmp_path / "all")
-    found = tell(folder, HOME=str(folder), USER="ann")
-    assert (found["told"], found["name"], found["home"], found["hub"]) == ("", "ann", str(folder), None)
-    assert found["spool"] == str(folder / ".cache" / "mlflow-compress" / "spool")
+    state = tell(folder, HOME=str(folder), USER="ann")
+    assert (state["told"], state["name"], state["home"], state["hub"]) == ("", "ann", str(folder), None)
+    assert state["spool"] == str(folder / ".cache" / "mlflow-compress" / "spool")
     assert not list(folder.glob("mlflow-compress-*"))
 
 

@@ -1,4 +1,4 @@
-"""What is said of an installed distribution, whole or damaged, whoever reads its metadata."""
+"""Versions of intact and damaged installations, with every metadata reader."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VERSIONLESS = "Metadata-Version: 2.1\nName: odd\n"
 def test_a_damaged_installation_has_no_version(
     tmp_path: Path, described: str | None, reader: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    importlib.import_module(reader)  # once there, MLflow's `importlib_metadata` reads for the standard library's too
+    importlib.import_module(reader)  # once imported, MLflow's `importlib_metadata` also reads for the standard library
     (tmp_path / "odd-9.0.dist-info").mkdir()
     if described is not None:
         (tmp_path / "odd-9.0.dist-info" / "METADATA").write_text(described)

@@ -1,4 +1,4 @@
-"""Tiny models of each family: their options, where they come from, and inputs to predict for."""
+"""Tiny models of each family: their options, their sources, and inputs for predictions."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def batch(size):
 
 
 def tiny_model(name: str, architecture: Mapping[str, Any] | None = None, **options: Any) -> tuple[Family, Model]:
-    """Make a transformers family and a model of it with random weights.
+    """Return a transformers family, and a model of it with random weights.
 
     Args:
         name: the family's.

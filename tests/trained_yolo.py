@@ -1,4 +1,4 @@
-"""Files that ultralytics wrote: of models that it trained, and that it saved."""
+"""Files of models that ultralytics trained and saved."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NETS = {"detect": "yolo11n.yaml", "segment": "yolo11n-seg.yaml", "classify": "y
 
 
 def trained(task: str, folder: Path) -> dict[str, Path]:
-    """Train a model on a few pictures, and return its files by what they are."""
+    """Train a model on a few images, and return its files by kind."""
     from ultralytics.models import YOLO
     from ultralytics.utils import LOGGER
     from ultralytics.utils.callbacks import mlflow as logging
