@@ -140,14 +140,14 @@ def tried(call: Callable[[], Outputs], method: str, module: Any = None) -> Outpu
         raise Unsupported(f"the model does not run after {method}: {cause}{hint}") from error
 
 
-def cautions(before: State, after: State, removes: bool, told: Sequence[Caution] = ()) -> list[Caution]:
+def cautions(before: State, after: State, removes: bool, of_methods: Sequence[Caution] = ()) -> list[Caution]:
     """Return a caution if a model is larger than the original, or smaller without a method that removes parameters.
 
     Args:
         before: The original.
         after: The compressed model.
         removes: Whether a method of the chain may remove parameters.
-        told: Cautions of the methods themselves: an export names the weights that it omits.
+        of_methods: Cautions of the methods themselves: an export names the weights that it omits.
     """
     if not after.size or not before.size:
         return []
@@ -156,7 +156,7 @@ def cautions(before: State, after: State, removes: bool, told: Sequence[Caution]
     if after.parameters > _GROWN * before.parameters:
         what = {"en": "parameters", "ru": "параметров"}
         return [GREW.of(after=f"{after.parameters:,}", before=f"{before.parameters:,}", what=what)]
-    is_explained = FEWER_WEIGHTS.code in {caution.code for caution in told}
+    is_explained = FEWER_WEIGHTS.code in {caution.code for caution in of_methods}
     if not (removes or is_explained) and after.parameters < _LOST * before.parameters:
         return [NOT_ALL_HELD.of(after=f"{after.parameters:,}", before=f"{before.parameters:,}")]
     return []

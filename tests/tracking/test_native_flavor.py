@@ -201,7 +201,7 @@ def test_pytorch_loads_a_graph(chain: str, store: Store, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("name", "chain", "reason"),
     [
-        ("causal_lm", "int8_dynamic", "none: its layers are saved in a form of this package"),
+        ("causal_lm", "int8_dynamic", "none: its layers are saved in a format of this package"),
         ("causal_lm", "prune_2_4", "none: its weights have a compact form"),
         ("causal_lm", "torchscript", "none: MLflow's pytorch flavor reads TorchScript only as it reads pickles"),
         ("asr", "torch_export", "none: MLflow's pytorch flavor loads one graph, but this model has 2"),
