@@ -72,10 +72,10 @@ def check(kind: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         RecipeError: A value has the wrong type or is out of range.
     """
     plugin = find(kind, name)
-    known = {field.name for field in dataclasses.fields(plugin)}
+    fields = {field.name for field in dataclasses.fields(plugin)}
     for key in options:
-        if key not in known:
-            raise UnknownName(f"option of {name}", str(key), known)
+        if key not in fields:
+            raise UnknownName(f"option of {name}", str(key), fields)
     instance = _validated(plugin, name, options)
     return {key: getattr(instance, key) for key in options}
 

@@ -264,9 +264,9 @@ def _measure(
         terminal.warn(f"Not tested with {versions}. `compress-bench doctor` says how to install tested versions.")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that workers are stopped too
 
-    several = len(variants) > 1 or "method" not in asked
+    has_parent = len(variants) > 1 or "method" not in asked
     spool = Spool()
-    connect = _connector(models if several else (), {**options.asked(), **asked}, options)
+    connect = _connector(models if has_parent else (), {**options.asked(), **asked}, options)
     delivery = Delivery(spool, connect, terminal.warn)
     knowledge = known.Known()
     if options.limit_time is not None:

@@ -113,12 +113,22 @@ def _lines(checks: Sequence[Check]) -> Iterator[str]:
     from mlflow_compress.renderers.md import escape, padded_table
 
     table = [list(_HEADER)]
-    for it in checks:
-        cells = (it.team, it.model, it.method, it.verdict, it.asked, it.measured, it.result, it.interval, it.reason)
+    for check in checks:
+        cells = (
+            check.team,
+            check.model,
+            check.method,
+            check.verdict,
+            check.asked,
+            check.measured,
+            check.result,
+            check.interval,
+            check.reason,
+        )
         table.append([escape(text or "-") for text in cells])
     yield from padded_table([False] * len(_HEADER), table)
     yield ""
-    advice = Counter((it.reason, it.advice) for it in checks if it.advice and it.verdict != "passes")
+    advice = Counter((check.reason, check.advice) for check in checks if check.advice and check.verdict != "passes")
     if advice:
         yield "What to do:"
         yield ""
@@ -157,12 +167,12 @@ def _data(checks: Sequence[Check], demands: Demands, preset: str, decided: Verdi
 
     requirements = [
         {
-            "option": it.option,
+            "option": item.option,
             "device": demands.device,
-            "limit": it.limit,
-            "relative": bool(it.drop and it.drop.relative),
+            "limit": item.limit,
+            "relative": bool(item.drop and item.drop.relative),
         }
-        for it in demands.asked()
+        for item in demands.asked()
     ]
     return {
         "schema": SCHEMA,
@@ -170,7 +180,7 @@ def _data(checks: Sequence[Check], demands: Demands, preset: str, decided: Verdi
         "exit_code": EXIT_CODES[decided],
         "preset": preset,
         "demands": requirements,
-        "checks": [{key: _finite_or_none(value) for key, value in dataclasses.asdict(it).items()} for it in checks],
+        "checks": [{key: _finite_or_none(value) for key, value in dataclasses.asdict(item).items()} for item in checks],
     }
 
 

@@ -101,8 +101,8 @@ def compare_selected(selected: dict[str, Any], language: str, every_run: bool) -
         since_ms=_since(selected["since"]),
         where=selected["where"],
     )
-    found = find(experiments, selection, selected["tracking_uris"], baselines=selected["baselines"])
-    if not found.runs:
+    selected_runs = find(experiments, selection, selected["tracking_uris"], baselines=selected["baselines"])
+    if not selected_runs.runs:
         names = ", ".join(repr(name) for name in experiments)
         if selection != Selection():
             raise StoreError(f"No run in {names} matches all filters. Remove a filter.")
@@ -111,15 +111,15 @@ def compare_selected(selected: dict[str, Any], language: str, every_run: bool) -
             f"{experiments[0]}), or give another experiment with --experiment."
         )
     comparison = compare(
-        found.runs,
-        originals=found.originals,
-        title=", ".join(found.experiments),
+        selected_runs.runs,
+        originals=selected_runs.originals,
+        title=", ".join(selected_runs.experiments),
         language=language,
         devices=(selection.device,) if selection.device else (),
         every_run=every_run,
-        baselines=found.baselines,
+        baselines=selected_runs.baselines,
     )
-    for sentence in idle(found.baselines, comparison.rows):
+    for sentence in idle(selected_runs.baselines, comparison.rows):
         terminal.warn(sentence)
     return ranking.summed_up(ranking.directed(comparison))
 

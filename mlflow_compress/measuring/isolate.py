@@ -54,11 +54,11 @@ def run(
         ready()
         score = True  # on the GPU if it runs there, which is faster, and once
         for device in reversed(variant.devices):
-            own = Side(variant, folder)
+            side = Side(variant, folder)
             if base is not None:
-                parts[device] = alternate(own, base, device, score, listener)
+                parts[device] = alternate(side, base, device, score, listener)
             elif obstacle:
-                parts[device] = alone(own, device, score, listener, obstacle)
+                parts[device] = alone(side, device, score, listener, obstacle)
             else:
                 parts[device] = launches.measure(variant, folder, device, score, listener)
             score = score and parts[device].outcome.status != "ok"

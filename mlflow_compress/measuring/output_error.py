@@ -177,15 +177,15 @@ def outputs(family: Family, model: Model, variant: Variant, count: int | None = 
     """
     import torch
 
-    made = _passes(family, model, variant, count)
-    last = variant.seed + len(made.passes) - 1
+    result = _passes(family, model, variant, count)
+    last = variant.seed + len(result.passes) - 1
     is_random = has_drawn(last)
     seed = last if is_random else variant.seed
     with torch.inference_mode():
         batch = family.batch(model, variant.batch_size, seed)
         if is_random:
-            return replace(made, spread=spread_of(family, model, batch, seed))
-        return replace(made, fused=moved_by_fusing(family, model, batch, seed))
+            return replace(result, spread=spread_of(family, model, batch, seed))
+        return replace(result, fused=moved_by_fusing(family, model, batch, seed))
 
 
 def keep(original: Outputs, saved: Outputs, path: Path) -> None:
@@ -264,7 +264,7 @@ def compare(
         return {}
     numbers = {"quality/output_error_rel_l2": apart}
     if (classes := family.classes(model)) > 1:
-        numbers |= _of_classes(*(each.joined()[0].reshape(-1, classes) for each in (restored, original)))
+        numbers |= _of_classes(*(side.joined()[0].reshape(-1, classes) for side in (restored, original)))
     return numbers
 
 

@@ -151,9 +151,9 @@ def _predicted(
     while len(predictions) < len(samples):
         chunk = samples[len(predictions) : len(predictions) + _AT_ONCE]
         predictions += answers(family, model, chunk)
-        taken = time.monotonic() - started
-        progress(len(predictions), len(samples), taken / len(predictions) * (len(samples) - len(predictions)))
-        if taken > seconds:
+        elapsed = time.monotonic() - started
+        progress(len(predictions), len(samples), elapsed / len(predictions) * (len(samples) - len(predictions)))
+        if elapsed > seconds:
             break
     return predictions
 

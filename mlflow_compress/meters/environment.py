@@ -149,11 +149,11 @@ def _seconds_of_partners() -> dict[int, float]:
 
     seconds = {}
     with contextlib.suppress(psutil.Error):  # they may end at any time
-        own = psutil.Process()
-        parent, command = own.parent(), own.cmdline()[:_COMMAND_WORDS]
+        process = psutil.Process()
+        parent, command = process.parent(), process.cmdline()[:_COMMAND_WORDS]
         for child in () if parent is None else parent.children():
             with contextlib.suppress(psutil.Error):
-                if child.pid != own.pid and child.cmdline()[:_COMMAND_WORDS] == command:
+                if child.pid != process.pid and child.cmdline()[:_COMMAND_WORDS] == command:
                     times = child.cpu_times()
                     seconds[child.pid] = times.user + times.system
     return seconds

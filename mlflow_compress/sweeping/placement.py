@@ -78,7 +78,7 @@ class Placing:
     def __init__(self, variants: Iterable[Variant]) -> None:
         self._variants = list(variants)
         groups: dict[str, Group] = {}
-        self._groups = {id(each): groups.setdefault(_key(each), Group()) for each in self._variants}
+        self._groups = {id(variant): groups.setdefault(_key(variant), Group()) for variant in self._variants}
         for variant in self._variants:
             self.group(variant).left += 1
             self.group(variant).originals += variant.is_original
@@ -96,20 +96,20 @@ class Placing:
             node: A free node.
             nodes: All nodes.
         """
-        numbers = Counter(each.kind for each in nodes)
+        numbers = Counter(other.kind for other in nodes)
         by_kind = {other.kind: other for other in nodes}
 
         def work(kind: Kind, group: Group) -> float:
-            others = sum(each.left for each in self._all if each.kind == kind)
+            others = sum(other.left for other in self._all if other.kind == kind)
             return (others + group.left) / numbers[kind]
 
         def check(variant: Variant) -> bool:
             group, tried = self.group(variant), self._tried.get(id(variant), [])
-            if node.id in tried and any(each.kind == node.kind and each.id not in tried for each in nodes):
+            if node.id in tried and any(other.kind == node.kind and other.id not in tried for other in nodes):
                 return False
             if group.kind is not None:
                 return group.kind == node.kind
-            fitting = [kind for kind, each in by_kind.items() if not lack(variant, each)]
+            fitting = [kind for kind, other in by_kind.items() if not lack(variant, other)]
             return node.kind in fitting and node.kind == min(fitting, key=lambda kind: work(kind, group))
 
         return check

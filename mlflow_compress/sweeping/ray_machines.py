@@ -64,7 +64,7 @@ class Machines:
     @property
     def nodes(self) -> list[Node]:
         """Return the machines that may measure."""
-        return [each.node for each in self._known.values() if each.is_used and each.node is not None]
+        return [machine.node for machine in self._known.values() if machine.is_used and machine.node is not None]
 
     @property
     def flights(self) -> list[Flight]:

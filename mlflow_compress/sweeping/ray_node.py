@@ -221,8 +221,8 @@ def _as_the_machine_is() -> int:
     import psutil
 
     with contextlib.suppress(psutil.Error, OSError):
-        own = psutil.Process()
-        parent = own.parent()
+        process = psutil.Process()
+        parent = process.parent()
         if parent is None or parent.name() != "raylet":
             return 0
         variables = parent.environ()
@@ -231,8 +231,8 @@ def _as_the_machine_is() -> int:
             if name in variables:
                 os.environ[name] = variables[name]
         with contextlib.suppress(psutil.Error, OSError):  # the system may refuse
-            own.nice(parent.nice())
-        return int(own.nice() - parent.nice())
+            process.nice(parent.nice())
+        return int(process.nice() - parent.nice())
     return 0
 
 
