@@ -84,7 +84,7 @@ HELD: Mapping[str, tuple[str, ...]] = {
         "tests/test_registry.py::test_another_distribution_adds_a_method_and_a_metric",
     ),
     "A recipe is YAML, read by the safe loader": (
-        "tests/planning/test_recipe.py::test_what_is_no_recipe_is_rejected",
+        "tests/planning/test_recipe.py::test_invalid_recipes_are_rejected",
         "tests/test_untrusted_yaml.py::test_what_is_no_plain_data_is_refused_and_runs_nothing",
         "tests/planning/test_recipe.py::test_an_unknown_name_is_reported_with_the_nearest",
     ),

@@ -40,7 +40,7 @@ def test_columns_are_found_by_their_usual_names(tmp_path: Path, header: str, col
     assert values(read("a.csv", tmp_path, ROLES)) == [column]
 
 
-def test_missing_columns_are_named_with_those_there(tmp_path: Path) -> None:
+def test_missing_columns_are_reported_with_the_existing_ones(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", "body_of_it,label\na,1\n")
     with pytest.raises(RecipeError, match=r"has no column 'text' for text.*'body_of_it', 'label'.*text=COLUMN"):
         read("a.csv", tmp_path, ROLES)
@@ -57,7 +57,7 @@ def test_values_in_values(tmp_path: Path) -> None:
         read("a.jsonl:source=translation.en,target=translation.de", tmp_path, ("source", "target"))
 
 
-def test_bad_rows_are_skipped_when_it_is_stated(tmp_path: Path) -> None:
+def test_bad_rows_are_skipped_on_request(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", "text,label\na,1\n,1\nb\nc,0\n")
     with pytest.raises(RecipeError, match=r"row 3: text is empty.*skip_bad=true"):
         read("a.csv", tmp_path, ROLES)
@@ -81,7 +81,7 @@ def test_skipped_samples_are_reported_with_the_model(tmp_path: Path) -> None:
     assert len(model.facts["data_digest"]) == 16
 
 
-def test_a_name_without_a_suffix_means_what_can_be_read(tmp_path: Path) -> None:
+def test_a_name_without_a_suffix_means_a_readable_file(tmp_path: Path) -> None:
     """The sound of a video lies beside it, and a converted picture beside a phone's."""
     sound(tmp_path / "d" / "a.wav")
     write(tmp_path / "d" / "a.mp4", "a video")
@@ -120,7 +120,7 @@ def test_a_file_has_no_revision(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "x/" * 3000 + "y", "nul\0l.csv"])
-def test_impossible_names_are_no_crash(tmp_path: Path, name: str) -> None:
+def test_impossible_names_do_not_crash(tmp_path: Path, name: str) -> None:
     with pytest.raises(RecipeError):
         read(str(Data(name, config="")), tmp_path, ROLES)
 
@@ -129,7 +129,7 @@ def numbered(path: Path, count: int = 50) -> None:
     write(path, "text,label\n" + "".join(f"text {index},{index % 2}\n" for index in range(count)))
 
 
-def test_all_rows_stand_as_in_the_file(tmp_path: Path) -> None:
+def test_all_rows_are_read_in_order(tmp_path: Path) -> None:
     numbered(tmp_path / "a.csv")
     expected = [f"text {index}" for index in range(50)]
     for limit in (None, 50, 99):
@@ -156,7 +156,7 @@ def test_a_limit_counts_good_rows(tmp_path: Path) -> None:
     assert table.skipped
 
 
-def test_the_digest_is_of_the_rows_chosen(tmp_path: Path) -> None:
+def test_the_digest_covers_the_chosen_rows(tmp_path: Path) -> None:
     numbered(tmp_path / "a.csv")
     numbered(tmp_path / "elsewhere" / "other.csv")
     one = read("a.csv", tmp_path, ROLES, 10)
@@ -182,7 +182,7 @@ def test_labels_can_be_renamed(tmp_path: Path) -> None:
     assert values(table, "label") == ["NEGATIVE", "POSITIVE", 7]
 
 
-def test_labels_are_renamed_however_they_are_written(tmp_path: Path) -> None:
+def test_labels_are_renamed_in_any_spelling(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", "text,label\na,1.0\nb,0.0\n")
     table = read("a.csv:labels=1=NEGATIVE|0=POSITIVE", tmp_path, ROLES)
     assert values(table, "label") == ["NEGATIVE", "POSITIVE"]
@@ -224,7 +224,7 @@ def test_sounds_are_not_decoded_in_reading(tmp_path: Path, monkeypatch: pytest.M
     assert np.asarray(rows[0].values["audio"]).shape == (1600,)
 
 
-def test_the_digest_of_sounds_is_of_their_bytes(tmp_path: Path) -> None:
+def test_the_digest_of_sounds_covers_their_bytes(tmp_path: Path) -> None:
     for name, seed in (("one", 0), ("two", 0), ("three", 1)):
         sound(tmp_path / name / f"{name}.wav", seed=seed)
         write(tmp_path / name / "metadata.csv", f"file,text\n{name}.wav,a\n")
@@ -259,7 +259,7 @@ def test_a_package_is_read_without_importing_it(package: Path, tmp_path: Path) -
     assert package.name not in sys.modules
 
 
-def test_what_a_package_lacks_is_reported(package: Path, tmp_path: Path) -> None:
+def test_missing_parts_of_a_package_are_reported(package: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"no Python package 'no_such_x' is installed\. Try: pip install no-such-x"):
         read("package:no_such_x", tmp_path, ROLES)
     with pytest.raises(RecipeError, match=r"there is no 'nope\.csv' in the Python package"):
@@ -290,7 +290,7 @@ def test_without_data_nothing_is_drawn() -> None:
     assert draw(Model(None), ROLES, 4, 0) == []
 
 
-def test_what_the_limit_leaves_over_is_drawn(tmp_path: Path) -> None:
+def test_samples_beyond_the_limit_are_drawn(tmp_path: Path) -> None:
     numbered(tmp_path / "a.csv")
     held = set(values(read("a.csv", tmp_path, ROLES, 30)))
     inputs = drawn(tmp_path, "a.csv", 30, count=20)
@@ -312,7 +312,7 @@ def test_the_training_split_is_drawn_from(tmp_path: Path) -> None:
     assert drawn(tmp_path, "d", 2) == []
 
 
-def test_other_data_is_drawn_from_when_it_is_stated(tmp_path: Path) -> None:
+def test_other_data_is_drawn_from_on_request(tmp_path: Path) -> None:
     write(tmp_path / "test.csv", "review,stars\na,1\nb,1\n")
     write(tmp_path / "train.csv", "review,stars\na,1\nc,1\n")
     assert set(drawn(tmp_path, "test.csv:text=review,label=stars,calibration=train.csv", None)) == {"c"}

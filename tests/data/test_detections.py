@@ -48,7 +48,7 @@ def test_boxes_and_outlines_are_read(tmp_path: Path, labels: str, boxes: list[li
         (None, "has a box"),
     ],
 )
-def test_labels_that_are_none_are_reported(tmp_path: Path, labels: str | None, message: str) -> None:
+def test_invalid_labels_are_reported(tmp_path: Path, labels: str | None, message: str) -> None:
     with pytest.raises(RecipeError, match=re.escape(message)):
         detections.read("d.yaml", write(tmp_path, labels), None, 0)
 
@@ -66,14 +66,14 @@ def test_labels_that_are_none_are_reported(tmp_path: Path, labels: str | None, m
         ("", "images", "is none"),
     ],
 )
-def test_descriptions_that_are_none_are_reported(tmp_path: Path, text: str, data: str, message: str) -> None:
+def test_invalid_descriptions_are_reported(tmp_path: Path, text: str, data: str, message: str) -> None:
     write(tmp_path)
     (tmp_path / "d.yaml").write_text(text)
     with pytest.raises(RecipeError, match=re.escape(message)):
         detections.read(data, tmp_path, None, 0)
 
 
-def test_the_test_split_is_taken_where_it_has_labels(tmp_path: Path) -> None:
+def test_the_test_split_is_used_if_it_has_labels(tmp_path: Path) -> None:
     write(tmp_path, more="test: held.txt")
     (tmp_path / "held.txt").write_text("./other/b.png\n")
     (tmp_path / "other").mkdir()
@@ -127,7 +127,7 @@ def test_a_picture_that_ends_early_is_skipped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", [".ipynb_checkpoints/a-checkpoint.png", "._a.png", "__MACOSX/a.png", ".hidden/a.png"])
-def test_what_editors_and_systems_leave_is_no_picture(tmp_path: Path, place: str) -> None:
+def test_files_of_editors_and_systems_are_not_pictures(tmp_path: Path, place: str) -> None:
     write(tmp_path)
     left = tmp_path / "images" / place
     left.parent.mkdir(exist_ok=True)

@@ -138,7 +138,7 @@ def test_the_hub_is_asked_for_the_revision(tmp_path: Path, cache: Path, monkeypa
     assert table.source == "imdb@c0ffee:config=plain"
 
 
-def test_what_the_hub_says_is_reported(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_of_the_hub_are_reported(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: Any, **options: Any) -> Any:
         raise ConnectionError("Dataset 'imdb' is a\ngated dataset")
 
@@ -149,9 +149,7 @@ def test_what_the_hub_says_is_reported(tmp_path: Path, cache: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("source", ["reviews.csv", "some/folder/x", "./here", "/there/it/is", "a b"])
-def test_what_can_only_be_a_path_is_not_asked_of_the_hub(
-    tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_path_is_never_requested_from_the_hub(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "_ask", lambda endpoint: pytest.fail("it was asked"))
     with pytest.raises(RecipeError, match="There is no file or folder"):
         read(source, tmp_path, ROLES)

@@ -20,7 +20,5 @@ from mlflow_compress.data.label_forms import new_label
         ("B", {"A": "POSITIVE"}, None),
     ],
 )
-def test_what_a_label_is_stated_to_be_called_holds_for_any_way_to_write_it(
-    label: str, new_names: dict[str, str], expected: str | None
-) -> None:
+def test_new_labels_apply_to_any_spelling(label: str, new_names: dict[str, str], expected: str | None) -> None:
     assert new_label(label, new_names) == expected

@@ -37,7 +37,7 @@ def test_labels_are_names_in_any_case_or_numbers(labels: list[object], expected:
     ("labels", "where"),
     [(["POSITIVE", 1], "row 3: the label '1'"), ([0, 2], "row 3: the label '2'"), ([0, 0.5], "row 3: the label '0.5'")],
 )
-def test_a_label_that_is_none_of_the_models_is_reported_with_its_row(labels: list[object], where: str) -> None:
+def test_unknown_labels_are_reported_with_their_row(labels: list[object], where: str) -> None:
     with pytest.raises(RecipeError, match=f"{where} is not one of the model's: NEGATIVE, POSITIVE"):
         labels_of(rows(*labels), NAMES)
 
@@ -58,19 +58,19 @@ def test_true_and_false_are_no_numbers_of_many_classes() -> None:
 
 
 @pytest.mark.parametrize("labels", ["red_fox", "red-fox", "Red Fox", "RED  FOX"])
-def test_what_stands_between_words_does_not_matter(labels: str) -> None:
+def test_separators_of_words_do_not_matter(labels: str) -> None:
     assert labels_of(rows(labels), {0: "red fox", 1: "dog"}) == ["red fox"]
     assert labels_of(rows("red fox"), {0: "red_fox", 1: "redfox"}) == ["red_fox"]
 
 
-def test_names_that_are_written_alike_must_be_given_as_they_are() -> None:
+def test_similar_names_must_match_exactly() -> None:
     names = {0: "t-shirt", 1: "t_shirt", 2: "T-Shirt"}
     assert labels_of(rows("T-Shirt", "t_shirt"), names) == ["T-Shirt", "t_shirt"]
     with pytest.raises(RecipeError, match="the label 't shirt'"):
         labels_of(rows("t shirt"), names)
 
 
-def test_letters_that_macos_takes_apart_are_the_same() -> None:
+def test_decomposed_letters_of_macos_match() -> None:
     names = {0: "йод", 1: "ёж"}
     assert labels_of(rows(*(unicodedata.normalize("NFD", name) for name in names.values())), names) == ["йод", "ёж"]
 
@@ -79,6 +79,6 @@ def test_classes_of_one_name_are_distinguished() -> None:
     assert distinct({0: "crane", 1: "dog", 2: "crane"}) == {0: "crane (0)", 1: "dog", 2: "crane (2)"}
 
 
-def test_of_many_names_the_first_are_listed() -> None:
+def test_only_the_first_of_many_names_are_listed() -> None:
     assert listed(dict.fromkeys("abc", "")) == "a, b, c"
     assert listed({str(number): "" for number in range(12)}) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ... (12 in all)"

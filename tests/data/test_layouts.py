@@ -98,7 +98,7 @@ def test_a_table_may_name_sounds_without_their_suffix(tmp_path: Path) -> None:
     assert values(read('d:delimiter="|"', tmp_path, SPEECH)) == ["printing"]
 
 
-def test_commas_of_texts_part_no_columns(tmp_path: Path) -> None:
+def test_commas_in_texts_do_not_split_columns(tmp_path: Path) -> None:
     """LJSpeech's table has rows with as many commas as bars."""
     for name in "ab":
         sound(tmp_path / "d" / "wavs" / f"{name}.wav")
@@ -180,7 +180,7 @@ LEFT = [".ipynb_checkpoints/1-checkpoint.png", "cat/.ipynb_checkpoints/1-checkpo
 
 
 @pytest.mark.parametrize("place", LEFT)
-def test_what_editors_and_systems_leave_is_no_sample(tmp_path: Path, place: str) -> None:
+def test_files_of_editors_and_systems_are_not_samples(tmp_path: Path, place: str) -> None:
     for label in ("cat", "dog"):
         picture(tmp_path / "d" / label / "1.png")
     left = tmp_path / "d" / place
@@ -250,7 +250,7 @@ def test_of_names_that_differ_in_case_the_same_one_is_taken(tmp_path: Path) -> N
         ("any name.tsv", "a.wav\thello there\nb.wav\tgood day\n"),
     ],
 )
-def test_what_is_stated_may_stand_in_any_list(tmp_path: Path, name: str, text: str) -> None:
+def test_transcripts_may_be_in_any_list(tmp_path: Path, name: str, text: str) -> None:
     for number, stem in enumerate("ab"):
         sound(tmp_path / "d" / "wavs" / f"{stem}.wav", seed=number)
     write(tmp_path / "d" / "README.txt", "Two people.\n")
@@ -306,7 +306,7 @@ def test_texts_may_lie_beside_their_sounds(tmp_path: Path) -> None:
     assert values(read("d:skip_bad=true", tmp_path, SPEECH)) == ["hello there"]
 
 
-def test_a_header_that_names_no_picture_is_one(tmp_path: Path) -> None:
+def test_a_header_without_a_picture_is_a_header(tmp_path: Path) -> None:
     picture(tmp_path / "d" / "1.png")
     write(tmp_path / "d" / "a.csv", "1.png,cat\n")
     assert values(read("d", tmp_path, ("image", "label")), "label") == ["cat"]
@@ -316,7 +316,7 @@ def test_a_header_that_names_no_picture_is_one(tmp_path: Path) -> None:
     assert values(read("d:image=photo,label=what", tmp_path, ("image", "label")), "label") == ["cat"]
 
 
-def test_pictures_and_sounds_of_other_formats_are_not_passed_over(tmp_path: Path) -> None:
+def test_unreadable_formats_are_reported_and_not_ignored(tmp_path: Path) -> None:
     picture(tmp_path / "d" / "cat" / "1.png")
     write(tmp_path / "d" / "dog" / "1.HEIC", "no")
     with pytest.raises(RecipeError, match=r"1\.HEIC can't be read as a picture: .*a format that Pillow can't read"):

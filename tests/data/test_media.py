@@ -55,7 +55,7 @@ def test_rates_become_16_khz(rate: int) -> None:
 
 
 @pytest.mark.parametrize("rate", [22050, 44100, 48000])
-def test_what_16_khz_cannot_hold_is_gone(rate: int) -> None:
+def test_frequencies_above_the_limit_are_removed(rate: int) -> None:
     above = resample(tone(9000, rate=rate), rate)
     assert np.abs(above[800:-800]).max() < 0.5 * 10 ** (-80 / 20)
     assert level_db(resample(tone(7000, rate=rate), rate), 7000) == pytest.approx(0, abs=0.1)
@@ -106,7 +106,7 @@ def test_a_broken_sound_is_named(tmp_path: Path, name: str) -> None:
             Sound.at(path).check()
 
 
-def test_a_sound_that_is_gone_is_named(tmp_path: Path) -> None:
+def test_a_missing_sound_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"gone\.wav"):
         decode(tmp_path / "gone.wav")
 
@@ -130,7 +130,7 @@ def test_pictures_become_rgb(tmp_path: Path, mode: str) -> None:
     assert (pixels.dtype, pixels.shape) == (np.uint8, (5, 7, 3))
 
 
-def test_pictures_are_turned_as_their_camera_was(tmp_path: Path) -> None:
+def test_pictures_are_rotated_according_to_exif(tmp_path: Path) -> None:
     image = Image.fromarray(PIXELS)
     exif = image.getexif()
     exif[0x0112] = 6  # a quarter to the right
@@ -164,7 +164,7 @@ def test_any_length_is_resampled(length: int, rate: int) -> None:
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG"])
-def test_a_picture_that_ends_early_is_found_before_it_is_used(tmp_path: Path, form: str) -> None:
+def test_a_truncated_picture_is_found_before_it_is_used(tmp_path: Path, form: str) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     noise.save(tmp_path / "a", form)
     (tmp_path / "b").write_bytes((tmp_path / "a").read_bytes()[:1500])

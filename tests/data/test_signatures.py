@@ -39,7 +39,7 @@ def test_tensors_are_made_of_one_row_where_the_length_is_free() -> None:
     }
 
 
-def test_a_type_that_nobody_can_make_up_is_reported() -> None:
+def test_a_type_that_can_not_be_generated_is_reported() -> None:
     with pytest.raises(RecipeError, match="An input of type binary can't be generated"):
         signatures.make_input(Schema([ColSpec("binary", "a")]), 0)
 
@@ -96,5 +96,5 @@ def test_rows_become_a_frame_or_an_array() -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_rows_that_come_again_are_left_out(example: Any, expected: list[int]) -> None:
+def test_repeated_rows_are_left_out(example: Any, expected: list[int]) -> None:
     assert signatures.different_rows(example) == expected

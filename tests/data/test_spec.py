@@ -61,7 +61,7 @@ def test_the_grammar(text: str, data: Data) -> None:
         ("a.csv:labels=neg", "labels must be OWN="),
     ],
 )
-def test_what_is_no_data_is_rejected(text: str, why: str) -> None:
+def test_invalid_data_specifications_are_rejected(text: str, why: str) -> None:
     with pytest.raises(RecipeError, match=why):
         parse(text)
 
@@ -89,7 +89,7 @@ names = st.from_regex(r"[A-Za-z_]\w{0,8}", fullmatch=True).filter(lambda name: n
     )
 )
 @settings(max_examples=400, deadline=None)
-def test_whatever_is_written_is_read_again(data: Data) -> None:
+def test_any_specification_is_read_back(data: Data) -> None:
     assert parse(str(data)) == data
 
 
@@ -103,7 +103,7 @@ def test_no_text_breaks_the_parser(text: str) -> None:
     assert parse(str(data)) == data
 
 
-def test_paths_become_absolute_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.csv").write_text("text,label\n")
     monkeypatch.chdir(tmp_path)
     assert parse(absolute("a.csv:text=b")) == Data(str(tmp_path.resolve() / "a.csv"), columns={"text": "b"})

@@ -36,7 +36,7 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, name: str, encoding: s
     assert table.digest == "36661c3353448c98"
 
 
-def test_rows_say_where_they_are_from(tmp_path: Path) -> None:
+def test_rows_state_their_origin(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", 'text,label\n"two\nlines",1\n\nbad,0\n')
     write(tmp_path / "b.jsonl", '{"text": "a", "label": 1}\n\n{"text": "b", "label": 1}\n')
     write(tmp_path / "c.json", '[{"text": "a", "label": 1}, {"text": "b", "label": 1}]')
@@ -62,7 +62,7 @@ def test_quotes_and_delimiters(tmp_path: Path) -> None:
     assert values(read("b.tsv:quotes=false", tmp_path, ROLES)) == ['"open', 'an "inner" one']
 
 
-def test_a_field_may_be_as_long_unchanged(tmp_path: Path) -> None:
+def test_fields_may_have_any_length(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", f"text,label\n{'x' * 500_000},1\n")
     assert len(values(read("a.csv", tmp_path, ROLES))[0]) == 500_000
 
@@ -97,7 +97,7 @@ def test_a_field_may_be_as_long_unchanged(tmp_path: Path) -> None:
         ("a.txt", b"hello", "text files have no labels"),
     ],
 )
-def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes, why: str) -> None:
+def test_unreadable_files_are_reported(tmp_path: Path, name: str, content: bytes, why: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(RecipeError, match=why):
         read(name, tmp_path, ROLES)
@@ -119,7 +119,7 @@ def test_texts_in_utf_16_are_read(tmp_path: Path, name: str, encoding: str) -> N
     assert values(read(name, tmp_path, ROLES)) == ["хорошо", "bad", "fine"]
 
 
-def test_other_encodings_are_said(tmp_path: Path) -> None:
+def test_other_encodings_can_be_stated(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", "text,label\nДа,1\nЛучше,0\n", "cp1251")
     with pytest.raises(RecipeError, match=r"a\.csv, line 2: it is not UTF-8.*encoding=cp1251"):
         read("a.csv", tmp_path, ROLES)
@@ -135,7 +135,7 @@ def test_other_encodings_are_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("delimiter", [";", "\t", "|", ","])
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
-def test_the_delimiter_is_seen_from_the_header(tmp_path: Path, name: str, delimiter: str) -> None:
+def test_the_delimiter_is_detected_from_the_header(tmp_path: Path, name: str, delimiter: str) -> None:
     write(tmp_path / name, REVIEWS.replace(",", delimiter))
     assert values(read(name, tmp_path, ROLES)) == ["good", "bad", "fine"]
 
@@ -152,7 +152,7 @@ def test_commas_in_the_texts_of_semicolons_stay(tmp_path: Path) -> None:
         read("c.csv", tmp_path, ROLES)
 
 
-def test_columns_that_nobody_wants_may_be_called_alike(tmp_path: Path) -> None:
+def test_unused_columns_may_have_the_same_name(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", ",text,label,x,x,\n0,good,1,2,3,\n")
     assert values(read("a.csv", tmp_path, ROLES)) == ["good"]
     with pytest.raises(RecipeError, match=r"a\.csv: two columns have the name 'x'\. Rename one"):
@@ -220,7 +220,7 @@ TREE = """# text = Boats don't sail.
 """
 
 
-def test_a_treebank_gives_words_and_parts_of_speech(tmp_path: Path) -> None:
+def test_a_treebank_has_words_and_parts_of_speech(tmp_path: Path) -> None:
     write(tmp_path / "a.conllu", TREE)
     table = read("a.conllu", tmp_path, ("words", "tags"))
     assert values(table, "words") == [["Boats", "do", "n't", "sail"], ["Yes"]]

@@ -14,7 +14,7 @@ from mlflow_compress.errors import RecipeError
 from mlflow_compress.networks.transformers_models import companions
 
 
-def test_a_timed_call_hears_a_window_and_makes_all_tokens() -> None:
+def test_a_timed_call_processes_a_window_and_generates_all_tokens() -> None:
     family, model = tiny_model("asr", new_tokens=4)
     batch = family.batch(model, 2, 0)
     assert [(sound.shape, sound.dtype) for sound in batch] == [((480_000,), np.float32)] * 2
@@ -31,14 +31,14 @@ def test_the_real_time_factor_is_the_share_of_the_audios_length() -> None:
     assert rates == {"real_time_factor": pytest.approx(0.1), "decode_tokens_per_s": pytest.approx(100)}
 
 
-def test_of_fewer_tokens_than_speech_has_the_factor_is_an_estimate() -> None:
+def test_with_fewer_tokens_than_speech_the_factor_is_an_estimate() -> None:
     family, _ = tiny_model("asr", new_tokens=32)
     rates = family.rates(6000.0, {"token": 20.0}, 2)
     assert rates["real_time_factor_estimated"] == pytest.approx((6 + 68 * 0.02) / 60)
     assert "real_time_factor" not in rates
 
 
-def test_a_sound_is_heard_through_the_models_own_features() -> None:
+def test_transcripts_equal_those_of_transformers() -> None:
     family, model = tiny_model("asr")
     sound = np.random.default_rng(0).normal(0, 0.1, 8000).astype(np.float32)
     features = companions(model).features(sound, sampling_rate=16_000, return_tensors="pt").input_features
@@ -72,7 +72,7 @@ def test_features_of_another_model_are_rejected(tmp_path: Path) -> None:
         registry.build("families", "asr", {}).load(str(tmp_path), "auto", tmp_path, 0)
 
 
-def test_what_is_no_recogniser_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_that_are_not_recognisers_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import WhisperForConditionalGeneration
 
     def generate(self: object, tgt_lang: str) -> None: ...

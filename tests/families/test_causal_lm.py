@@ -18,7 +18,7 @@ from mlflow_compress.model import Model
 from mlflow_compress.networks.transformers_models import companions
 
 
-def test_a_timed_call_makes_as_many_tokens_as_it_says() -> None:
+def test_a_timed_call_generates_the_given_number_of_tokens() -> None:
     family, model = tiny_model("causal_lm", new_tokens=5)
     stages: list[str] = []
     with torch.inference_mode():
@@ -37,7 +37,7 @@ def test_rates_are_tokens_over_time() -> None:
     }
 
 
-def test_a_continuation_is_what_transformers_makes_of_the_text() -> None:
+def test_a_continuation_equals_that_of_transformers() -> None:
     family, model = tiny_model("causal_lm", {"initializer_range": 1.0}, new_tokens=6)
     tokenizer = companions(model).tokenizer
     ids = tokenizer("Once upon", return_tensors="pt").input_ids
@@ -118,7 +118,7 @@ def test_sliding_windows_leave_the_first_token_out() -> None:
     }
 
 
-def test_blank_rows_of_text_are_no_samples(tmp_path: Path) -> None:
+def test_blank_rows_of_text_are_not_samples(tmp_path: Path) -> None:
     family, model = tiny_model("causal_lm")
     (tmp_path / "wiki.jsonl").write_text('{"text": ""}\n{"text": "a cat"}\n{"text": " "}\n')
     assert [sample.inputs for sample in family.samples(model, "wiki.jsonl", tmp_path, None, 0)] == ["a cat"]
@@ -133,7 +133,7 @@ def test_blank_rows_of_text_are_no_samples(tmp_path: Path) -> None:
         ({"protocol": "sliding", "window": 8, "stride": 9}, "would skip tokens"),
     ],
 )
-def test_options_that_a_protocol_has_not_are_rejected(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+def test_options_of_other_protocols_are_rejected(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     family, model = tiny_model("causal_lm", **options)
     with pytest.raises(RecipeError, match=message):
         family.samples(model, "wiki.jsonl", tmp_path, None, 0)

@@ -57,7 +57,7 @@ def close(one: Any, other: Any) -> bool:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_graph_says_what_it_takes_and_gives(name: str, folder: Path) -> None:
+def test_a_graph_declares_its_inputs_and_outputs(name: str, folder: Path) -> None:
     family, model = loaded(name, folder)
     for graph in family.graphs(model).values():
         with torch.no_grad():
@@ -74,7 +74,7 @@ def test_a_graph_says_what_it_takes_and_gives(name: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_what_stands_in_the_modules_place_does_what_it_did(name: str, folder: Path) -> None:
+def test_an_attached_graph_replaces_the_module(name: str, folder: Path) -> None:
     family, model = loaded(name, folder)
     other = attached(family, model)
     for size in (1, 3):
@@ -137,7 +137,7 @@ def resized(graph: Graph, sizes: dict[str, int]) -> list[torch.Tensor]:
     return inputs
 
 
-def test_recognition_begins_with_the_language_that_is_heard(folder: Path) -> None:
+def test_recognition_begins_with_the_detected_language(folder: Path) -> None:
     family, model = loaded("asr", folder)
     generation = companions(model).generation
     generation.lang_to_id = {"<|en|>": 40, "<|fr|>": 41, "<|ru|>": 42}
@@ -153,7 +153,7 @@ def test_recognition_begins_with_the_language_that_is_heard(folder: Path) -> Non
     assert tokens[0] == tokens[1]
 
 
-def test_what_a_continuation_ends_with_is_the_configs(folder: Path) -> None:
+def test_a_continuation_ends_as_in_the_config(folder: Path) -> None:
     family, model = loaded("causal_lm", folder)
     other = attached(family, model)
     ids = torch.tensor([[5, 6, 7]])
@@ -167,7 +167,7 @@ def test_what_a_continuation_ends_with_is_the_configs(folder: Path) -> None:
     assert tokens[0][0, -1] == stop
 
 
-def test_an_exported_decoder_generates_whatever_cache_the_models_settings_ask_for(folder: Path) -> None:
+def test_an_exported_decoder_ignores_the_cache_settings_of_the_model(folder: Path) -> None:
     family, model = loaded("causal_lm", folder)
     companions(model).generation.cache_implementation = "static"
     other = attached(family, model)
@@ -185,7 +185,7 @@ def test_an_exported_decoder_generates_whatever_cache_the_models_settings_ask_fo
         ("(y,)", ("output",)),
     ],
 )
-def test_a_module_of_ones_own_gives_what_it_gave(gives: str, names: tuple[str, ...], tmp_path: Path) -> None:
+def test_an_exported_custom_module_returns_the_same(gives: str, names: tuple[str, ...], tmp_path: Path) -> None:
     family, model = own(
         f"""
 class Net(nn.Module):
@@ -263,7 +263,7 @@ def batch(size):
     assert graph.dynamic == {"input_0": {0: "batch"}, "output": {0: "batch"}}
 
 
-def test_what_gives_no_tensors_is_not_exported(tmp_path: Path) -> None:
+def test_modules_without_tensor_outputs_are_not_exported(tmp_path: Path) -> None:
     family, model = own(
         """
 class Net(nn.Module):

@@ -120,7 +120,7 @@ def test_a_path_an_array_and_a_picture_are_alike(saved: Path, tmp_path: Path) ->
         assert len({tuple(labels) for labels in family.answers(model, inputs)}) == 1
 
 
-def test_images_of_several_sizes_are_answered_as_alone() -> None:
+def test_images_of_several_sizes_have_the_same_answers_as_alone() -> None:
     from transformers import ViTImageProcessor
 
     family, model = loaded(architecture=RESNET)
@@ -156,7 +156,7 @@ def test_pictures_to_calibrate_on_are_not_those_that_are_scored(saved: Path, tmp
 
 
 @pytest.mark.parametrize("architecture", [VIT, RESNET])
-def test_a_smaller_one_takes_over_layers_where_they_are_alike(architecture: dict[str, Any]) -> None:
+def test_a_student_keeps_layers_of_equal_shape(architecture: dict[str, Any]) -> None:
     family, model = loaded(architecture=architecture)
     if architecture is RESNET:
         with pytest.raises(
@@ -168,7 +168,7 @@ def test_a_smaller_one_takes_over_layers_where_they_are_alike(architecture: dict
         assert [len(stack.layers(student)) for stack in transformer_layers.stacks(student)] == [1]
 
 
-def test_what_is_no_classifier_of_pictures_is_rejected_in_words(saved: Path, tmp_path: Path) -> None:
+def test_models_that_are_not_image_classifiers_are_rejected(saved: Path, tmp_path: Path) -> None:
     from transformers import ImageGPTImageProcessor
 
     folder = tmp_path / "ids"

@@ -229,7 +229,7 @@ def some_rows(count: int) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("example", [some_rows(1), some_rows(15), pd.concat([some_rows(2)] * 20)], ids=len)
-def test_a_few_rows_of_an_example_are_no_data(example: pd.DataFrame, tmp_path: Path) -> None:
+def test_a_few_rows_of_an_example_are_not_data(example: pd.DataFrame, tmp_path: Path) -> None:
     family, model, _ = of_table(tmp_path, input_example=example)
     (batch,) = family.calibration(model, 1, 0, 30)[0]
     assert distinct(batch) == distinct(example)
@@ -248,7 +248,7 @@ def test_many_rows_of_an_example_are_data(tmp_path: Path) -> None:
     require_data(model, family)
 
 
-def test_what_a_signature_makes_is_random(tmp_path: Path) -> None:
+def test_inputs_from_a_signature_are_random(tmp_path: Path) -> None:
     signature = infer_signature(some_rows(1))
     family, model, _ = of_table(tmp_path, signature=signature)
     assert family.calibration(model, 1, 0, 3)[0][0].shape == (3, 4)
@@ -369,7 +369,7 @@ def test_a_signature_makes_an_input(shelf: Shelf) -> None:
         (path / "MLmodel").write_text(described)
 
 
-def test_what_is_not_there(shelf: Shelf, tmp_path: Path) -> None:
+def test_missing_models_are_reported(shelf: Shelf, tmp_path: Path) -> None:
     family: Family = registry.build("families", "mlflow_model")
     with pytest.raises(WeightsError, match="has no file MLmodel"):
         family.load(str(tmp_path), "auto", Path(), 0)

@@ -38,7 +38,7 @@ def test_a_file_that_defines_no_module_is_reported(code: str, message: str, tmp_
         own(tmp_path, code)
 
 
-def test_a_file_that_is_not_there_is_reported(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="There is no file"):
         registry.build("families", "python").load("gone.py", "auto", tmp_path, 0)
 
@@ -133,9 +133,7 @@ def load_weights(module):
 """
 
 
-def test_a_student_takes_over_what_load_weights_set_beside_the_weights_as_far_as_it_fits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_student_copies_fitting_values_that_load_weights_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     family, model = own(tmp_path, FILLED)
     student = family.student(model, 0.5)
@@ -149,7 +147,7 @@ def test_a_student_takes_over_what_load_weights_set_beside_the_weights_as_far_as
     assert torch.equal(restored.module(*batch), student.module(*batch))
 
 
-def test_samples_are_reported_from_as_many_steps(tmp_path: Path) -> None:
+def test_samples_and_steps_of_equal_number_are_distinguished(tmp_path: Path) -> None:
     code = (
         "import torch\nfrom torch import nn\nclass Net(nn.Module):\n"
         "    def __init__(self):\n        super().__init__()\n        self.w = nn.Parameter(torch.ones(1))\n"
@@ -201,7 +199,7 @@ def test_a_model_that_trains_itself_is_not_random(tmp_path: Path) -> None:
         own(tmp_path, initial="perhaps")
 
 
-def test_a_checkpoint_in_half_precision_is_cast_and_told(tmp_path: Path) -> None:
+def test_a_checkpoint_in_half_precision_is_cast_with_a_caution(tmp_path: Path) -> None:
     _, model = own(tmp_path)
     torch.save({"model": model.module.half().state_dict()}, tmp_path / "w.pt")
     _, model = own(tmp_path, weights="w.pt")

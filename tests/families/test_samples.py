@@ -88,7 +88,7 @@ def test_a_text_of_which_no_token_is_predicted_counts_for_nothing() -> None:
 # Speech
 
 
-def test_silence_is_scored_and_said(tmp_path: Path) -> None:
+def test_silence_is_scored_with_a_caution(tmp_path: Path) -> None:
     family, model = loaded("asr")
     for name in ("a.wav", "b.wav"):
         soundfile.write(tmp_path / name, np.zeros(1600), 16_000)
@@ -137,7 +137,7 @@ def test_labels_that_are_not_the_models_are_rejected(tmp_path: Path, labels: lis
         family.samples(model, data, tmp_path, None, 0)
 
 
-def test_labels_can_be_said(tmp_path: Path) -> None:
+def test_labels_can_be_mapped(tmp_path: Path) -> None:
     family, model = classifier()
     data = write(tmp_path / "a.jsonl", [{"text": "x", "label": "pos"}, {"text": "y", "label": "neg"}])
     samples = family.samples(model, f"{data}:labels=pos=POSITIVE|neg=NEGATIVE", tmp_path, None, 0)
@@ -184,7 +184,7 @@ def test_without_data_calibration_is_random_and_says_so(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["text_classification", "token_classification", "causal_lm", "seq2seq"])
-def test_a_call_of_more_tokens_than_the_model_has_positions_for_is_rejected(name: str) -> None:
+def test_a_call_with_too_many_tokens_is_rejected(name: str) -> None:
     family, model = loaded(name)
     family.batch(model, 1, 0)
     model.config.max_position_embeddings = 4

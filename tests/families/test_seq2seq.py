@@ -105,7 +105,7 @@ def test_neither_the_batch_nor_graphs_change_the_texts(name: str, beams: int) ->
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_the_timed_call_makes_so_many_tokens_whatever_they_are(name: str) -> None:
+def test_the_timed_call_generates_a_fixed_number_of_tokens(name: str) -> None:
     family, model = loaded(name, new_tokens=6)
     batch, stages = family.batch(model, 2, 0), list[str]()
     ends = family.run(model, batch, lambda stage: None)[0, :2].tolist()  # otherwise the text would end at once
@@ -123,7 +123,7 @@ def test_the_timed_call_makes_so_many_tokens_whatever_they_are(name: str) -> Non
     assert family.forward(model, batch).shape == (2, 6, ASCII)
 
 
-def test_beams_are_the_models_own_where_nothing_is_stated(tmp_path: Path) -> None:
+def test_the_default_beams_are_those_of_the_model(tmp_path: Path) -> None:
     family, model = loaded()
     with_beams, _ = loaded(beams=4)
     greedy, _ = loaded(beams=1)

@@ -93,7 +93,7 @@ def test_the_batch_does_not_change_the_tags(saved: Path) -> None:
     assert family.predict(model, sentences) == [family.predict(model, [sentence])[0] for sentence in sentences]
 
 
-def test_a_text_is_parted_by_white_space(saved: Path) -> None:
+def test_a_text_is_split_at_white_space(saved: Path) -> None:
     family, model = loaded(str(saved), "auto")
     assert family.predict(model, ["Anna  lives\nin Rome ."]) == family.predict(model, SENTENCES[:1])
     assert family.predict(model, ["", []]) == [[], []]
@@ -158,14 +158,14 @@ def test_sentences_are_read_from_tables_and_from_conll(tmp_path: Path, name: str
         ("a.jsonl", '{"words": 3, "tags": ["O"]}', r"line 1: words must be a list"),
     ],
 )
-def test_sentences_that_make_no_sense_are_reported(tmp_path: Path, name: str, text: str, why: str) -> None:
+def test_invalid_sentences_are_reported(tmp_path: Path, name: str, text: str, why: str) -> None:
     (tmp_path / name).write_text(text)
     family, model = loaded()
     with pytest.raises(RecipeError, match=why):
         family.samples(model, name, tmp_path, None, 0)
 
 
-def test_tags_can_be_said(tmp_path: Path) -> None:
+def test_tags_can_be_mapped(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("words,tags\nAnna sleeps,B-person O\n")
     family, model = loaded()
     (sample,) = family.samples(model, "a.csv:labels=B-person=B-PER|I-person=I-PER", tmp_path, None, 0)
@@ -189,7 +189,7 @@ def test_sentences_to_calibrate_on_are_not_those_that_are_scored(tmp_path: Path)
     family.forward(model, batches[0])
 
 
-def test_parts_of_speech_are_scored_word_by_word_and_that_is_stated(tmp_path: Path) -> None:
+def test_parts_of_speech_are_scored_word_by_word_with_a_caution(tmp_path: Path) -> None:
     family, model = loaded(architecture={**BERT, "id2label": {0: "NOUN", 1: "VERB"}})
     (tmp_path / "a.jsonl").write_text('{"words": ["Boats", "sail"], "tags": ["NOUN", "VERB"]}\n')
     (sample,) = family.samples(model, "a.jsonl", tmp_path, None, 0)

@@ -81,7 +81,7 @@ def test_it_has_learned_to_speak(trained: tuple[Family, Model]) -> None:
         "openvino_int8:samples=4",
     ],
 )
-def test_every_runtime_says_what_torch_says(
+def test_every_runtime_recognises_the_same_as_torch(
     chain: str, trained: tuple[Family, Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     family, model = trained

@@ -130,7 +130,9 @@ def scores(family: Family, model: Model, data: str, folder: Path, *names: str) -
 
 
 @pytest.mark.parametrize("task", ["detect", "segment"])
-def test_boxes_score_as_ultralytics_does(task: str, detector: tuple[Family, Model], data: Path, tmp_path: Path) -> None:
+def test_boxes_are_scored_like_ultralytics(
+    task: str, detector: tuple[Family, Model], data: Path, tmp_path: Path
+) -> None:
     family, model = detector if task == "detect" else tuned(task)
     ours = scores(family, model, "data.yaml", data, *type(family).metrics)
     theirs = validated(model, task, data / "data.yaml", tmp_path)
@@ -145,7 +147,7 @@ def test_boxes_score_as_ultralytics_does(task: str, detector: tuple[Family, Mode
         assert 0.05 < ours["map50_95"] < ours["map50"] < 0.95
 
 
-def test_a_classifier_scores_as_ultralytics_does(tmp_path: Path) -> None:
+def test_a_classifier_is_scored_like_ultralytics(tmp_path: Path) -> None:
     family, model = loaded("classify")
     names = model.data_as(Architecture).names
     answered = {index: family.answers(model, [photo(index)])[0] for index in range(12)}

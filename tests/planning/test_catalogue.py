@@ -16,7 +16,7 @@ def methods() -> list[dict[str, object]]:
     return [row for row in catalogue.rows("methods") if row["name"] in own]
 
 
-def test_a_method_says_what_it_changes_needs_and_does_not_serve(methods: list[dict[str, object]]) -> None:
+def test_a_method_states_changes_needs_and_exclusions(methods: list[dict[str, object]]) -> None:
     rows = {row["name"]: row for row in methods}
     assert rows["int8_dynamic"] == {
         "name": "int8_dynamic",
@@ -44,7 +44,7 @@ def test_every_extra_is_declared(methods: list[dict[str, object]]) -> None:
     assert {row["extra"] for row in methods} - {""} <= declared
 
 
-def test_the_text_names_all(methods: list[dict[str, object]]) -> None:
+def test_the_text_contains_all_methods(methods: list[dict[str, object]]) -> None:
     text = "\n".join(catalogue.text(methods))
     assert all(str(row["name"]) in text for row in methods)
     assert "not for yolo: its detectors have no linear layer" in text
@@ -63,7 +63,7 @@ def test_the_markdown_table_has_a_row_for_each_method(methods: list[dict[str, ob
     assert cells[2:] == ["architecture", "CPU", "", "yolo", "`per_channel=True`"]
 
 
-def test_a_metric_says_what_it_lacks(plugin_path: Path) -> None:
+def test_a_metric_states_missing_facts(plugin_path: Path) -> None:
     rows = {row["name"]: row for row in catalogue.rows("metrics")}
     assert rows["half_right"]["lacks"] == ["label", "scale"]
     lines = "\n".join(catalogue.text([rows["wer"], rows["half_right"]]))

@@ -61,7 +61,7 @@ def test_a_chain_is_read(text: str, chain: list[Step]) -> None:
         "1e+3",
     ],
 )
-def test_what_is_no_chain_is_rejected(text: str) -> None:
+def test_invalid_chains_are_rejected(text: str) -> None:
     with pytest.raises(RecipeError) as raised:
         parse_chain(text)
     assert raised.value.exit_code == 2
@@ -76,7 +76,7 @@ def test_what_is_no_chain_is_rejected(text: str) -> None:
         ("bf16+prune_magnitude+int8_dynamic", "int8_dynamic can't follow prune_magnitude, which leaves half"),
     ],
 )
-def test_a_chain_that_makes_no_sense_is_rejected(text: str, reason: str) -> None:
+def test_methods_in_an_impossible_order_are_rejected(text: str, reason: str) -> None:
     with pytest.raises(RecipeError, match=re.escape(reason)):
         parse_chain(text)
 
@@ -127,7 +127,7 @@ def test_a_chains_name_reads_back_as_the_chain(first: list[Step], last: Step) ->
         ("x" * 1999, f"Unknown method '{'x' * 200}…'."),
     ],
 )
-def test_a_chain_of_any_length_is_a_short_sentence(text: str, sentence: str) -> None:
+def test_an_error_about_a_long_chain_is_short(text: str, sentence: str) -> None:
     with pytest.raises(RecipeError) as raised:
         parse_chain(text)
     assert str(raised.value).startswith(sentence)
@@ -135,7 +135,7 @@ def test_a_chain_of_any_length_is_a_short_sentence(text: str, sentence: str) -> 
 
 
 @pytest.mark.parametrize("name", ["original", "Original [batch 4]", " original-ish", "ORIGINAL", "оригинал"])
-def test_a_compressed_variant_is_not_called_the_original(tmp_path: Path, name: str) -> None:
+def test_a_compressed_variant_can_not_be_named_original(tmp_path: Path, name: str) -> None:
     with pytest.raises(
         RecipeError, match=r"is int8_dynamic, so it can't be named like the original. Give it another name"
     ):
@@ -144,7 +144,7 @@ def test_a_compressed_variant_is_not_called_the_original(tmp_path: Path, name: s
         assert named_chains(tmp_path / "r.yaml", "variants", [{"name": free, "method": method}])[0][0] == free
 
 
-def test_two_variants_of_one_name_are_rejected(tmp_path: Path) -> None:
+def test_two_variants_with_the_same_name_are_rejected(tmp_path: Path) -> None:
     twice = [{"name": "small", "method": "fp16"}, {"name": "small", "method": "bf16"}]
     with pytest.raises(RecipeError, match=r"two variants have the name 'small', 'fp16' and 'bf16'.*one row"):
         named_chains(tmp_path / "r.yaml", "variants", twice)

@@ -17,13 +17,13 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "name", ["./net.pth", "net.pth", "gone/net.pt", "/gone/net.ckpt", "~/net.safetensors", "./net"]
 )
-def test_a_path_to_no_file_is_called_that(name: str) -> None:
+def test_a_path_to_a_missing_file_is_reported(name: str) -> None:
     with pytest.raises(RecipeError) as raised:
         recipe.read(name)
     assert str(raised.value) == f"There is no file {name}."
 
 
-def test_the_nearest_file_of_its_folder_is_named(tmp_path: Path) -> None:
+def test_the_nearest_file_in_the_folder_is_suggested(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"^There is no file my_modle\.py: did you mean my_model\.py\?$"):
         recipe.read("my_modle.py")
     (tmp_path / "sub").mkdir()
@@ -32,7 +32,7 @@ def test_the_nearest_file_of_its_folder_is_named(tmp_path: Path) -> None:
         recipe.read("sub/smal.yaml")
 
 
-def test_a_project_says_in_which_folder_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_project_names_the_folder_of_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
         monkeypatch.setenv(name, "1")
     with pytest.raises(RecipeError, match=rf"`mlflow run` works in the project's folder, {tmp_path}: use an absolute"):
@@ -43,7 +43,7 @@ def test_a_project_says_in_which_folder_it_looked(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("name", ["net.pth", "net.safetensors", "net.ckpt"])
-def test_weights_are_no_model(name: str) -> None:
+def test_weights_without_an_architecture_are_rejected(name: str) -> None:
     Path(name).touch()
     with pytest.raises(
         RecipeError, match=rf"{name} holds only weights; .* init my_model`, .* run my_model\.py --weights {name}"
@@ -51,6 +51,6 @@ def test_weights_are_no_model(name: str) -> None:
         recipe.read(name)
 
 
-def test_a_name_is_still_a_name() -> None:
+def test_a_name_that_is_not_a_path_is_an_unknown_model() -> None:
     with pytest.raises(UnknownName, match="Did you mean 'digits_cnn'"):
         recipe.read("digits_cn")

@@ -48,7 +48,7 @@ def test_a_template_runs_unchanged(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "language-model"])
-def test_a_template_names_all_that_a_file_may_define(kind: str) -> None:
+def test_a_template_defines_everything_optional(kind: str) -> None:
     list(write("mine", kind))
     text = Path("mine.py").read_text()
     assert {"model", "batch", *OPTIONAL} <= own_file.look(Path("mine.py")).names
@@ -63,7 +63,7 @@ def test_only_a_language_model_needs_no_code() -> None:
     assert not Path("mine.py").exists()
 
 
-def test_nothing_is_written_over_unless_it_is_stated() -> None:
+def test_existing_files_are_kept_without_force() -> None:
     Path("mine.yaml").write_text("mine")
     with pytest.raises(RecipeError, match=r"^mine\.yaml would be overwritten\. .* --force"):
         write("mine", "module")
@@ -75,7 +75,7 @@ def test_nothing_is_written_over_unless_it_is_stated() -> None:
 @pytest.mark.parametrize(
     ("name", "message"), [("a b", "can't name a model"), ("..", "can't name"), ("gone/x", "no folder gone")]
 )
-def test_what_names_no_file_is_rejected(name: str, message: str) -> None:
+def test_invalid_names_are_rejected(name: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         write(name, "module")
 

@@ -16,14 +16,14 @@ def test_defaults_of_measuring_are_those_of_the_budget() -> None:
 
 
 @pytest.mark.parametrize("option", declared(), ids=lambda option: option.name)
-def test_every_option_says_what_it_is_and_who_takes_it(option: Any) -> None:
+def test_every_option_has_help_and_takers(option: Any) -> None:
     assert option.help.endswith((".", "]", "int8_dynamic"))
     assert option.takers
     assert option.kind != "choice" or option.default in option.choices
     assert option.logged_as in ("", "option", option.name)
 
 
-def test_what_was_asked_for_is_logged_as_it_was_written() -> None:
+def test_requested_options_are_logged_as_written() -> None:
     logged = Options(batch_size=(1, 4), family_options=("tokens=8", "x=y"), limit=3, seconds=2.0, team="t").asked()
     assert logged == {
         "device": "auto",
@@ -88,7 +88,7 @@ def test_the_keys_of_the_evaluator_and_their_defaults() -> None:
     assert [name for name in values if f"`{name}`" not in docs] == []
 
 
-def test_what_the_evaluator_is_reported_becomes_options() -> None:
+def test_the_evaluators_configuration_becomes_options() -> None:
     options, values = from_config({"threads": 2, "limit": 7, "seconds": 1, "model": "m"}, {"model": ""})
     assert (options.threads, options.limit, options.seconds) == ((2,), 7, 1)
     assert values["model"] == "m"
@@ -108,12 +108,14 @@ def test_what_the_evaluator_is_reported_becomes_options() -> None:
         ({"weights": "random"}, UnknownName, "weights"),  # only the commands have this option
     ],
 )
-def test_what_the_evaluator_does_not_take(config: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_invalid_configurations_of_the_evaluator_are_rejected(
+    config: dict[str, Any], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         from_config(config, {})
 
 
-def test_a_gpu_that_is_asked_for_and_not_there_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_requested_but_missing_gpu_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "models", list)
     with pytest.raises(
         WorkerError, match=r"device=cuda was requested, but the driver of this machine shows no NVIDIA GPU"

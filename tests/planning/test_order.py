@@ -33,7 +33,7 @@ def same(some: list[Variant], others: list[Variant]) -> bool:
 
 
 @given(plans)
-def test_originals_come_before_what_is_compared_with_them_and_nothing_else_moves(plan: list[Variant]) -> None:
+def test_originals_come_before_their_variants_and_nothing_else_moves(plan: list[Variant]) -> None:
     ordered = originals_first(plan)
     assert same(ordered, plan)
     seen: set[tuple[str, int]] = set()
@@ -47,7 +47,7 @@ def test_originals_come_before_what_is_compared_with_them_and_nothing_else_moves
     assert list(map(id, originals_first(ordered))) == list(map(id, ordered))
 
 
-def test_an_original_moves_no_further_than_it_must() -> None:
+def test_an_original_moves_only_before_its_first_variant() -> None:
     plan = [variant("A", "x"), variant("B", "x"), variant("A", "y"), variant("A", "original"), variant("B", "original")]
     assert names(originals_first(plan)) == "Ao Ax Bo Bx Ay"
     alike = [replace(variant("A", "x"), requires={"gpu": "any"}), variant("A", "original")]
@@ -80,7 +80,7 @@ def test_without_a_limit_all_are_taken_in_their_order() -> None:
     assert queue.waiting == ()
 
 
-def test_what_does_not_fit_is_not_started_and_the_first_always_is() -> None:
+def test_the_first_variant_is_always_started_and_later_ones_only_if_they_fit() -> None:
     now = 100.0
     long, short, quick = plan = [variant("A", method) for method in ("long", "short", "quick")]
     queue = Queue(plan, lambda each: {"long": 99.0, "short": 8.0, "quick": 2.0}[each.method], 10, lambda: now)
@@ -91,7 +91,7 @@ def test_what_does_not_fit_is_not_started_and_the_first_always_is() -> None:
     assert queue.waiting == (short,)
 
 
-def test_what_was_learnt_meanwhile_counts() -> None:
+def test_estimates_may_change_meanwhile() -> None:
     estimates = {"x": 1.0, "y": 99.0}
     plan = [variant("A", "x"), variant("A", "y")]
     queue = Queue(plan, lambda each: estimates[each.method], 10, lambda: 0.0)
@@ -101,7 +101,7 @@ def test_what_was_learnt_meanwhile_counts() -> None:
     assert queue.take() is plan[1]
 
 
-def test_a_machine_takes_what_it_serves_and_gives_back_what_it_lost() -> None:
+def test_a_machine_takes_suitable_variants_and_returns_lost_ones() -> None:
     plan = [variant(model, "x") for model in "ABA"]
     queue = Queue(plan)
     assert queue.take(lambda each: each.model == "B") is plan[1]
@@ -111,7 +111,7 @@ def test_a_machine_takes_what_it_serves_and_gives_back_what_it_lost() -> None:
 
 
 @pytest.mark.parametrize(("measured", "left"), [("", "Ay"), ("A", "Ay"), ("B", "Ay Bx By")])
-def test_what_would_fail_alike_is_left_out_unless_one_of_the_model_was_measured(measured: str, left: str) -> None:
+def test_variants_of_a_failing_model_are_left_out_unless_one_was_measured(measured: str, left: str) -> None:
     queue = Queue([variant("A", "y"), variant("B", "x"), variant("B", "y")])
     queue.leave_out(variant("B", "z"), [variant(model, "original") for model in measured])
     assert names(list(queue.waiting)) == left

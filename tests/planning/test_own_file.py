@@ -27,14 +27,14 @@ def test_what_a_file_defines_is_read_and_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_function_in_a_class_is_none_of_the_file(tmp_path: Path) -> None:
+def test_methods_of_a_class_are_not_names_of_the_file(tmp_path: Path) -> None:
     file = look(written(tmp_path, "class Data:\n    def samples(self): ...\n"))
     assert file.names == {"Data"}
     assert file.metrics == ()
     assert file.own_data is None
 
 
-def test_values_with_a_type_beside_their_name_are_read(tmp_path: Path) -> None:
+def test_annotated_values_are_read(tmp_path: Path) -> None:
     file = look(written(tmp_path, "metrics: list[str] = ['f1']\nsamples: object = 1\nmodel: object\n"))
     assert file.names == {"metrics", "samples"}
     assert file.metrics == ("f1",)
@@ -52,11 +52,11 @@ def test_values_with_a_type_beside_their_name_are_read(tmp_path: Path) -> None:
         ("x = '\0'", "not valid Python|can't be read as Python"),
     ],
 )
-def test_what_is_not_right_is_reported_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+def test_errors_are_reported_with_their_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         look(written(tmp_path, text))
 
 
-def test_what_is_no_code_for_its_size_is_rejected(tmp_path: Path) -> None:
+def test_files_too_large_for_code_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"has 5\.0 MiB, which is too large for code"):
         look(written(tmp_path, "#" * 5 * 2**20))

@@ -36,7 +36,7 @@ def test_a_recipe_has_defaults(tmp_path: Path) -> None:
     )
 
 
-def test_a_recipe_says_all_it_can(tmp_path: Path) -> None:
+def test_a_recipe_with_all_keys(tmp_path: Path) -> None:
     text = """
 family: python
 source: model.py
@@ -116,7 +116,7 @@ def test_an_unknown_name_is_reported_with_the_nearest(
         {"variants": [{"name": "x", "method": "fp16", "more": 1}]},
     ],
 )
-def test_a_value_that_makes_no_sense_is_rejected(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_invalid_values_are_rejected(tmp_path: Path, change: dict[str, Any]) -> None:
     path = write(tmp_path, {**GOOD, **change})
     with pytest.raises(RecipeError) as raised:
         recipe.read(path)
@@ -140,14 +140,14 @@ def test_a_value_that_makes_no_sense_is_rejected(tmp_path: Path, change: dict[st
         "\x00",
     ],
 )
-def test_what_is_no_recipe_is_rejected(tmp_path: Path, text: str) -> None:
+def test_invalid_recipes_are_rejected(tmp_path: Path, text: str) -> None:
     path = write(tmp_path, text)
     with pytest.raises(RecipeError) as raised:
         recipe.read(path)
     assert path in str(raised.value)
 
 
-def test_an_empty_file_lacks_a_family(tmp_path: Path) -> None:
+def test_an_empty_file_has_no_family(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="family is missing"):
         recipe.read(write(tmp_path, "# nothing\n"))
 
@@ -165,7 +165,7 @@ def test_a_path_without_a_recipe_is_rejected(name: str) -> None:
         recipe.read(name)
 
 
-def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_recipe(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").mkdir()
     with pytest.raises(RecipeError, match="can't be read"):
         recipe.read(str(tmp_path / "mine.yaml"))
@@ -196,7 +196,7 @@ def test_a_recipe_beside_the_user_comes_first(tmp_path: Path, monkeypatch: pytes
     assert recipe.names().count("distilbert") == 1
 
 
-def test_a_plan_takes_the_recipes_word_where_nothing_is_stated(tmp_path: Path) -> None:
+def test_a_plan_uses_the_recipe_without_settings(tmp_path: Path) -> None:
     model_recipe = recipe.read(
         write(tmp_path, {**GOOD, "data": "own", "batch_size": 3, "options": {"function": "net"}})
     )
@@ -207,7 +207,7 @@ def test_a_plan_takes_the_recipes_word_where_nothing_is_stated(tmp_path: Path) -
     assert (variant.devices, variant.threads, variant.limit, variant.budget) == (("cpu",), None, None, Budget())
 
 
-def test_a_plan_takes_the_command_lines_word_before_the_recipes(tmp_path: Path) -> None:
+def test_settings_override_the_recipe(tmp_path: Path) -> None:
     model_recipe = recipe.read(
         write(tmp_path, {**GOOD, "data": "own", "batch_size": 3, "options": {"function": "net"}})
     )
@@ -236,7 +236,7 @@ def test_a_plan_has_a_variant_for_each_batch_size_and_setting(tmp_path: Path) ->
         plan(model_recipe, model_recipe.variants, Settings(options={"tokens": ["64", "0"]}))
 
 
-def test_threads_tell_rows_apart_where_there_are_several() -> None:
+def test_several_threads_are_part_of_the_label() -> None:
     model_recipe = recipe.read("distilbert")
     chains = [("original", parse_chain("original"))]
     one = plan(model_recipe, chains, Settings(threads=(2,)))
@@ -248,14 +248,14 @@ def test_threads_tell_rows_apart_where_there_are_several() -> None:
     ]
 
 
-def test_what_a_recipe_requires_gives_way_to_the_command_line_key_by_key(tmp_path: Path) -> None:
+def test_requirements_of_the_command_line_override_the_recipes_by_key(tmp_path: Path) -> None:
     model_recipe = recipe.read(write(tmp_path, {**GOOD, "data": "own", "requires": {"gpu": "A100", "min_ram_gb": 64}}))
     assert model_recipe.requires == {"gpu": "A100", "min_ram_gb": 64}
     (variant,) = plan(model_recipe, model_recipe.variants, Settings(requires={"gpu": "any", "min_cores": 4}))
     assert variant.requires == {"gpu": "any", "min_ram_gb": 64, "min_cores": 4}
 
 
-def test_a_sweep_recipe_is_no_recipe_of_a_model(tmp_path: Path) -> None:
+def test_a_sweep_recipe_is_not_a_recipe_of_one_model(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="compress-bench sweep"):
         recipe.read(write(tmp_path, {"models": ["distilbert"]}))
 
@@ -280,7 +280,7 @@ def test_paths_that_exist_become_absolute(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads everything")
-def test_a_recipe_that_may_not_be_read_is_rejected(tmp_path: Path) -> None:
+def test_an_unreadable_recipe_is_rejected(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD)
     Path(path).chmod(0)
     with pytest.raises(CompressError, match="can't be read"):
@@ -306,7 +306,7 @@ def test_a_recipe_that_may_not_be_read_is_rejected(tmp_path: Path) -> None:
         ("variants: {a: [1, 2]}", "variants must be a non-empty list, not {'a': [1, 2]}."),
     ],
 )
-def test_a_recipe_of_any_size_is_a_short_sentence(tmp_path: Path, line: str, sentence: str) -> None:
+def test_an_error_about_a_large_recipe_is_short(tmp_path: Path, line: str, sentence: str) -> None:
     (tmp_path / "a.yaml").write_text(f"family: python\nsource: a.py\n{line}\n")
     with pytest.raises(RecipeError) as raised:
         recipe.read(str(tmp_path / "a.yaml"))

@@ -45,7 +45,7 @@ def config(folder: Path, **fields: Any) -> Path:
         ("MarianMTModel", "marian", "seq2seq"),
     ],
 )
-def test_the_family_is_that_of_the_class(
+def test_the_class_determines_the_family(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cls: str, kind: str, family: str
 ) -> None:
     folder = config(tmp_path / "mine", architectures=[cls], model_type=kind)
@@ -68,7 +68,7 @@ def test_the_family_is_that_of_the_class(
         ({}, "not a transformers model"),
     ],
 )
-def test_what_no_family_serves_is_reported(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
+def test_unsupported_models_are_rejected(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message) as error:
         recognise(str(config(tmp_path / "mine", **fields)))
     assert "ForTokenClassification" in str(error.value)
@@ -89,7 +89,7 @@ def test_what_no_family_serves_is_reported(tmp_path: Path, fields: dict[str, Any
         ("YOLO11n", "yolo11n", "yolo11n.pt"),
     ],
 )
-def test_names_of_ultralytics_are_known(name: str, model: str, source: str) -> None:
+def test_ultralytics_names_are_recognised(name: str, model: str, source: str) -> None:
     assert recognise(name) == Recognised(model, "yolo", source)
 
 
@@ -108,7 +108,7 @@ def test_names_of_ultralytics_are_known(name: str, model: str, source: str) -> N
         ("FastSAM-s", "segmentation of marked objects"),
     ],
 )
-def test_releases_of_ultralytics_that_are_not_served_are_reported(name: str, message: str) -> None:
+def test_unsupported_ultralytics_releases_are_rejected(name: str, message: str) -> None:
     with pytest.raises(
         RecipeError, match=rf"^{name} is an ultralytics model for {message}.*not supported.*yolo11n-cls"
     ):
@@ -116,7 +116,7 @@ def test_releases_of_ultralytics_that_are_not_served_are_reported(name: str, mes
     assert recognise(name, "yolo") is not None
 
 
-def test_a_state_dict_is_no_yolo(tmp_path: Path) -> None:
+def test_a_state_dict_is_not_a_yolo_model(tmp_path: Path) -> None:
     import torch
 
     for name, content in {"state": {"weight": torch.ones(2)}, "whole": torch.nn.Linear(2, 2)}.items():
@@ -149,7 +149,7 @@ def test_revisions_and_addresses_of_the_hub_are_read(
     assert recognise(name) == Recognised(source, "causal_lm", source)
 
 
-def test_files_are_reported_by_their_suffix(tmp_path: Path) -> None:
+def test_files_are_recognised_by_their_suffix(tmp_path: Path) -> None:
     for name in ("best.pt", "small.gguf"):
         (tmp_path / name).touch()
     assert recognise(str(tmp_path / "best.pt")) == Recognised("best", "yolo", str(tmp_path / "best.pt"))
@@ -158,19 +158,19 @@ def test_files_are_reported_by_their_suffix(tmp_path: Path) -> None:
     assert recognise(str(tmp_path / "gone.pt")) is None
 
 
-def test_libraries_of_image_classifiers_are_named() -> None:
+def test_names_of_image_libraries_are_recognised() -> None:
     assert recognise("torchvision:resnet18") == Recognised("resnet18", "image_classification", "torchvision:resnet18")
     assert recognise("timm:vit_tiny") == Recognised("vit_tiny", "image_classification", "timm:vit_tiny")
 
 
-def test_what_mlflow_keeps_is_named_by_its_uri_or_folder(tmp_path: Path) -> None:
+def test_mlflow_models_are_recognised_by_uri_or_folder(tmp_path: Path) -> None:
     assert recognise("models:/tree/1") == Recognised("tree/1", "mlflow_model", "models:/tree/1")
     assert recognise("runs:/abc/model") == Recognised("abc/model", "mlflow_model", "runs:/abc/model")
     (tmp_path / "MLmodel").touch()
     assert recognise(str(tmp_path)) == Recognised(tmp_path.name, "mlflow_model", str(tmp_path))
 
 
-def test_a_folder_without_a_configuration_is_no_model(tmp_path: Path) -> None:
+def test_a_folder_without_a_configuration_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"no config\.json in .*save_pretrained"):
         recognise(str(tmp_path))
     (tmp_path / "config.json").write_text("{")
@@ -181,14 +181,14 @@ def test_a_folder_without_a_configuration_is_no_model(tmp_path: Path) -> None:
         recognise(str(tmp_path))
 
 
-def test_without_a_network_the_kind_of_a_hub_model_cannot_be_told() -> None:
+def test_without_a_network_a_hub_model_is_unknown() -> None:
     with pytest.raises(WeightsError, match=r"org/name is unknown: .*no network.*config\.json") as raised:
         recipe.read("org/name")
     assert raised.value.exit_code == 3
     assert "\n" not in str(raised.value)
 
 
-def test_what_the_hub_refuses_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_the_hub_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(source: str, file: str) -> str:
         raise OSError(f"404: there is no {source}")
 
@@ -223,7 +223,7 @@ def test_other_names_are_unknown(name: str, tmp_path: Path, monkeypatch: pytest.
         assert raised.value.nearest == "distilbert"
 
 
-def test_the_family_can_be_said(tmp_path: Path) -> None:
+def test_the_user_can_choose_the_family(tmp_path: Path) -> None:
     model_recipe = recipe.read("org/name", "text_classification")
     assert (model_recipe.family, model_recipe.source) == ("text_classification", "org/name")
     folder = config(tmp_path / "mine", architectures=["BertForMaskedLM"])

