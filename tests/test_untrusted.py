@@ -57,7 +57,7 @@ class Outer:
     ],
 )
 def test_what_is_no_such_json_is_named_in_one_sentence(text: str | bytes, sentence: str) -> None:
-    most = 1024 if sentence.startswith("x.json takes") else 2**22
+    most = 1024 if sentence.startswith("x.json has") else 2**22
     with pytest.raises(Malformed) as error:
         parse_json(text, "x.json", most)
     assert str(error.value) == sentence

@@ -584,7 +584,7 @@ def test_unread_cells_are_reported_and_a_scale_can_be_given(tracking_uri: str) -
         "table-17.md, line 3, row 1, column 8 (Качество (PPL, BLEU, Accuracy)): 'BLEU on CPU: 0.635248;"
         in imported.stderr
     )
-    assert "say --scale bleu=share or --scale bleu=percent" in imported.stderr
+    assert "add --scale bleu=share or --scale bleu=percent" in imported.stderr
     assert bring(tracking_uri, *args, "--scale", "bleu=share").stdout == "1 rows stored, 0 already stored.\n"
     assert "63.52 BLEU" in report(tracking_uri, "-e", "scales").stdout
     wrong = bring(tracking_uri, *args, "--scale", "blue=share")
