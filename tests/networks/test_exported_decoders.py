@@ -60,10 +60,10 @@ def test_an_argument_that_nobody_knows_is_an_error(name: str) -> None:
     ("arguments", "message"),
     [
         ({"position_ids": torch.tensor([[0, 1]])}, "can't use position_ids: positions must be consecutive"),
-        ({"cache_position": torch.tensor([1, 2])}, "can't take cache_position"),
+        ({"cache_position": torch.tensor([1, 2])}, "can't use cache_position"),
         ({"attention_mask": torch.tensor([[0, 1, 1, 1, 1]])}, "can't use padding"),
         ({"decoder_attention_mask": torch.tensor([[1, 0]])}, "can't use padding"),
-        ({"cache_position": torch.tensor([3, 4, 5])}, "can't take cache_position"),
+        ({"cache_position": torch.tensor([3, 4, 5])}, "can't use cache_position"),
         ({"attention_mask": {"full": torch.ones(1, 5)}}, "can't use attention_mask: the only mask is one of padding"),
         ({"attention_mask": torch.ones(1, 1, 2, 5)}, "can't use attention_mask: the only mask is one of padding"),
         ({"return_dict": False}, "passes 'return_dict'"),

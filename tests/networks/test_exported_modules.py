@@ -66,10 +66,10 @@ def test_the_exported_module_gives_what_the_module_gave(give: Callable[..., Any]
     form = CallForm.of_json(json.loads(json.dumps(asdict(form))))
     exported = ExportedModule({"model": TorchCall(graph.module)}, form, NAMES)
     inputs = torch.rand(5, 4)
-    given, expected = exported(inputs, 2.0), module(inputs, 2.0)
-    assert type(given) is type(expected)
-    assert value_trees.is_equal(given, expected)
-    with pytest.raises(ValueError, match=r"exported for the argument 2\.0, and can't take 3\.0"):
+    output, expected = exported(inputs, 2.0), module(inputs, 2.0)
+    assert type(output) is type(expected)
+    assert value_trees.is_equal(output, expected)
+    with pytest.raises(ValueError, match=r"exported with the constant argument 2\.0 and can't take 3\.0"):
         exported(inputs, 3.0)
 
 
@@ -106,10 +106,10 @@ def test_arguments_by_name_may_come_in_any_order(by_name: bool) -> None:
 @pytest.mark.parametrize(
     ("give", "message"),
     [
-        (lambda values, scale: None, "gives no tensor but NoneType"),
+        (lambda values, scale: None, "returns no tensor but a NoneType"),
         (lambda values, scale: (values, float(values.sum())), "depend on its inputs"),
-        (lambda values, scale: (values, object()), "gives a object, which can't be made again"),
-        (lambda values, scale: Answer(values), "gives a Answer, which can't be made again"),
+        (lambda values, scale: (values, object()), "returns a object, which an exported graph can't return"),
+        (lambda values, scale: Answer(values), "returns a Answer, which an exported graph can't return"),
     ],
 )
 def test_what_no_graph_can_give_is_refused_in_words(give: Callable[..., Any], message: str) -> None:

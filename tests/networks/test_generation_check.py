@@ -116,7 +116,7 @@ def continuation(tokens: list[int], logits: list[list[float]], at_once: list[lis
 
 def test_the_message_speaks_of_the_likeliest_token_only_where_it_is_another() -> None:
     lost = continuation([0], [[4.0, 1.0]], [[1.0, 4.0]])
-    with pytest.raises(WorkerError, match="is 0, and 1 is likeliest in one pass"):
+    with pytest.raises(WorkerError, match="is 0, but 1 is the likeliest in one pass"):
         generation_check.require_past([continuation([0], [[1.0, 4.0]], [[1.0, 4.0]])], [lost])
     same = continuation([0], [[4.0, 1.0, 1.0]], [[4.0, 3.0, -9.0]])
     with pytest.raises(WorkerError, match="is 0, but its probability is different in one pass"):

@@ -241,7 +241,7 @@ def test_a_base_that_cannot_be_had_is_named(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     folder = adapter(tmp_path / "mine", thin(QUERY), base_model_name_or_path="org/base", revision="v2")
     assert recognise(str(folder)).family == "causal_lm"  # type: ignore[union-attr]
-    with pytest.raises(WeightsError, match=r"mine is an adapter of org/base@v2\. .*weights=PATH") as error:
+    with pytest.raises(WeightsError, match=r"mine is an adapter for org/base@v2\. .*weights=PATH") as error:
         find_weights(str(folder), "auto", tmp_path)
     assert "\n" not in str(error.value)
     base(tmp_path / "other")

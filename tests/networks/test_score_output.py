@@ -36,7 +36,7 @@ def test_the_score_is_chosen_or_clear(output: Any, chosen: str | int) -> None:
         ((HIDDEN, SCORES), "", r"returns several tensors \(0, 1\): name the one with the scores .* output: NAME"),
         ({"a": HIDDEN}, "b", r"output=b: the module returns no such tensor\. Its tensors: a"),
         ({"a": (HIDDEN, SCORES)}, "a", r"no such tensor\. Its tensors: a\.0, a\.1"),
-        (None, "", "gives no tensor but NoneType"),
+        (None, "", "returns no tensor but a NoneType"),
     ],
 )
 def test_what_is_not_clear_is_asked_for(output: Any, chosen: str, message: str) -> None:
