@@ -54,7 +54,7 @@ def find(quick: bool, only: str = "") -> Finding:
         rows += _measured(model, dtype, _METHODS[dtype][: 2 if quick else None], quick, numbers)
     if not quick and only in ("", _SPEECH):
         rows += _measured(_SPEECH, _FLOAT, _WHISPER, quick, numbers)
-    verdicts = _verdicts(numbers)
+    verdicts = {goal: verdict for goal, verdict in _verdicts(numbers).items() if only in goal}
     return Finding(
         name="language_models",
         goal="each of those below, on a CPU with AMX or VNNI.",
@@ -104,7 +104,12 @@ def _run(model: str, dtype: str, method: str, quick: bool, originals: PreparedOr
 def _row(model: str, method: str, result: Result, original: Result) -> Mapping[str, Cell]:
     if result.status != "ok":
         return {"model": model, "method": method, "instead": f"{result.status}: {result.reason}"}
-    return {"model": model, "method": method, **_numbers(result, original), "kernel": result.facts.get("kernel", "")}
+    return {
+        "model": model,
+        "method": method,
+        **_numbers(result, original),
+        "kernel": result.facts.get("kernel.cpu", ""),
+    }
 
 
 def _numbers(result: Result, original: Result) -> _Numbers:
