@@ -15,7 +15,7 @@ from website import vocabulary
 
 # What stands for something of the reader's: MODEL, a name with `...`, `<name>`, `$NAME`, a word in Russian.
 _PLACEHOLDER = re.compile(r"[A-Z][A-Z0-9_|]*(?:\.\.\.)?|.*\.\.\..*|<.*>|\$.*|.*[а-яё].*", re.DOTALL)
-_FLAG = re.compile(r"--?[a-z]")
+_FLAG = re.compile(r"--?[a-zA-Z]")
 _REDIRECTIONS = (">", ">>", ">&", "<")
 _TAKING_MODELS = ("compress-bench run", "compress-bench sweep", "compress-bench check")
 _EXTRAS = re.compile(r"(?:mlflow-compress|\.)\[([\w,-]+)\]")
@@ -122,7 +122,7 @@ def of_options(words: Sequence[str]) -> Iterator[str]:
 def _of_value(flag: str, value: str, option: click.Option | None) -> Iterator[str]:
     """Check the value of an option, where it names something of the code."""
     value = value.rstrip(",.;")
-    if not value or value.startswith("-") or _PLACEHOLDER.fullmatch(value):
+    if not value or value.startswith("-") or _PLACEHOLDER.fullmatch(re.split("[:=]", value)[0]):
         return
     if flag == "--method" and not any(sign in value for sign in "*?"):
         yield from of_chain(value)

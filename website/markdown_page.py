@@ -108,4 +108,4 @@ def _line(token: Token) -> int:
 
 def _slug(heading: Token) -> str:
     text = "".join(child.content for child in heading.children or () if child.type in ("text", "code_inline"))
-    return _NOT_IN_SLUGS.sub("", text.lower()).strip().replace(" ", "-")
+    return _NOT_IN_SLUGS.sub("", text.strip().lower()).replace(" ", "-")

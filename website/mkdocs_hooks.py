@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mkdocs.structure.pages import Page
 
 _LOG = logging.getLogger("mkdocs.hooks.website")  # in strict mode a warning fails the build
+_FOOTNOTE = re.compile(r"(?<=\s)\[(\d+)\](?=\s)")  # of a table of ours; Markdown would read two as a link
 _TARGET = re.compile(r"(?<=\]\()(?P<path>[^)#\s]+)(?P<anchor>#[^)\s]*)?(?=\))")
 
 
@@ -65,7 +66,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         inside = target.relative_to("docs").as_posix() if target.parts[0] == "docs" else _page_of(target)
         return f"{'../' * place.count('/')}{inside}{match['anchor'] or ''}"
 
-    return _TARGET.sub(led, reference.filled(markdown))
+    return _TARGET.sub(led, reference.filled(_FOOTNOTE.sub(r"\\[\1\\]", markdown)))
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:

@@ -28,7 +28,7 @@ _METRIC = re.compile(r"(?:size|cpu|gpu|quality)/[a-z]\w*")
 _TAG = re.compile(r"(?:mlflow\.)?compress\.(?!bench|report)[a-z][\w.]*")
 _VARIABLE = re.compile(r"(COMPRESS_[A-Z_]+)(?:=.*)?")
 _MODULE = re.compile(r"mlflow_compress(?:\.\w+)+")
-_PATH = re.compile(r"\.?[\w-]+(?:/[\w.*-]+)+/?")
+_PATH = re.compile(r"(?!.*[A-Z]{3,}\.)\.?[\w-]+(?:/[\w.*-]+)+/?")  # methods/NAME.py is one of the reader's
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)+")
 _CHAIN = re.compile(r"[a-z]\w*(?::\w+=[^\s+]+)?(?:\+[a-z]\w*(?::\w+=[^\s+]+)?)*")
 _SETTING = re.compile(r"([a-z]\w*)=\S*")

@@ -11,6 +11,7 @@ from mlflow_compress import registry
 from mlflow_compress.data.spec import KEYS, Data
 from mlflow_compress.planning import catalogue, recipe
 from mlflow_compress.planning import requirements as machine
+from mlflow_compress.words import LANGUAGES
 from website.docstrings import attributes, description
 from website.tables import code, prose, table
 
@@ -64,10 +65,8 @@ def metrics() -> str:
         metric = registry.find("metrics", name)
         facts = metric.class_facts()
         better = {True: "higher", False: "lower"}.get(facts.greater_is_better, "")
-        overview.append(
-            (f"[`{name}`](#{name})", prose(facts.label.get("en", "")), prose(facts.label.get("ru", "")), metric.unit,
-             code(facts.scale or ""), better, metric.takes)
-        )  # fmt: skip
+        link, labels = f"[`{name}`](#{name.lower()})", [prose(facts.label.get(language, "")) for language in LANGUAGES]
+        overview.append((link, *labels, metric.unit, code(facts.scale or ""), better, metric.takes))
         sections.append(_section("metrics", name, [], "###"))
     header = ("metric", "label", "in Russian", "unit", "scale", "better", "compares")
     return "\n\n".join([table(header, overview), *sections])
@@ -114,7 +113,7 @@ def _family(name: str) -> Any:
 
 
 def _listed(names: Any) -> str:
-    return ", ".join(f"[`{name}`](metrics.md#{name})" for name in names)
+    return ", ".join(f"[`{name}`](metrics.md#{name.lower()})" for name in names)
 
 
 def _method_facts(row: dict[str, Any]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,17 +43,26 @@ def cautions() -> str:
 
 
 def caution_kinds() -> Iterator[CautionKind]:
-    """Yield every kind of caution that a module of the package declares."""
+    """Yield every kind of caution that a module declares at its top."""
     for path in sorted(_PACKAGE.rglob("*.py")):
-        if " = CautionKind(" not in path.read_text(encoding="utf-8"):
+        text = path.read_text(encoding="utf-8")
+        if " = CautionKind(" not in text:
             continue
-        parts = path.relative_to(_PACKAGE.parent).with_suffix("").parts
-        module = importlib.import_module(".".join(parts))
-        declared = "\n{} = CautionKind("
-        source = path.read_text(encoding="utf-8")
-        for name, kind in vars(module).items():
-            if isinstance(kind, CautionKind) and declared.format(name) in source:
-                yield kind
+        calls = {name: call for name, call in _assigned(text) if ast.unparse(call).startswith("CautionKind(")}
+        if "\nimport torch\n" in text:  # it would be imported too
+            for call in calls.values():
+                values = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
+                yield CautionKind(*map(ast.literal_eval, call.args), **values)
+        else:
+            module = ".".join(path.relative_to(_PACKAGE.parent).with_suffix("").parts)
+            yield from (getattr(importlib.import_module(module), name) for name in calls)
+
+
+def _assigned(text: str) -> Iterator[tuple[str, ast.Call]]:
+    """Yield the names that a module gives to what it calls."""
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+            yield ast.unparse(node.targets[0]), node.value
 
 
 def _compared(tag: str) -> Iterator[str]:

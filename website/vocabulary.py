@@ -14,7 +14,9 @@ from website.command_pages import every_command
 
 ROOT = Path(__file__).parents[1]
 _SOURCES = ("mlflow_compress/**/*.py", "mlflow_compress/templates/*", "benchmarks/**/*.py", "recipes/*", "website/*.py",
-            "MLproject", "pyproject.toml", "conda.yaml", "constraints/*.txt", ".ci/*")  # fmt: skip
+            "MLproject", "pyproject.toml", "conda.yaml", "constraints/*.txt", ".ci/*",
+            "benchmarks/results/architectures.jsonl")  # fmt: skip
+_NAMED_BY_FILE = ("mlflow_compress/**/*.py", "recipes/*", "tests/zoo/*.py")  # a plugin's name is that of its file
 _WORD = re.compile(r"\w+")
 # Options of other programs that pages name outside of a command line.
 FOREIGN_OPTIONS = frozenset(
@@ -83,7 +85,8 @@ def extras() -> frozenset[str]:
 def words() -> frozenset[str]:
     """Return every word of the sources, of recipes and of templates."""
     paths = {path for pattern in _SOURCES for path in ROOT.glob(pattern) if path.is_file()}
-    return frozenset().union(*(_WORD.findall(path.read_text(encoding="utf-8")) for path in paths))
+    names = {path.stem for pattern in _NAMED_BY_FILE for path in ROOT.glob(pattern)}
+    return frozenset(names).union(*(_WORD.findall(path.read_text(encoding="utf-8")) for path in paths))
 
 
 @functools.cache

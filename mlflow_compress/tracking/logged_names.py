@@ -150,6 +150,7 @@ TAGS = (
     LoggedTag("compress.seconds", "How long the variant took, in seconds."),
     LoggedTag("compress.launches", "Number of launches that shared the timed calls, where that was decided."),
     LoggedTag("compress.memory_source", "How the RAM peak was found: `kernel`, or `sampled every 2 ms`."),
+    LoggedTag("compress.read_again", "Weight files that `model()` of your own file reads again at each restore."),
     LoggedTag("compress.vram_source", "Who reports `gpu/vram_peak_mib`: `allocator` (torch) or `driver`."),
     LoggedTag("compress.kernel.{device}", "Kernel that multiplied the packed weights."),
     LoggedTag("compress.data", "The data that quality was scored on, as it was requested."),
