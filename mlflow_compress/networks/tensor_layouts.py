@@ -35,7 +35,7 @@ def keep(module: Any, folder: Path) -> None:
 
 
 def apply(module: Any, folder: Path) -> None:
-    """Give the tensors of a filled module the layout that `keep` wrote."""
+    """Apply the layout that `keep` wrote to the tensors of a filled module."""
     import torch
 
     if not (folder / _FILE).is_file() or not isinstance(module, torch.nn.Module):
