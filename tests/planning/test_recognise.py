@@ -177,7 +177,7 @@ def test_a_folder_without_a_configuration_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="can't be read"):
         recognise(str(tmp_path))
     (tmp_path / "config.json").write_text("[1]")
-    with pytest.raises(WeightsError, match="no mapping"):
+    with pytest.raises(WeightsError, match="not a mapping"):
         recognise(str(tmp_path))
 
 

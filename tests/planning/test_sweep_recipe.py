@@ -170,7 +170,7 @@ def test_a_grid_without_models_is_recognised_as_a_grid(folder: Path) -> None:
     with pytest.raises(UnknownName, match="Did you mean 'models'"):
         sweep_recipe.plan([str(path)], TRUST)
     path.write_text("methods: [fp16]\n")
-    with pytest.raises(RecipeError, match="models must be a list"):
+    with pytest.raises(RecipeError, match="models must be a non-empty list"):
         sweep_recipe.plan([str(path)], TRUST)
 
 
