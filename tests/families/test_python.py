@@ -261,7 +261,7 @@ def test_inputs_by_name_and_nested_outputs_are_predicted_by_the_output_that_was_
         family.example(model)
     family, model = own(tmp_path, SEVERAL)
     with pytest.raises(
-        RecipeError, match=r"returns several tensors \(hidden\.0, hidden\.1\.0, scores\): .* output: NAME"
+        RecipeError, match=r"returns several tensors \(hidden\.0, hidden\.1\.0, scores\): .*output: NAME"
     ):
         family.predict(model, inputs)
 

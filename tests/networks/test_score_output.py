@@ -33,7 +33,7 @@ def test_the_score_is_chosen_or_clear(output: Any, chosen: str | int) -> None:
 @pytest.mark.parametrize(
     ("output", "chosen", "message"),
     [
-        ((HIDDEN, SCORES), "", r"returns several tensors \(0, 1\): name the one with the scores .* output: NAME"),
+        ((HIDDEN, SCORES), "", r"returns several tensors \(0, 1\): name the one with the scores .*output: NAME"),
         ({"a": HIDDEN}, "b", r"output=b: the module returns no such tensor\. Its tensors: a"),
         ({"a": (HIDDEN, SCORES)}, "a", r"no such tensor\. Its tensors: a\.0, a\.1"),
         (None, "", "returns no tensor but a NoneType"),
@@ -48,10 +48,7 @@ def test_the_greatest_score_is_the_prediction() -> None:
     scores = torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3]])
     assert classes_of(scores, 2) == [1, 0]
     assert classes_of(torch.stack([scores, scores, scores], 1), 2) == [[1, 1, 1], [0, 0, 0]]
-    assert classes_of(torch.stack([scores, scores, scores], 0), 2) == [
-        [1, 1, 1],
-        [0, 0, 0],
-    ]  # the batch is the second axis
+    assert classes_of(torch.stack([scores, scores, scores]), 2) == [[1, 1, 1], [0, 0, 0]]  # batch: the second axis
     assert classes_of(torch.tensor([4, 2]), 2) == [4, 2]
     assert classes_of(torch.tensor([[4, 2], [5, 3], [6, 1]]), 2) == [[4, 5, 6], [2, 3, 1]]
 
