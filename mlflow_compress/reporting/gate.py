@@ -47,7 +47,7 @@ _SCORE = "score trained weights on data"
 _RANDOM = "random weights: the quality is unknown"
 _MORE_SAMPLES = "score more samples, or score the original and the variant in one command, which pairs their answers"
 _APART = (
-    "not compared with the original, which was measured under other circumstances",
+    "not compared with the original, which was measured under different conditions",
     "measure both on one machine in the same way; the footnotes of compress-report show what differs",
 )
 

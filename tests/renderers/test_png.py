@@ -68,7 +68,7 @@ def test_above_that_the_bars_are_the_means_over_models() -> None:
 def test_models_are_not_compared_with_one_another() -> None:
     it = Comparison((*rows(3), *rows(3, "bert")), greater_is_better=LESS, objectives=(SIZE, CPU))
     scatter, _ = figure(it).axes
-    assert scatter.get_xlabel() == "weights, divided by the original's (lower is better)"
+    assert scatter.get_xlabel() == "weights, relative to the original (lower is better)"
     assert len([line for line in scatter.lines if line.get_linestyle() == "--"]) == 2
 
 

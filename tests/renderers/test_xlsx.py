@@ -29,8 +29,8 @@ def column(sheet: Any, header: str) -> list[Any]:
 def test_the_first_sheet_is_the_table_with_numbers_as_people_read_them(comparison: Comparison) -> None:
     sheet = read(comparison)["Comparison"]
     assert [cell.value for cell in sheet[1]] == [
-        "Team", "Model", "Method", "Weight size, MB", "weights, divided by the original's", "CPU ms", "GPU ms",
-        "GPU inference time, median, divided by the original's", "RAM (MB)", "VRAM (MB)",
+        "Team", "Model", "Method", "Weight size, MB", "weights, relative to the original", "CPU ms", "GPU ms",
+        "GPU inference time, median, relative to the original", "RAM (MB)", "VRAM (MB)",
         "mAP50", "WER", "WER, difference from the original", "CER", "CER, difference from the original",
         "scored samples", "CPU run", "GPU run", "Notes",
     ]  # fmt: skip
@@ -39,7 +39,7 @@ def test_the_first_sheet_is_the_table_with_numbers_as_people_read_them(compariso
         return [(cell.value, cell.number_format) for cell in column(sheet, header) if cell.value is not None]
 
     assert shown("Weight size, MB")[:2] == [(96.66796875, "0.00"), (48.349609375, "0.00")]
-    assert shown("weights, divided by the original's") == [(0.50016, '0.00"x"')]
+    assert shown("weights, relative to the original") == [(0.50016, '0.00"x"')]
     assert shown("CPU ms") == [(492.7215, "0.0")]
     assert shown("GPU ms") == [(12.3456, "0.00"), (8.1, "0.000")]
     assert shown("mAP50") == [(0.7912, "0.0000")]
@@ -70,7 +70,7 @@ def test_ratios_show_the_digits_of_the_table() -> None:
     size = "size/weights_mib"
     ratios = (0.0034, 0.05, 0.5, 12.0, 345.6)
     rows = tuple(Row("a", "m", str(ratio), {size: ratio}, {size: ratio}) for ratio in ratios)
-    cells = column(read(Comparison(rows, columns=("method", size)))["Comparison"], "weights, divided by the original's")
+    cells = column(read(Comparison(rows, columns=("method", size)))["Comparison"], "weights, relative to the original")
     assert [cell.number_format for cell in cells] == ['0.0000"x"', '0.000"x"', '0.00"x"', '0.00"x"', '0"x"']
 
 
@@ -94,7 +94,7 @@ def test_all_numbers_are_on_the_second_sheet(comparison: Comparison) -> None:
     assert named["weights, MB"] == 96.66796875
     assert named["CPU inference time, median, ms"] == 492.7215
     assert named["mAP50"] == 0.7912
-    assert dict(zip(header, second, strict=True))["weights, divided by the original's"] == 0.50016
+    assert dict(zip(header, second, strict=True))["weights, relative to the original"] == 0.50016
     assert dict(zip(header, second, strict=True))["CPU inference time, median, ms"] is None
     assert (sheet.freeze_panes, sheet.max_row) == ("D2", 1 + len(comparison.rows))
 

@@ -174,7 +174,7 @@ def test_a_run_may_be_named_by_the_first_8_characters_and_be_an_older_one(make_r
     assert row.ratios[WEIGHTS] == 0.5
     with pytest.raises(StoreError, match=r"matches several runs: .*Give more characters of the id"):
         read(["01234567"], everything)
-    with pytest.raises(StoreError, match="No such baseline"):
+    with pytest.raises(StoreError, match="Unknown baseline"):
         read(["0123456"], everything)  # too short, even if it matches
     with pytest.raises(StoreError, match=r"has no numbers to compare with \(out of memory\)"):
         read(["fedcba98"], everything)
@@ -226,7 +226,7 @@ def test_other_hardware_and_data_have_the_same_footnotes_as_for_an_original(runs
     assert P50 not in row.ratios
     assert row.ratios[WEIGHTS] == 0.3
     assert "quality/accuracy_difference" not in row.values
-    assert any("measured under other circumstances (processor: EPYC" in note for note in notes(comparison, row))
+    assert any("measured under different conditions (processor: EPYC" in note for note in notes(comparison, row))
 
 
 def test_rows_by_hand_are_compared_within_their_table(runs: list[Run], make_run: MakeRun) -> None:

@@ -114,7 +114,7 @@ def test_a_score_stands_to_the_original_by_its_difference() -> None:
 
 def test_axes_have_names_for_people() -> None:
     assert Axis(CPU).label("en") == "CPU inference time, median, ms"
-    assert Axis(CPU, relative=True).label("en") == "CPU inference time, median, divided by the original's"
+    assert Axis(CPU, relative=True).label("en") == "CPU inference time, median, relative to the original"
     assert Axis(ACCURACY, relative=True).label("en") == "accuracy, difference from the original"
     assert Axis(SIZE, relative=True).label("ru") == "веса, относительно оригинала"
 

@@ -612,7 +612,7 @@ def test_what_two_runs_say_is_compared_though_one_is_of_an_earlier_version(
     assert comparison.rows[1].ratios == {}
     own, base = ("2.14.1", "2.13.0") if original_is_older else ("2.13.0", "2.14.1")
     assert notes(comparison, comparison.rows[1]) == [
-        "CPU: not compared with the original, which was measured under different conditances "
+        "CPU: not compared with the original, which was measured under different conditions "
         f"(torch: {own}, the original's: {base})"
     ]
 
@@ -638,7 +638,7 @@ def test_options_of_earlier_runs_stand_for_the_work_of_one_call(
     comparison = compare(runs)
     if is_other:
         assert notes(comparison, comparison.rows[1]) == [
-            "CPU: not compared with the original, which was measured under different conditances "
+            "CPU: not compared with the original, which was measured under different conditions "
             f"(one call: {option}=32, the original's: {option}=64)"
         ]
     else:
@@ -884,7 +884,7 @@ def test_another_processor_is_one_difference_by_its_short_name(make_run: MakeRun
     comparison = compare([make_run(tags={**theirs}), make_run(method="fp16", tags={**mine})])
     (fp16,) = (row for row in comparison.rows if row.method == "fp16")
     assert notes(comparison, fp16) == [
-        "CPU: not compared with the original, which was measured under different conditances "
+        "CPU: not compared with the original, which was measured under different conditions "
         "(processor: Ryzen 7 7840U, the original's: Xeon Platinum 8481C)"
     ]
 

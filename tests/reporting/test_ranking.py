@@ -77,7 +77,7 @@ def test_models_scored_on_the_same_data_are_compared() -> None:
 
 @pytest.mark.parametrize("objectives", [("size",), ("size", "size"), ("size", "sise"), ("size", "quality/moved")])
 def test_objectives_that_make_no_front(objectives: tuple[str, ...]) -> None:
-    with pytest.raises(RecipeError, match=r"two objectives|Did you mean 'size'|direction of 'moved' is not known"):
+    with pytest.raises(RecipeError, match=r"two objectives|Did you mean 'size'|direction of 'moved' is unknown"):
         ranking.marked(Comparison((row("a", 1, values={SIZE: 1.0, "quality/moved": 1.0}),)), objectives)
 
 

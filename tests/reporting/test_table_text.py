@@ -165,7 +165,7 @@ def test_the_legend_explains_what_is_shown_and_nothing_else() -> None:
     assert "Pareto" not in table_text.legend(Comparison((measured,), objectives=objectives))
     shown = Comparison((measured,), columns=("team", "pareto"), objectives=objectives, title="hw1")
     assert table_text.legend(shown).endswith(
-        ": weights, WER. A number whose noise is unknown tells no two rows apart. Experiment: hw1."
+        ": weights, WER. A number with unknown noise does not separate rows. Experiment: hw1."
     )
     scored = replace(measured, values={"quality/wer": 0.1, "quality/cer": 0.1}, dominated=False)
     by_quality = Comparison((scored,), columns=("pareto",), objectives=("quality", "size/weights_mib"))
