@@ -26,8 +26,8 @@ def of_command(words: Sequence[str]) -> Iterator[str]:
     if words[:2] == ["mlflow", "run"]:
         yield from _of_mlflow(words[2:])
         return
-    if words[:3] == ["python", "-m", "benchmarks"]:
-        yield from _of_ours("python -m benchmarks", words[3:])
+    if (module := " ".join(words[:3])) in vocabulary.commands():
+        yield from _of_ours(module, words[3:])
         return
     if words[:2] == ["python", "-m"] and len(words) > 2:
         yield from _of_python_module(words[2])

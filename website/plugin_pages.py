@@ -23,15 +23,15 @@ def methods() -> str:
     """Return the table of all methods, and a section for each."""
     rows = _own("methods")
     overview = table(
-        ("method", "what it does", "changes", "runs on", "install", "not for"),
+        ("method", "changes", "runs on", "install", "not for", "what it does"),
         [
             (
                 f"[`{row['name']}`](#{row['name']})",
-                prose(row["about"]),
                 row["changes"],
                 ", ".join(_DEVICES[device] for device in row["devices"]),
                 code(f"[{row['extra']}]") if row["extra"] else ", ".join(map(code, row["needs"])),
                 ", ".join(map(code, row["excludes"])),
+                prose(row["about"]),
             )
             for row in rows
         ],
@@ -43,9 +43,9 @@ def families() -> str:
     """Return the table of all families, and a section for each."""
     names = registry.own("families")
     overview = table(
-        ("family", "what it serves", "metrics"),
+        ("family", "metrics", "what it serves"),
         [
-            (f"[`{name}`](#{name})", prose(registry.about("families", name)), _listed(_family(name).metrics))
+            (f"[`{name}`](#{name})", _listed(_family(name).metrics), prose(registry.about("families", name)))
             for name in names
         ],
     )

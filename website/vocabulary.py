@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,10 +31,13 @@ FOREIGN_OPTIONS = frozenset(
 
 @functools.cache
 def commands() -> Mapping[str, click.Command]:
-    """Return the commands by their full names, as `compress-bench run`, and `python -m benchmarks`."""
-    from benchmarks.__main__ import main
-
-    return {**dict(every_command()), "python -m benchmarks": main}
+    """Return the commands by their full names: `compress-bench run`, `python -m benchmarks`."""
+    found = dict(every_command())
+    for path in sorted((ROOT / "benchmarks").glob("*.py")):
+        if "@click.command" in path.read_text(encoding="utf-8"):
+            name = "benchmarks" if path.stem == "__main__" else f"benchmarks.{path.stem}"
+            found[f"python -m {name}"] = importlib.import_module(f"benchmarks.{path.stem}").main
+    return found
 
 
 @functools.cache

@@ -21,7 +21,7 @@ def test_no_page_links_to_nowhere_or_names_what_does_not_exist() -> None:
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("compress-bench run digits_cnn --methods fp16", "compress-bench run has no option --methods"),
+        ("compress-bench run digits_cnn --methods", "compress-bench run has no option --methods"),
         ("compress-bench measure digits_cnn", "compress-bench has no command measure"),
         ("compress-bench run digits_rnn", "there is no recipe digits_rnn"),
         ("compress-bench run digits_cnn --method fp17", "Unknown method 'fp17'"),
@@ -80,7 +80,7 @@ def test_what_exists_or_is_not_ours_is_left_alone(code: str) -> None:
     ("block", "message"),
     [
         (
-            "```sh\n# first\ncompress-bench run digits_cnn \\\n  --metod fp16\n```",
+            "```sh\n# first\ncompress-bench run digits_cnn \\\n  --metod\n```",
             "3: compress-bench run has no option",
         ),
         ('```sh\nalias m="mlflow run . -P team=a"\nm -P modell=x\n```', "3: MLproject has no parameter modell"),
@@ -96,7 +96,7 @@ def test_what_exists_or_is_not_ours_is_left_alone(code: str) -> None:
 def test_a_wrong_name_in_a_block_is_found_with_its_line(
     block: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = MarkdownPage(Path("docs/some.md"), block)
+    page = MarkdownPage(Path("docs/index.md"), block)
     monkeypatch.setattr(repository, "written_page", lambda path: page)
     (complaint,) = names.complaints(page)
     assert f"{complaint.line}: {complaint.message}".startswith(message)
@@ -108,14 +108,14 @@ def test_a_wrong_name_in_a_block_is_found_with_its_line(
         ("[a](nowhere.md)", "nowhere.md leads to no file of the repository"),
         ("[a](../../../secret)", "../../../secret leads to no file of the repository"),
         ("[a](/docs/index.md)", "/docs/index.md is an absolute path: write it relative to this page"),
-        ("[a](#there)", "#there: docs/some.md has no anchor #there"),
+        ("[a](#there)", "#there: docs/index.md has no anchor #there"),
         ('<img src="nothing.png" alt="">', "nothing.png leads to no file of the repository"),
         ("![a](comparisons.png)", "comparisons.png leads to no file of the repository"),
         ("[a](reference/methods.md#int9)", "reference/methods.md#int9: docs/reference/methods.md has no anchor #int9"),
     ],
 )
 def test_a_link_to_nowhere_is_found(link: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    page, others = MarkdownPage(Path("docs/some.md"), f"# Some\n\n{link}\n"), repository.page
+    page, others = MarkdownPage(Path("docs/index.md"), f"# Some\n\n{link}\n"), repository.page
     monkeypatch.setattr(repository, "written_page", lambda path: page)
     monkeypatch.setattr(repository, "page", lambda path: page if path == page.path else others(path))
     (complaint,) = links.complaints(page.path)
@@ -124,11 +124,18 @@ def test_a_link_to_nowhere_is_found(link: str, message: str, monkeypatch: pytest
 
 @pytest.mark.parametrize(
     "link",
-    ["[a](https://example.org/x#y)", "[a](#two-words)", "[a](#two-words-1)", "[a](#x)", "[a](index.md#start-here)"],
+    [
+        "[a](https://example.org/x#y)",
+        "[a](#two-words)",
+        "[a](#two-words-1)",
+        "[a](#x)",
+        "[a](ru.md)",
+        "[a](reference/methods.md#gptq)",
+    ],
 )
 def test_a_link_that_leads_somewhere_is_left_alone(link: str, monkeypatch: pytest.MonkeyPatch) -> None:
     text = f'# Some\n\n## Two `words`!\n\n## Two words\n\n<a id="x"></a>{link}\n'
-    page, others = MarkdownPage(Path("docs/some.md"), text), repository.page
+    page, others = MarkdownPage(Path("docs/index.md"), text), repository.page
     monkeypatch.setattr(repository, "written_page", lambda path: page)
     monkeypatch.setattr(repository, "page", lambda path: page if path == page.path else others(path))
     assert list(links.complaints(page.path)) == []

@@ -74,7 +74,7 @@ def test_schemas_are_schemas_of_what_is_written() -> None:
 def test_every_caution_is_listed_once() -> None:
     codes = [kind.code for kind in run_pages.caution_kinds()]
     assert len(codes) > 40
-    assert {"drift", "few_tokens", "random_calibration"} <= set(codes)
+    assert {"drift", "unstable", "random_calibration"} <= set(codes)
 
 
 def test_every_metric_that_the_code_writes_is_declared() -> None:
@@ -84,7 +84,7 @@ def test_every_metric_that_the_code_writes_is_declared() -> None:
     for folder in ("measuring", "meters", "scoring"):
         for path in (package / folder).rglob("*.py"):
             written |= {(path.name, name) for name in _templates(path)}
-    assert len(written) > 40
+    assert len(written) > 30
     missing = [(file, name) for file, name in sorted(written) if not _is_declared(name)]
     assert missing == []
 
