@@ -234,7 +234,8 @@ def _first_line(error: Exception, uri: str) -> str:
         host = without_secrets(uri).partition("://")[2].partition("/")[0]
         return (
             f"the server does not accept the host name {host} (403). Restart it with mlflow server --allowed-hosts "
-            f"'{host},localhost:*' and its other options, or set MLFLOW_TRACKING_URI to its private IP address"
+            f"'{host},localhost:*' and its other options, or use an address that it accepts (by default localhost and "
+            "private IP addresses)"
         )
     return line[:300]
 
