@@ -97,7 +97,7 @@ def code_in(path: Path) -> str:
         return _code_in_onnx(path / data, flavors.get("onnx", {}))
     if flavor_of(path) == "mlflow.pytorch":
         return _code_in_graph(path / data)
-    return f"what {flavor_of(path)} loads"
+    return f"files that {flavor_of(path)} loads"
 
 
 def _code_in_onnx(file: Path, flavor: Mapping[str, Any]) -> str:

@@ -145,7 +145,7 @@ def test_shards_are_put_together(tmp_path: Path) -> None:
     for path in (tmp_path, index):
         assert filled(path)[1] == 3.0
     (tmp_path / "model-1.safetensors").unlink()
-    with pytest.raises(WeightsError, match=r"names model-1\.safetensors, and there is no such file"):
+    with pytest.raises(WeightsError, match=r"names model-1\.safetensors, but there is no such file"):
         fill_from(net(), tmp_path)
 
 

@@ -211,9 +211,12 @@ def test_globals_that_stay_as_they_are_keep_what_load_weights_gave(tmp_path: Pat
 @pytest.mark.parametrize(
     ("filling", "message"),
     [
-        ("module.layer = nn.Linear(4, 5)", r"layer\.bias was a tensor of shape \[3\], and is a tensor of shape \[5\]"),
-        ("module.layer = nn.Identity()", "layer was Linear, and is Identity"),
-        ("module.act = nn.ReLU()", "act was not there, and is ReLU"),
+        (
+            "module.layer = nn.Linear(4, 5)",
+            r"layer\.bias was a tensor of shape \[3\] and is now a tensor of shape \[5\]",
+        ),
+        ("module.layer = nn.Identity()", "layer was Linear and is now Identity"),
+        ("module.act = nn.ReLU()", "act was not there and is now ReLU"),
     ],
 )
 def test_an_architecture_that_load_weights_changed_is_refused(filling: str, message: str, tmp_path: Path) -> None:

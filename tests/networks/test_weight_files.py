@@ -103,7 +103,7 @@ def test_weights_of_other_libraries_are_named(tmp_path: Path, file: str, message
     with pytest.raises(WeightsError, match=f"There are no PyTorch weights in .*, only {message}"):
         weight_files.require_whole(tmp_path / "with")
     folder(tmp_path / "without", file, config=False)
-    with pytest.raises(RecipeError, match=rf"There is no config\.json in .*, but {message}"):
+    with pytest.raises(RecipeError, match=rf"There is no config\.json in .*, only {message}"):
         recognise(str(tmp_path / "without"))
 
 
@@ -113,7 +113,7 @@ def test_weights_of_other_libraries_are_named(tmp_path: Path, file: str, message
         ("best.pth", "PyTorch weights without a description of their model.*compress-bench init"),
         ("model.safetensors", r"Put the model's config\.json beside them"),
         ("checkpoint-500/config.json", "but in checkpoint-500: give that folder"),
-        ("modules.json", "a model of sentence-transformers.*embeddings.*compress-bench init"),
+        ("modules.json", "a sentence-transformers model.*embeddings.*compress-bench init"),
         ("model_index.json", "a diffusers pipeline"),
         ("notes.txt", "give a folder that save_pretrained wrote"),
     ],
