@@ -1,4 +1,4 @@
-"""Every method on odd modules: the saved model is restored, or a message says why the method does not apply."""
+"""Every method on unusual modules: the saved model is restored, or a message says why the method does not apply."""
 
 from __future__ import annotations
 
