@@ -38,10 +38,10 @@ def load_split(source: str, revision: str, config: str, split: str) -> tuple[Rec
         builder = _cached(source, revision, config)
         if builder is None:
             if (obstacle := unreachable()) is not None:
-                name = f"{source} at {revision}" if revision else source
+                data_set = f"{source} at {revision}" if revision else source
                 raise RecipeError(
                     f"There is no file or folder {source!r}, and it is not available as a data set on the hub: "
-                    f"{obstacle}, and {name} is not in the local cache. Connect once, use a file, or set data=none."
+                    f"{obstacle}, and {data_set} is not in the local cache. Connect once, use a file, or set data=none."
                 )
             builder = datasets.load_dataset_builder(source, config or None, revision=revision or None)
             builder.download_and_prepare()
