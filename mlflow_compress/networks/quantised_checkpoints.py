@@ -165,7 +165,7 @@ def note(module: Any, facts: dict[str, str]) -> None:
 
 
 def _count_packed(module: Any) -> None:
-    """Add a method that counts parameters (see `stored_weights.held`) to layers whose tensors do not show their number."""
+    """Add a method for the number of parameters (see `stored_weights.held`) to layers whose tensors do not show it."""
     for layer in module.modules():
         kind = type(layer).__name__
         if kind == "Linear4bit" and type(layer).__module__.startswith("bitsandbytes"):
