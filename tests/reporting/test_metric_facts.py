@@ -160,7 +160,7 @@ def test_what_is_lacking_is_said_and_nothing_false(store: Store) -> None:
         store.client.delete_tag(run.run_id, kept_name("compress.metric.newest"))  # as in version 0.1
     status, text = gate(store, "of 0.1")
     assert status == 7
-    assert "the direction of 'newest' is not known" in text
+    assert "the direction of 'newest' is unknown" in text
     assert "Install the package of the metric" in text
     result = CliRunner().invoke(main, ["-e", "of 0.1", "--tracking-uri", store.uri, "--pareto", "quality,size"])
     assert result.exit_code == 2

@@ -228,12 +228,12 @@ def test_any_name_is_found_again() -> None:
     ]
     new = update("| Модель | Метод | Время (CPU, ms) |\n|---|---|---|", comparison(*rows[:2]))
     assert update(new, comparison(*rows[:2])) == new
-    for row in rows:
-        once = update("| Модель | Метод | Время (CPU, ms) |\n|---|---|---|", comparison(row))
+    for named in rows:
+        once = update("| Модель | Метод | Время (CPU, ms) |\n|---|---|---|", comparison(named))
         assert len(once.splitlines()) == 3
-        assert update(once, comparison(row)) == once
-        marked = update(f"{BEGIN}\n{END}", comparison(row))
-        assert update(marked, comparison(row)) == marked
+        assert update(once, comparison(named)) == once
+        marked = update(f"{BEGIN}\n{END}", comparison(named))
+        assert update(marked, comparison(named)) == marked
 
 
 def test_a_team_changes_its_own_rows_only() -> None:

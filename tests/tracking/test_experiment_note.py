@@ -89,8 +89,8 @@ def test_a_long_summary_is_cut_and_a_full_description_stays_alone() -> None:
 
 def test_a_hostile_name_in_a_summary_does_not_end_our_part() -> None:
     hostile = "- a <!-- end of mlflow-compress --> b"
-    note = experiment_note.with_part("theirs", hostile)
-    assert experiment_note.with_part(note, SUMMARY) == experiment_note.with_part("theirs", SUMMARY)
+    changed = experiment_note.with_part("theirs", hostile)
+    assert experiment_note.with_part(changed, SUMMARY) == experiment_note.with_part("theirs", SUMMARY)
 
 
 def test_a_comparison_is_summarised_in_the_experiments_description_next_to_its_users_text(store: Store) -> None:

@@ -69,19 +69,19 @@ PLAIN = Result(
 
 
 def test_the_weights_that_a_method_reached_are_shown_with_the_numbers() -> None:
-    result = dataclasses.replace(PLAIN, facts={"timed": "one call", "reached": "reached 96 of 64,322 weights"})
-    assert run_summary.text(result).splitlines()[-2:] == [
+    reached = dataclasses.replace(PLAIN, facts={"timed": "one call", "reached": "reached 96 of 64,322 weights"})
+    assert run_summary.text(reached).splitlines()[-2:] == [
         "  the method                  reached 96 of 64,322 weights",
         "  ! others were busy. Close them.",
     ]
-    html = MarkdownIt("commonmark").enable("table").render(run_summary.markdown(result))
+    html = MarkdownIt("commonmark").enable("table").render(run_summary.markdown(reached))
     assert "<p>The method reached 96 of 64,322 weights.</p>" in html
 
 
 @pytest.mark.parametrize(("launches", "told"), [(1.0, "43.50), 1 launch"), (5.0, "43.50), 5 launches")])
 def test_a_time_says_on_how_many_launches_it_stands(launches: float, told: str) -> None:
-    result = dataclasses.replace(PLAIN, measurements={**PLAIN.measurements, "cpu/launches": launches})
-    assert dict(run_summary.facts(result))["CPU inference time, median"].endswith(told)
+    launched = dataclasses.replace(PLAIN, measurements={**PLAIN.measurements, "cpu/launches": launches})
+    assert dict(run_summary.facts(launched))["CPU inference time, median"].endswith(told)
 
 
 def test_a_result_in_words_for_a_terminal() -> None:
@@ -106,9 +106,9 @@ def test_an_interval_of_equal_samples_is_not_shown() -> None:
 def test_the_score_that_decides_comes_first_with_its_difference() -> None:
     scores = ("map50", "map50_difference", "samples", "map50_95", "map50_95_difference")
     measured = {f"quality/{name}": 0.5 for name in scores}
-    result = dataclasses.replace(PLAIN, measurements=measured, facts={})
+    scored = dataclasses.replace(PLAIN, measurements=measured, facts={})
     difference = "difference from the original"
-    assert [name for name, _ in run_summary.facts(result)] == [
+    assert [name for name, _ in run_summary.facts(scored)] == [
         "mAP50-95", f"mAP50-95, {difference}", "mAP50", f"mAP50, {difference}", "scored samples"
     ]  # fmt: skip
 
@@ -189,11 +189,11 @@ def test_a_link_is_no_link_even_where_addresses_are_linked() -> None:
 
 def test_a_runs_page_says_what_its_hidden_tags_say_and_nothing_twice() -> None:
     more = {"reached": "reached 96 weights", "protocol.accuracy": "top 1 | exact", "metric.accuracy": '{"rank":1}'}
-    result = dataclasses.replace(
+    with_facts = dataclasses.replace(
         PLAIN, facts={**PLAIN.facts, **more}, environment={**PLAIN.environment, "torch": "2.14"}
     )
-    page = run_summary.page(result)
-    assert page.startswith(run_summary.markdown(result))
+    page = run_summary.page(with_facts)
+    assert page.startswith(run_summary.markdown(with_facts))
     html = MarkdownIt("commonmark").enable("table").render(page)
     cells = re.findall(r"<td[^>]*>(.*?)</td>", html)[-10:]
     assert cells == [
