@@ -1,8 +1,8 @@
 """The quick tests: no heavy library, no process, no socket. A guard fails those that break this.
 
-`pytest -m quick` runs every test that nothing excludes. Excluded are: a file that imports something heavy (pytest does
-not even collect it); a test that imports something heavy itself, or through a fixture; a test that is marked `full`.
-All other sessions ignore this file.
+`pytest -m quick` runs every test but these: all of a file that imports something heavy (pytest does not even collect
+it); a test whose code, or a fixture's, imports something heavy or names a module that starts processes or opens
+sockets; a test that is marked `full`, as the package does it. All other sessions ignore this file.
 """
 
 from __future__ import annotations
@@ -10,8 +10,12 @@ from __future__ import annotations
 import ast
 import dis
 import functools
+import multiprocessing
 import re
+import socket
+import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,14 +24,18 @@ import pytest
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
+MARK = "pytest.mark.full"  # of a whole file too: `pytestmark = pytest.mark.full`
+LOOKED_INTO = (str(TESTS), str(ROOT / "benchmarks"))
 HEAVY = frozenset(
     {
         *("accelerate", "bitsandbytes", "codecarbon", "ctranslate2", "cv2", "datasets", "evaluate", "gguf"),
-        *("huggingface_hub", "llama_cpp", "mlflow", "ncnn", "nncf", "onnx", "onnxruntime", "openvino", "pandas", "ray"),
-        *("sklearn", "tokenizers", "torch", "torch_pruning", "torchao", "torchvision", "transformers", "ultralytics"),
+        *("huggingface_hub", "llama_cpp", "mlflow", "ncnn", "nncf", "onnx", "onnxruntime", "openvino", "pandas"),
+        *("pyarrow", "ray", "sklearn", "tokenizers", "torch", "torch_pruning", "torchao", "torchvision"),
+        *("transformers", "ultralytics"),
     }
 )
-HEAVY_FIXTURES = frozenset({"lab", "tracking_uri"})  # the package does the heavy part, where bytecode doesn't show it
+HEAVY_FIXTURES = frozenset({"empty_store", "lab"})  # the package does the heavy part, where bytecode doesn't show it
+STARTERS = (multiprocessing, socket, subprocess)
 OUTSIDE = frozenset(
     {
         *("os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "subprocess.Popen"),
@@ -54,7 +62,14 @@ class QuickSession:
                 item.add_marker("quick")
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self) -> Iterator[None]:
+    def pytest_make_collect_report(self) -> Iterator[Any]:
+        return (yield from self._guarded())
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self) -> Iterator[Any]:
+        return (yield from self._guarded())
+
+    def _guarded(self) -> Iterator[Any]:
         self.is_guarding = True
         try:
             return (yield)
@@ -71,12 +86,12 @@ class QuickSession:
 
     def _refuse(self, deed: str) -> None:
         self.is_guarding = False  # pytest itself may do so to report the failure
-        pytest.fail(f"a quick test {deed}: mark it with @pytest.mark.full (tests/quick.py says why)")
+        pytest.fail(f"a quick test {deed}: mark it with @{MARK}, or its file (tests/quick.py says why)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if re.search(r"(?<!not )\bquick\b", config.option.markexpr):
-        config.pluginmanager.register(QuickSession(), "quick")
+        config.pluginmanager.register(QuickSession(), "quick-session")
 
 
 def is_heavy_file(path: Path) -> bool:
@@ -84,7 +99,7 @@ def is_heavy_file(path: Path) -> bool:
     reached, left = {path}, [path]
     while left:
         for module in _imports(left.pop()):
-            if _is_heavy(module):
+            if _is_heavy(module) or module == MARK:
                 return True
             for file in _files_of(module) - reached:
                 reached.add(file)
@@ -93,14 +108,49 @@ def is_heavy_file(path: Path) -> bool:
 
 
 def is_heavy_test(item: pytest.Function) -> bool:
-    """Return whether a test is marked as not quick, or imports something heavy itself or in a fixture."""
+    """Return whether a test is marked as not quick, or something heavy shows in its code or in a fixture's."""
     if item.get_closest_marker("full") or HEAVY_FIXTURES.intersection(item.fixturenames):
         return True
     hypothesis = getattr(item.function, "hypothesis", None)
     functions = [item.function if hypothesis is None else hypothesis.inner_test]
     fixtures = item._fixtureinfo.name2fixturedefs
     functions += [fixture.func for name in item.fixturenames for fixture in fixtures.get(name, ())]
-    return any(_is_heavy(module) for function in functions for module in _imported_by(function))
+    return any(map(_is_heavy_code, _reached(functions)))
+
+
+def _reached(functions: list[Any]) -> Iterator[types.FunctionType]:
+    """Return functions, and those of the tests and the benchmarks that they name."""
+    left, seen = list(functions), set()
+    while left:
+        function = left.pop()
+        if isinstance(function, type):
+            left += vars(function).values()
+        elif isinstance(function, types.FunctionType) and function not in seen:
+            seen.add(function)
+            if Path(function.__code__.co_filename).is_relative_to(ROOT) and not function.__module__.startswith(
+                "mlflow_"
+            ):
+                yield function
+                left += [function.__globals__.get(name) for code in _codes(function) for name in code.co_names]
+
+
+@functools.cache
+def _is_heavy_code(function: types.FunctionType) -> bool:
+    for code in _codes(function):
+        named = [function.__globals__.get(name) for name in code.co_names]
+        imported = [str(step.argval) for step in dis.get_instructions(code) if step.opname == "IMPORT_NAME"]
+        if any(value is starter for value in named for starter in STARTERS) or any(map(_is_heavy, imported)):
+            return True
+    return False
+
+
+def _codes(function: types.FunctionType) -> Iterator[types.CodeType]:
+    """Return a function's code, and that of the functions inside it."""
+    left = [function.__code__]
+    while left:
+        code = left.pop()
+        yield code
+        left += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
 
 
 def _is_heavy(module: str) -> bool:
@@ -120,6 +170,8 @@ def _imports(path: Path) -> frozenset[str]:
             package = ".".join(path.relative_to(ROOT).parts[: -node.level]) if node.level else ""
             module = ".".join(part for part in (package, node.module or "") if part)
             modules |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Assign) and MARK in ast.unparse(node):
+            modules.add(MARK)
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "importorskip":
             modules |= {argument.value for argument in node.args if isinstance(argument, ast.Constant)}
         if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) and not _is_for_types(node):
@@ -138,10 +190,3 @@ def _files_of(module: str) -> frozenset[Path]:
     places = [top.joinpath(*module.split(".")) for top in tops]
     files = [file for place in places for file in (place.with_suffix(".py"), place / "__init__.py")]
     return frozenset(file for file in files if file.is_file())
-
-
-@functools.cache
-def _imported_by(function: Any) -> frozenset[str]:
-    code = getattr(function, "__code__", None)
-    found = () if code is None else dis.get_instructions(code)
-    return frozenset(str(step.argval) for step in found if step.opname == "IMPORT_NAME")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import json
 import re
@@ -168,10 +169,19 @@ def folder(module: str) -> str:
     return module.partition(".")[0]
 
 
-def imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """Yield every module that a file imports, and whether the import is at the top level."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for statement, eager in walk(tree, eager=True):
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def imports(path: Path) -> tuple[tuple[str, bool], ...]:
+    """Return every module that a file imports, and whether the import is at the top level."""
+    return tuple(imports_of(path))
+
+
+def imports_of(path: Path) -> Iterator[tuple[str, bool]]:
+    for statement, eager in walk(parsed(path), eager=True):
         if isinstance(statement, ast.Import):
             for alias in statement.names:
                 yield alias.name, eager
@@ -256,7 +266,7 @@ def test_no_file_is_named_for_nothing(module: str) -> None:
 def test_all_that_is_written_to_a_terminal_goes_through_one_door(module: str) -> None:
     if module in ("terminal", "measuring.worker"):  # its stream is the pipe to the parent process
         return
-    for node in ast.walk(ast.parse(SOURCES[module].read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(SOURCES[module])):
         called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
         by_itself = r"print|click\.s?echo|click\.secho|(sys\.std(out|err)|(self\.)?_?stream)(\.buffer)?\.write(lines)?"
         assert not re.fullmatch(by_itself, called), f"{module} calls {called}: the door is terminal.py"

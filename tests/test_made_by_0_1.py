@@ -20,10 +20,10 @@ MADE = Path(__file__).parent / "made_by_0_1"
 
 
 @pytest.fixture
-def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def uri(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the test's own SQLite store."""
     monkeypatch.chdir(tmp_path)
-    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+    return f"sqlite:///{shutil.copy(empty_store, tmp_path)}"
 
 
 def test_its_runs_make_the_same_table(uri: str) -> None:

@@ -157,8 +157,8 @@ def test_a_recipe_cannot_leave_its_folder(tmp_path: Path, line: str) -> None:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[TrackingServer]:
-    server = TrackingServer(tmp_path / "server", f"sqlite:///{tmp_path / 'mlflow.db'}")
+def server(tmp_path: Path, empty_store: Path) -> Iterator[TrackingServer]:
+    server = TrackingServer(tmp_path / "server", f"sqlite:///{shutil.copy(empty_store, tmp_path)}")
     server.start()
     yield server
     server.kill()

@@ -15,6 +15,8 @@ import mlflow_compress
 from mlflow_compress import words
 from mlflow_compress.records import Caution, CautionKind
 
+pytestmark = pytest.mark.full
+
 PACKAGE = Path(mlflow_compress.__file__).parent
 SOURCES = {
     ".".join(("mlflow_compress", *path.relative_to(PACKAGE).with_suffix("").parts)): path

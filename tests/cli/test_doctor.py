@@ -119,6 +119,7 @@ def test_what_the_machine_tells(
     assert findings[subject].advice
 
 
+@pytest.mark.full
 def test_a_dead_server_is_reported_without_its_password(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:planted@127.0.0.1:9")
     findings = troubles(root)

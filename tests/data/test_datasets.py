@@ -119,6 +119,7 @@ def test_a_file_has_no_revision(tmp_path: Path) -> None:
         read("a.csv@v1", tmp_path, ROLES)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["x" * 5000, "x/" * 3000 + "y", "nul\0l.csv"])
 def test_impossible_names_do_not_crash(tmp_path: Path, name: str) -> None:
     with pytest.raises(RecipeError):

@@ -41,6 +41,7 @@ def test_the_grammar(text: str, data: Data) -> None:
     assert parse(str(data)) == data
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("text", "why"),
     [

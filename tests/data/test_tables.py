@@ -67,6 +67,7 @@ def test_fields_may_have_any_length(tmp_path: Path) -> None:
     assert len(values(read("a.csv", tmp_path, ROLES))[0]) == 500_000
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("name", "content", "why"),
     [

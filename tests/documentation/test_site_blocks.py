@@ -36,6 +36,7 @@ os.execv({real!r}, [{real!r}, *args])
 """
 
 
+@pytest.mark.full
 def test_some_pages_have_such_blocks() -> None:
     assert PAGES
 

@@ -13,11 +13,13 @@ from website.complaints import every_complaint
 from website.markdown_page import MarkdownPage
 
 
+@pytest.mark.full
 def test_no_page_links_to_nowhere_or_names_what_does_not_exist() -> None:
     assert len(repository.paths()) > 30
     assert [str(complaint) for complaint in every_complaint()] == []
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("code", "message"),
     [
@@ -76,6 +78,7 @@ def test_what_exists_or_is_not_ours_is_left_alone(code: str) -> None:
     assert list(names.of_code(code)) == []
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("block", "message"),
     [
@@ -102,6 +105,7 @@ def test_a_wrong_name_in_a_block_is_found_with_its_line(
     assert f"{complaint.line}: {complaint.message}".startswith(message)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("link", "message"),
     [
@@ -122,6 +126,7 @@ def test_a_link_to_nowhere_is_found(link: str, message: str, monkeypatch: pytest
     assert complaint.message == message
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "link",
     [

@@ -20,6 +20,7 @@ from website.docstrings import attributes
 _TEMPLATE = re.compile(r"(?:\{group\}|\{device\}|size|cpu|gpu|quality)/[a-z]")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", reference.GENERATORS)
 def test_every_generated_part_is_on_a_page_and_has_rows(name: str) -> None:
     texts = [(repository.ROOT / path).read_text(encoding="utf-8") for path in repository.paths()]
@@ -71,12 +72,14 @@ def test_schemas_are_schemas_of_what_is_written() -> None:
     assert "values" in report["$defs"]["Row"]["properties"]
 
 
+@pytest.mark.full
 def test_every_caution_is_listed_once() -> None:
     codes = [kind.code for kind in run_pages.caution_kinds()]
     assert len(codes) > 40
     assert {"drift", "unstable", "random_calibration"} <= set(codes)
 
 
+@pytest.mark.full
 def test_every_metric_that_the_code_writes_is_declared() -> None:
     """All `f"{group}/..."` of the measuring code: what is in braces may be anything."""
     package = repository.ROOT / "mlflow_compress"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -101,9 +102,10 @@ def _answer(model_input: list[str]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
+def shelf(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Shelf]:
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("shelf")
+        shutil.copy(empty_store, folder)
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
         patch.setenv("MLFLOW_EXPERIMENT_NAME", "shelf")  # set_experiment would affect other tests

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from .crowds import Crowd, closed_folder, commands_in_one_run, syncs_at_once
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def crowd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Crowd]:
+def crowd(request: pytest.FixtureRequest, tmp_path: Path, empty_store: Path) -> Iterator[Crowd]:
     if request.param == "sqlite":
-        yield Crowd(tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}")
+        yield Crowd(tmp_path, f"sqlite:///{shutil.copy(empty_store, tmp_path)}")
     elif postgres_folder() is None:
         pytest.skip("PostgreSQL is not installed")
     else:
@@ -30,15 +31,15 @@ def test_syncs_at_once_send_each_result_once(crowd: Crowd) -> None:
     assert "died" not in crowd.said()
 
 
-def test_commands_at_once_in_one_run_keep_all_rows(tmp_path: Path) -> None:
-    crowd = Crowd(tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}")
+def test_commands_at_once_in_one_run_keep_all_rows(tmp_path: Path, empty_store: Path) -> None:
+    crowd = Crowd(tmp_path, f"sqlite:///{shutil.copy(empty_store, tmp_path)}")
     count = commands_in_one_run(crowd)
     assert count.is_well, (count, crowd.said())
     assert count.code == 0
 
 
-def test_what_a_folder_does_not_take_is_sent_when_it_does(tmp_path: Path) -> None:
-    crowd = Crowd(tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}")
+def test_what_a_folder_does_not_take_is_sent_when_it_does(tmp_path: Path, empty_store: Path) -> None:
+    crowd = Crowd(tmp_path, f"sqlite:///{shutil.copy(empty_store, tmp_path)}")
     count = closed_folder(crowd)
     assert count.is_well, (count, crowd.said())
     assert count.code == 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,9 +38,9 @@ def counts() -> Iterator[list[Count]]:
 
 
 @pytest.fixture(scope="module")
-def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def sqlite(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Stage]:
     folder = tmp_path_factory.mktemp("sqlite")
-    server = TrackingServer(folder, f"sqlite:///{folder / 'mlflow.db'}")
+    server = TrackingServer(folder, f"sqlite:///{shutil.copy(empty_store, folder)}")
     server.start()
     yield Stage(folder, server, "sqlite")
     server.kill()

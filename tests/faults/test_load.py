@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from benchmarks import load
+
+pytestmark = pytest.mark.full
 
 
 def test_nothing_is_lost_doubled_or_mixed_up() -> None:

@@ -12,6 +12,8 @@ import pytest
 
 from benchmarks.servers import environment
 
+pytestmark = pytest.mark.full
+
 CODE = """
 import torch
 from torch import nn

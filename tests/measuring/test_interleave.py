@@ -138,6 +138,7 @@ def sides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Sides:
     return Sides(Side(variant, folders[0]), Side(variant, folders[1]), program)
 
 
+@pytest.mark.full
 def test_each_pair_gives_one_ratio(sides: Sides) -> None:
     sides.act(["ok", "ok", "ok"])
     part = sides.alternate()
@@ -153,6 +154,7 @@ def test_each_pair_gives_one_ratio(sides: Sides) -> None:
     assert "lost_launches" not in {caution.code for caution in part.cautions}
 
 
+@pytest.mark.full
 def test_a_pair_that_is_lost_costs_no_more_than_itself(sides: Sides) -> None:
     sides.act(["ok", "die", "ok"])
     part = sides.alternate()
@@ -162,6 +164,7 @@ def test_a_pair_that_is_lost_costs_no_more_than_itself(sides: Sides) -> None:
     assert lost.message.startswith("cpu: 2 of 3 launches could be timed: the timing was killed by SIGKILL")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("own", "base", "reason"),
     [
@@ -182,6 +185,7 @@ def test_what_cannot_be_measured_together_is_measured_alone(
     assert caution.message.startswith(f"cpu: measured alone, not in turns with the original: {reason}")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("what", ["odd", "no such layer"])
 def test_a_first_pair_without_latencies_has_failed(sides: Sides, what: str) -> None:
     sides.act([what])

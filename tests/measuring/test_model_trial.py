@@ -17,6 +17,8 @@ from mlflow_compress.planning.recipe import Settings
 from mlflow_compress.planning.sweep_recipe import plan
 from mlflow_compress.records import Outcome, Result, Variant
 
+pytestmark = pytest.mark.full
+
 HEAD = "import torch\nfrom torch import nn\n"
 MODEL = "def model():\n    return nn.Linear(4, 3)\n"
 BATCH = "def batch(size):\n    return torch.rand(size, 4)\n"

@@ -109,6 +109,7 @@ def ends_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     return run
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("program", "reason"),
     [
@@ -131,11 +132,13 @@ def test_however_a_worker_ends_one_sentence_says_why(ends_with: Callable[..., st
     assert ends_with(program, 2 if reason == _LATE else 60) == f"prepare {reason}"
 
 
+@pytest.mark.full
 @needs_linux
 def test_a_time_that_no_timer_takes_is_as_none(ends_with: Callable[..., str]) -> None:
     assert ends_with("sys.exit(3)", 10**12) == f"prepare {_ENDED} 3{_NOTHING}"
 
 
+@pytest.mark.full
 def test_what_was_timed_stays_when_scoring_takes_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     timed = Part(Outcome("ok"), measurements={"cpu/latency_p50_ms": 5.0}, quality=UNFINISHED)
     fake = tmp_path / "fake.py"
@@ -154,6 +157,7 @@ def test_what_was_timed_stays_when_scoring_takes_too_long(tmp_path: Path, monkey
     )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "start",
     [
@@ -184,6 +188,7 @@ def _running_in(folder: Path) -> list[int]:
     return pids
 
 
+@pytest.mark.full
 @needs_linux
 def test_a_flood_of_words_leaves_the_two_ends_of_the_log(ends_with: Callable[..., str], tmp_path: Path) -> None:
     program = "os.write(2, b'begin\\n')\nfor _ in range(100): os.write(2, b'x' * 2**20)\nos.write(2, b'\\nend')"
@@ -195,6 +200,7 @@ def test_a_flood_of_words_leaves_the_two_ends_of_the_log(ends_with: Callable[...
     assert b"\n[104,595,466 bytes omitted]\n" in log
 
 
+@pytest.mark.full
 @needs_linux
 def test_what_a_worker_left_in_the_way_of_the_next_one_blocks_nobody(
     ends_with: Callable[..., str], tmp_path: Path
@@ -212,6 +218,7 @@ def test_what_a_worker_left_in_the_way_of_the_next_one_blocks_nobody(
     assert theirs.read_text() == "mine"
 
 
+@pytest.mark.full
 @needs_linux
 def test_a_worker_that_does_not_read_blocks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pipe to it fills, and writing to a full pipe would block."""

@@ -233,6 +233,7 @@ def test_a_summary_stands_in_order(samples: list[float]) -> None:
     assert numbers["cpu/latency_mean_ms"] <= numbers["cpu/latency_max_ms"] + slack
 
 
+@pytest.mark.full
 @pytest.mark.gpu
 def test_events_and_wall_clock_agree_on_a_gpu() -> None:
     torch = pytest.importorskip("torch")

@@ -10,6 +10,8 @@ import pytest
 from mlflow_compress import registry
 from mlflow_compress.sockets import AdditiveMetric, Metric
 
+pytestmark = pytest.mark.full
+
 TEXTS = (
     ["the colour of two cats", "Hello, world!", "", "Ünïcode text ", "a man's 1,000 dollars", "so it goes"],
     ["The color of 2 cats", "hello word", "some noise", "", "a mans $1000", "so it goes"],

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
 from pathlib import Path
 
+import outsider
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -20,7 +19,6 @@ from mlflow_compress.records import Variant
 CHAINS = ("original", "bf16", "fp16", "prune_magnitude:amount=0.5")
 ALONE = """
 import sys
-sys.modules["mlflow_compress"] = None  # importing it fails
 import torch, transformers
 from safetensors.torch import load_file, save_file
 auto_class, folder = sys.argv[1:]
@@ -62,10 +60,8 @@ def test_transformers_alone_computes_the_same(name: str, chain: str, tmp_path: P
     inputs = inputs_of(name, next(module.parameters()).dtype)
     save_file(inputs, tmp_path / "inputs.safetensors")
     auto_class = tiny_model(name)[0].auto_class  # type: ignore[attr-defined]
-    done = subprocess.run(
-        [sys.executable, "-c", ALONE, auto_class, str(model)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = outsider.run(ALONE, auto_class, str(model))
+    assert done.returncode == 0, done.output[-2000:]
     with torch.inference_mode():
         expected = module(**inputs).logits
     logits = load_file(tmp_path / "outputs.safetensors")["logits"]
@@ -84,6 +80,7 @@ def test_large_weights_are_written_in_shards(tmp_path: Path, monkeypatch: pytest
     assert module.lm_head.weight is module.model.embed_tokens.weight  # tied again, across shards
     inputs = inputs_of("causal_lm", torch.float32)
     save_file(inputs, tmp_path / "inputs.safetensors")
-    subprocess.run([sys.executable, "-c", ALONE, "AutoModelForCausalLM", str(model)], check=True, capture_output=True)
+    done = outsider.run(ALONE, "AutoModelForCausalLM", str(model))
+    assert done.returncode == 0, done.output[-2000:]
     with torch.inference_mode():
         assert torch.equal(load_file(tmp_path / "outputs.safetensors")["logits"], module(**inputs).logits)

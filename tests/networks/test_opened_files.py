@@ -5,7 +5,11 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import pytest
+
 from mlflow_compress.networks import opened_files
+
+pytestmark = pytest.mark.full
 
 
 def test_threads_that_read_at_once_are_all_heard(tmp_path: Path) -> None:

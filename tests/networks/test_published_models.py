@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import outsider
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -24,7 +23,6 @@ from mlflow_compress.tracking.published_models import export
 IDS = {"input_ids": torch.arange(5, 13)[None]}
 ALONE = """
 import sys
-sys.modules["mlflow_compress"] = None  # importing it fails
 from safetensors.torch import load_file, save_file
 import torch
 given = load_file(sys.argv[2])
@@ -63,9 +61,8 @@ def alone(body: str, model: Path, given: dict[str, torch.Tensor], *more: str) ->
     """Run code on a folder without this package, and return its logits."""
     inputs, outputs = model.parent / "inputs.safetensors", model.parent / "outputs.safetensors"
     save_file(given, inputs)
-    command = [sys.executable, "-c", ALONE.format(body=body), str(model), str(inputs), str(outputs), *more]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = outsider.run(ALONE.format(body=body), str(model), str(inputs), str(outputs), *more)
+    assert done.returncode == 0, done.output[-3000:]
     logits: torch.Tensor = load_file(outputs)["logits"]
     return logits
 

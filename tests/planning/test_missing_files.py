@@ -7,6 +7,8 @@ import pytest
 from mlflow_compress.errors import RecipeError, UnknownName
 from mlflow_compress.planning import recipe
 
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

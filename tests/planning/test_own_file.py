@@ -40,6 +40,7 @@ def test_annotated_values_are_read(tmp_path: Path) -> None:
     assert file.metrics == ("f1",)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -171,6 +171,7 @@ def test_a_folder_is_not_a_recipe(tmp_path: Path) -> None:
         recipe.read(str(tmp_path / "mine.yaml"))
 
 
+@pytest.mark.full
 @settings(max_examples=60, deadline=None)
 @given(st.text(max_size=20))
 def test_a_hostile_name_is_an_unknown_model(name: str) -> None:

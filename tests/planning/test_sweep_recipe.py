@@ -164,6 +164,7 @@ def test_an_unknown_name_is_reported_with_the_nearest(
     assert raised.value.nearest == nearest
 
 
+@pytest.mark.full
 def test_a_grid_without_models_is_recognised_as_a_grid(folder: Path) -> None:
     path = folder / "forgot.yaml"
     path.write_text("model: [mine]\nmethods: [fp16]\n")

@@ -73,6 +73,7 @@ def test_all_dependencies_are_pinned_in_both_lists() -> None:
         assert set(tested_versions.DELICATE) <= set(pinned)
 
 
+@pytest.mark.full
 def test_a_run_reports_untested_libraries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.yaml").write_text("family: python\nsource: a.py\n")

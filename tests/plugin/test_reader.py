@@ -11,6 +11,8 @@ from flask import Flask, request
 from mlflow_compress.plugin import reader
 from mlflow_compress.tracking import private_mlflow
 
+pytestmark = pytest.mark.full
+
 Asked = list[dict[str, Any]]
 
 

@@ -65,6 +65,7 @@ def test_above_that_the_bars_are_the_means_over_models() -> None:
     assert "geometric means over the models" in barred.get_title(loc="right")
 
 
+@pytest.mark.full
 def test_models_are_not_compared_with_one_another() -> None:
     it = Comparison((*rows(3), *rows(3, "bert")), greater_is_better=LESS, objectives=(SIZE, CPU))
     scatter, _ = figure(it).axes

@@ -7,6 +7,8 @@ from seqeval import metrics as seqeval
 
 from mlflow_compress import registry
 
+pytestmark = pytest.mark.full
+
 SCORES = {
     "seqeval_f1": seqeval.f1_score,
     "seqeval_precision": seqeval.precision_score,

@@ -7,6 +7,8 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from mlflow_compress import registry
 
+pytestmark = pytest.mark.full
+
 REFERENCES = ["The cat sat on the mat.", "police killed the gunman", "", "It's running 2 jumps"]
 PREDICTIONS = ["the cat was sitting on a mat", "the gunman killed police", "words", ""]
 KINDS = ["rouge1", "rouge2", "rougeL"]

@@ -51,6 +51,7 @@ def test_words_heard_in_silence_are_insertions() -> None:
     assert registry.build("metrics", "cer").compute(references, predictions) == pytest.approx(10 / 22)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("heard", ["", "one two three"])
 @pytest.mark.parametrize("name", ["wer", "cer", "wer_normalized", "cer_normalized"])
 def test_where_nothing_is_stated_there_is_no_rate(name: str, heard: str) -> None:
@@ -63,6 +64,7 @@ def test_what_is_no_text_is_rejected() -> None:
         registry.build("metrics", "wer").compute(["a"], [None])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("message", "normalized"),
     [
@@ -89,6 +91,7 @@ def test_english_is_made_alike_as_whisper_does(message: str, normalized: str) ->
     assert registry.build("metrics", "cer_normalized").compute([message], [normalized]) == 0
 
 
+@pytest.mark.full
 def test_other_languages_keep_their_words_and_numbers() -> None:
     metric = registry.build("metrics", "wer_normalized", {"language": "other"})
     assert metric.normalized(["Ёлка — двадцать один!", "colour one"]) == ["ёлка двадцать один ", "colour one"]
@@ -96,6 +99,7 @@ def test_other_languages_keep_their_words_and_numbers() -> None:
     assert "language=other" in metric.protocol
 
 
+@pytest.mark.full
 def test_normalized_rates_are_jiwers_of_normalized_texts() -> None:
     references = ["Mr. Smith's colour, please!", "two hundred", "uh"]
     predictions = ["mister smith is color", "200 dogs", "hm"]

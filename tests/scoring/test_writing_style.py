@@ -14,6 +14,7 @@ def messages(references: list[str], answers: list[str], metric: str = "wer") -> 
     return [caution.message for caution in writing_style.compared(metrics, references, answers)]
 
 
+@pytest.mark.full
 def test_capitals_without_punctuation_are_reported_in_both_languages() -> None:
     metrics = {name: registry.build("metrics", name) for name in ("wer", "wer_normalized")}
     (caution,) = writing_style.compared(metrics, CAPITALS, SAID)

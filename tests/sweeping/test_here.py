@@ -117,6 +117,7 @@ def test_a_model_of_the_tracking_server_is_fetched_and_its_place_not_kept(
     assert "m, original: fetching" in stream.getvalue()
 
 
+@pytest.mark.full
 def test_a_server_that_refuses_ends_it_before_anything_is_measured(tmp_path: Path, measuring: Measuring) -> None:
     def refuse() -> Log:
         raise StoreError("no such server")

@@ -112,6 +112,7 @@ def test_it_clears_what_a_killed_one_left(spool: Path) -> None:
     assert list(spool.glob("*")) == []
 
 
+@pytest.mark.full
 def test_a_machine_describes_itself() -> None:
     description = ray_node.describe("http://127.0.0.1:1", [], has_gpus=False)
     assert description["machine"]["version"] == __version__

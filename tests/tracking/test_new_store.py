@@ -85,6 +85,7 @@ def test_where_no_links_are_mlflow_makes_the_store(tmp_path: Path, monkeypatch: 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.full
 def test_an_incomplete_store_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

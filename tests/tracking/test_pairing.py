@@ -98,6 +98,7 @@ def test_statistics_that_are_none_pair_nothing_and_say_so(tmp_path: Path, right:
     assert result_paired.facts["unpaired"].startswith("statistics.npz can't be read: ")
 
 
+@pytest.mark.full
 def test_a_detector_is_paired_and_of_few_samples_there_is_the_difference_alone(tmp_path: Path) -> None:
     names = ("map50", "box_recall")
     image = {"boxes": [[0, 0, 20, 20]], "labels": ["cat"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 
 import pytest
@@ -73,9 +74,11 @@ def test_a_run_without_a_model_is_reported(store: Store, tmp_path: Path) -> None
     assert not (tmp_path / "to").exists()
 
 
-def test_a_model_is_fetched_from_a_server(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_fetched_from_a_server(
+    saved: Path, empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    server = TrackingServer(tmp_path / "server", f"sqlite:///{tmp_path / 'server' / 'mlflow.db'}")
+    server = TrackingServer(tmp_path / "server", f"sqlite:///{shutil.copy(empty_store, tmp_path)}")
     server.start()
     try:
         store = open_store(server.uri)
