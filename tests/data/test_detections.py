@@ -56,14 +56,14 @@ def test_invalid_labels_are_reported(tmp_path: Path, labels: str | None, message
 @pytest.mark.parametrize(
     ("text", "data", "message"),
     [
-        ("val: gone\nnames: [a]", "d.yaml", "not there"),
+        ("val: gone\nnames: [a]", "d.yaml", "not exist"),
         ("names: [a]", "d.yaml", "has no split 'test'"),
         ("val: images\nnames: [a]", "d.yaml:split=train", "has no split 'train'"),
         ("val: images", "d.yaml", "is not a data.yaml"),
         ("[1, 2]", "d.yaml", "is not a data.yaml"),
         ("a: [", "d.yaml", "is not a data.yaml"),
-        ("", "gone.yaml", "not there"),
-        ("", "images", "is none"),
+        ("", "gone.yaml", "not exist"),
+        ("", "images", "is not one"),
     ],
 )
 def test_invalid_descriptions_are_reported(tmp_path: Path, text: str, data: str, message: str) -> None:

@@ -51,7 +51,7 @@ def test_the_grammar(text: str, data: Data) -> None:
         ('"a.csv"b:text=a', "is not valid as data"),
         ("a.csv:text=a,text=b", "text is given twice"),
         ("a.csv:text=", "text is empty"),
-        ("a.csv:text=a,b", "'b' is no key=value"),
+        ("a.csv:text=a,b", "'b' is not key=value"),
         ("a.csv:skip_bad=maybe", "skip_bad must be true or false, not 'maybe'"),
         ("a.csv:unit=word", "unit must be one of file, paragraph, line"),
         ("a.csv:only=imdb", "only must be COLUMN=VALUE"),
@@ -59,7 +59,7 @@ def test_the_grammar(text: str, data: Data) -> None:
         ("a.csv:limit=0", "limit must be a whole number of at least 1, not '0'"),
         ("a.csv:limit=-1", "limit must be a whole number of at least 1"),
         ("a.csv:limit=²", "limit must be a whole number of at least 1"),
-        ("a.csv:labels=neg", "labels must be OWN="),
+        ("a.csv:labels=neg", "labels must be DATA'S="),
     ],
 )
 def test_invalid_data_specifications_are_rejected(text: str, why: str) -> None:

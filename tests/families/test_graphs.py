@@ -278,7 +278,7 @@ def batch(size):
 """,
         tmp_path,
     )
-    with pytest.raises(Unsupported, match="gives no tensor but list"):
+    with pytest.raises(Unsupported, match="returns no tensor but a list"):
         family.graphs(model)
 
 
