@@ -216,7 +216,7 @@ def test_more_scores_than_samples_are_rejected(shapes: tuple[int, int], tmp_path
     views = "class Views(nn.Module):\n    def forward(self, x): return x.repeat_interleave(2, 0)\n"
     code = f"import torch\nfrom torch import nn\n{views}def model(): return Views()\n"
     family, model = own(tmp_path, f"{code}def batch(size): return torch.rand(size, 4)\n")
-    with pytest.raises(RecipeError, match=r"gives \d scores, .* for \d samples?: .* define predict"):
+    with pytest.raises(RecipeError, match=r"returns \d scores .* for \d samples?: .* define predict"):
         family.predict(model, [torch.rand(length) for length in shapes])
 
 
