@@ -23,14 +23,13 @@ def methods() -> str:
     """Return the table of all methods, and a section for each."""
     rows = _own("methods")
     overview = table(
-        ("method", "changes", "runs on", "install", "not for", "what it does"),
+        ("method", "changes", "runs on", "install", "what it does"),
         [
             (
                 f"[`{row['name']}`](#{row['name']})",
                 row["changes"],
                 ", ".join(_DEVICES[device] for device in row["devices"]),
                 code(f"[{row['extra']}]") if row["extra"] else ", ".join(map(code, row["needs"])),
-                ", ".join(map(code, row["excludes"])),
                 prose(row["about"]),
             )
             for row in rows
