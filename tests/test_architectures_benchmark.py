@@ -43,6 +43,7 @@ def test_a_model_that_the_trial_refused_is_refused(tmp_path: Path, monkeypatch: 
     assert outcome == ("refused", "it hears, this family reads")
 
 
+@pytest.mark.full
 def test_what_took_too_long_is_tried_alone_and_not_called_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 

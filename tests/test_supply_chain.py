@@ -67,6 +67,7 @@ def test_a_vulnerability_is_accepted_with_a_reason_only() -> None:
     audit.accepted(audit.ACCEPTED.read_text(encoding="utf-8"))
 
 
+@pytest.mark.full
 def test_this_package_is_not_audited_and_local_versions_are_cut() -> None:
     pins = script("audit").pins()
     assert all(pin.count("==") == 1 and "+" not in pin for pin in pins)

@@ -13,6 +13,8 @@ import pytest
 
 from mlflow_compress import user_home
 
+pytestmark = pytest.mark.full
+
 _TELL = """
 import getpass, json, os, sys
 from pathlib import Path

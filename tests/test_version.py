@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 VERSIONLESS = "Metadata-Version: 2.1\nName: odd\n"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("described", [None, "", VERSIONLESS, f"{VERSIONLESS}Version: not-a-version!\n"])
 @pytest.mark.parametrize("reader", ["importlib.metadata", "importlib_metadata"])
 def test_a_damaged_installation_has_no_version(

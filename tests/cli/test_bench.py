@@ -25,6 +25,8 @@ from mlflow_compress.errors import Cause, CompressError
 from mlflow_compress.records import Result, Status, Variant
 from mlflow_compress.tracking import run_tags
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).parents[2]
 PLUGIN = Path(__file__).parents[1] / "fake_distribution"
 BRIEF = ("--iterations", "6", "--seconds", "0", "--max-seconds", "2", "--energy-seconds", "0")

@@ -20,6 +20,8 @@ from mlflow_compress.measuring import worker
 from mlflow_compress.planning import chains
 from mlflow_compress.pyfunc import _load_pyfunc
 
+pytestmark = pytest.mark.slow
+
 # one method of each kind that torch runs itself; all others are tried by the benchmark
 CHEAP = ("awq", "bf16", "gptq", "int8_dynamic", "int8_dynamic_torch", "int8_static", "prune_magnitude")
 REFUSED = {"scripted"}

@@ -42,7 +42,10 @@ def load_weights(module):
 def batch(size): return torch.rand(size, 4)
 """
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="several Ray nodes on one machine need Linux")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="several Ray nodes on one machine need Linux"),
+]
 
 
 @pytest.fixture(scope="module")
