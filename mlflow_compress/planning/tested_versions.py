@@ -76,10 +76,14 @@ def _is_between(version: Version, oldest: Version, newest: Version) -> bool:
     return oldest <= version and version.release[:2] <= newest.release[:2]
 
 
+_FOR_DEVELOPERS = ('"test"', '"dev"', '"docs"')  # extras, as markers name them
+
+
 def _required() -> list[str]:
-    """Return the names of the package's dependencies, with all extras except the one for its tests."""
+    """Return the names of the package's dependencies, with all extras except those for developing it."""
     requirements = [Requirement(line) for line in metadata.requires(_DISTRIBUTION) or ()]
-    names = {canonicalize_name(needed.name) for needed in requirements if "test" not in str(needed.marker or "")}
+    used = [needed for needed in requirements if not any(extra in str(needed.marker) for extra in _FOR_DEVELOPERS)]
+    names = {canonicalize_name(needed.name) for needed in used}
     return sorted(names - {_DISTRIBUTION})
 
 

@@ -11,6 +11,7 @@ from mlflow_compress.planning.options import Options, declared, from_config
 from mlflow_compress.plugin.evaluator import CompressEvaluator
 
 
+@pytest.mark.full
 def test_defaults_of_measuring_are_those_of_the_budget() -> None:
     assert Options().settings().budget == Budget()
 
@@ -125,6 +126,7 @@ def test_a_requested_but_missing_gpu_is_an_error_at_once(monkeypatch: pytest.Mon
     assert Options(device="cuda", on="ray").settings().devices == ("cuda",)  # a machine of the cluster may have one
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("launches", "message"), [(2, "Use 3 or more, or 1"), (1000, "is more than the maximum of 999")]
 )

@@ -182,6 +182,7 @@ def test_a_hostile_name_is_an_unknown_model(name: str) -> None:
                 recipe.read(name)
 
 
+@pytest.mark.full
 def test_an_unknown_model_is_reported_with_the_nearest() -> None:
     with pytest.raises(UnknownName, match="Did you mean 'distilbert'"):
         recipe.read("distilbrt")

@@ -116,6 +116,7 @@ def test_originals_come_first(folder: Path) -> None:
     assert [variant.method for variant in plain] == ["original", "fp16"]
 
 
+@pytest.mark.full
 def test_models_lie_beside_the_recipe_or_are_found_as_usual(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
