@@ -19,7 +19,7 @@ READ_BY_PEOPLE = (
 )
 INSTEAD = {
     r'"""Gives?\b': "Return ...",
-    r"(?<!there )\bis no (?:model|chain|number|method|recipe|file|folder|name|drop|metric|option|valid)\b": "is not a ...",
+    r"(?<!there )\bis no (?:model|chain|number|method|recipe|file|folder|name|drop|metric|option)\b": "is not a ...",
     r"\bmend(?:s|ed|ing)?\b": "repair, fix",
     r"\bbears\b": "has",
     r"\banew\b": "again",
