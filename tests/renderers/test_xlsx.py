@@ -26,7 +26,6 @@ def column(sheet: Any, header: str) -> list[Any]:
     return list(cells[1:])
 
 
-@pytest.mark.full
 def test_the_first_sheet_is_the_table_with_numbers_as_people_read_them(comparison: Comparison) -> None:
     sheet = read(comparison)["Comparison"]
     assert [cell.value for cell in sheet[1]] == [
@@ -67,7 +66,6 @@ def test_what_may_be_noise_says_so_and_the_columns_are_those_that_were_chosen() 
     assert sheet.freeze_panes == "B2"
 
 
-@pytest.mark.full
 def test_ratios_show_the_digits_of_the_table() -> None:
     size = "size/weights_mib"
     ratios = (0.0034, 0.05, 0.5, 12.0, 345.6)
@@ -88,7 +86,6 @@ def test_links_that_no_browser_should_open_are_text() -> None:
     assert column(read(Comparison((row,)))["Comparison"], "CPU run")[0].hyperlink is None
 
 
-@pytest.mark.full
 def test_all_numbers_are_on_the_second_sheet(comparison: Comparison) -> None:
     sheet = read(comparison)["All numbers"]
     header, first, second = ([cell.value for cell in line] for line in list(sheet.rows)[:3])

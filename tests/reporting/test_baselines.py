@@ -155,7 +155,6 @@ def test_a_run_is_what_its_own_model_s_rows_are_compared_with_too(runs: list[Run
     assert Axis(WEIGHTS, relative=True).value(original) == 2.0
 
 
-@pytest.mark.full
 def test_a_run_may_be_named_by_the_first_8_characters_and_be_an_older_one(make_run: MakeRun) -> None:
     ids = ["0123456789abcdef", "0123456799999999", "fedcba9876543210"]
     older, newer, failed = (
@@ -219,7 +218,6 @@ def test_what_was_logged_against_the_own_original_counts_for_nothing(runs: list[
     assert row.values["quality/accuracy_difference_low"] != 0
 
 
-@pytest.mark.full
 def test_other_hardware_and_data_have_the_same_footnotes_as_for_an_original(runs: list[Run], make_run: MakeRun) -> None:
     tags = {**SCORED, "compress.packed": "awq 4 bit", "compress.env.cpu_model": "EPYC", "compress.data_digest": "xyz"}
     runs += [make_run("smollm-awq", metrics=numbers(4, 60, 0.78), tags=tags)]

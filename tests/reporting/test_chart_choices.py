@@ -112,7 +112,6 @@ def test_a_score_stands_to_the_original_by_its_difference() -> None:
     assert (Axis(ACCURACY, relative=True).value(original), Axis(SIZE, relative=True).value(original)) == (0.0, 1.0)
 
 
-@pytest.mark.full
 def test_axes_have_names_for_people() -> None:
     assert Axis(CPU).label("en") == "CPU inference time, median, ms"
     assert Axis(CPU, relative=True).label("en") == "CPU inference time, median, relative to the original"

@@ -601,7 +601,6 @@ def test_what_an_earlier_version_measured_is_compared_with_its_like(
         assert row.ratios == {P50: 1.0, "cpu/ram_peak_mib": 1.0, "size/weights_mib": 1.0}
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("original_is_older", [True, False])
 def test_what_two_runs_say_is_compared_though_one_is_of_an_earlier_version(
     make_run: MakeRun, original_is_older: bool
@@ -618,7 +617,6 @@ def test_what_two_runs_say_is_compared_though_one_is_of_an_earlier_version(
     ]
 
 
-@pytest.mark.full
 @pytest.mark.parametrize(
     ("family", "option", "is_other"),
     [
@@ -880,7 +878,6 @@ def test_a_difference_without_an_interval_is_shown_and_not_claimed(make_run: Mak
     assert notes(comparison, comparison.rows[1])[-1] == "WER; mAP50: the noise of the difference is unknown"
 
 
-@pytest.mark.full
 def test_another_processor_is_one_difference_by_its_short_name(make_run: MakeRun) -> None:
     mine = {"compress.env.cpu_model": "AMD Ryzen 7 7840U w/ Radeon 780M Graphics", "compress.env.threads": "8"}
     theirs = {"compress.env.cpu_model": "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", "compress.env.cores": "16"}

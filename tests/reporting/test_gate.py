@@ -221,7 +221,6 @@ def test_the_matrix_names_every_state() -> None:
     assert list(matrix()) == list(STATES)
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("state", STATES)
 def test_every_cell_of_the_matrix(make_run: MakeRun, state: str) -> None:
     checks = check(compare(STATES[state](Scene(make_run))), ALL)
@@ -409,7 +408,6 @@ def test_a_quality_is_said_as_the_table_says_it() -> None:
     assert (judged.result, judged.interval) == ("2.50 % lost", "1.12 % to 3.75 % lost")
 
 
-@pytest.mark.full
 @pytest.mark.parametrize(("samples", "expected"), [(367, "undecided"), (368, "passes")])
 def test_samples_that_all_score_the_same_show_no_more_than_they_can(samples: int, expected: Verdict) -> None:
     row = scored_row("accuracy", 0.8, (0.0, 0.0, 0.0), samples)

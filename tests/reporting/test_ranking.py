@@ -75,7 +75,6 @@ def test_models_scored_on_the_same_data_are_compared() -> None:
     assert fronts(Comparison((one, other)), "size", "quality") == {"a": False, "b": False}
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("objectives", [("size",), ("size", "size"), ("size", "sise"), ("size", "quality/moved")])
 def test_objectives_that_make_no_front(objectives: tuple[str, ...]) -> None:
     with pytest.raises(RecipeError, match=r"two objectives|Did you mean 'size'|direction of 'moved' is unknown"):

@@ -157,7 +157,6 @@ def test_memory_within_one_percent_is_noise_and_a_size_never_is() -> None:
     assert [table_text.is_told_apart(more, name) for name in names] == [True, True, True]
 
 
-@pytest.mark.full
 def test_the_legend_explains_what_is_shown_and_nothing_else() -> None:
     measured, copied = Row("a", "b", "c"), Row("a", "b", "c", by_hand=True)
     objectives = ("size/weights_mib", "quality/wer")

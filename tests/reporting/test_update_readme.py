@@ -220,7 +220,6 @@ def test_the_columns_between_the_markers_stay_where_other_teams_have_rows() -> N
     ]
 
 
-@pytest.mark.full
 def test_any_name_is_found_again() -> None:
     rows = [
         row(model=model, method=method, cpu=1.0)
