@@ -173,7 +173,7 @@ def _imports(path: Path) -> frozenset[str]:
         elif isinstance(node, ast.Assign) and MARK in ast.unparse(node):
             modules.add(MARK)
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "importorskip":
-            modules |= {argument.value for argument in node.args if isinstance(argument, ast.Constant)}
+            modules |= {str(argument.value) for argument in node.args if isinstance(argument, ast.Constant)}
         if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) and not _is_for_types(node):
             left += ast.iter_child_nodes(node)
     return frozenset(modules)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mlflow_compress.networks.stored_weights import Held
 
 _MOST = 127  # largest code: symmetric, so that no zero point is needed
+_EXACT_PRODUCTS = 2**24 // _MOST**2  # so many products of codes have a sum that float32 holds exactly
 _LEAST_SCALE = torch.finfo(torch.float32).tiny
 
 
@@ -29,7 +30,8 @@ def quantise_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
 class Int8Linear(nn.Module):
     """A linear layer in 8 bits: one scale per output channel, and one per token at each call.
 
-    It multiplies integers with oneDNN's int8 kernels through `torch._int_mm`. It has no memory until it is filled.
+    It multiplies integers with oneDNN's int8 kernels through `torch._int_mm`, or exactly in float32. It has no memory
+    until it is filled.
 
     Args:
         in_features: Length of an input.
@@ -74,13 +76,21 @@ class Int8Linear(nn.Module):
 
 
 def _product(codes: Tensor, weight: Tensor) -> Tensor:
-    """Multiply int8 [rows, in] by int8 [out, in]: exact sums, int32 [rows, out]."""
+    """Multiply int8 [rows, in] by int8 [out, in]: exact sums, int32 [rows, out].
+
+    Where `torch._int_mm` saturates, it also has no fast kernel. float32 then multiplies the integers, exactly and
+    faster.
+    """
     if not len(codes):
         return torch.zeros(0, len(weight), dtype=torch.int32)
     if not _saturates():
         return torch._int_mm(codes, weight.T)
-    halves = weight >> 1  # 7 bits each; the remainder is 0 or 1
-    return torch._int_mm(codes, halves.T).mul_(2).add_(torch._int_mm(codes, (weight & 1).T))
+    total = torch.zeros(len(codes), len(weight), dtype=torch.int32)
+    with torch.autocast("cpu", enabled=False):
+        for start in range(0, codes.shape[1], _EXACT_PRODUCTS):
+            part = slice(start, start + _EXACT_PRODUCTS)
+            total += (codes[:, part].float() @ weight[:, part].float().T).int()
+    return total
 
 
 @functools.cache

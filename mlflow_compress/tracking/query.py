@@ -96,8 +96,8 @@ def find(
             more = _originals(selection, runs.values(), originals.values(), own)
             if more is not None:
                 for store, wanted in zip(stores, ids, strict=True):
-                    candidates = store.runs(wanted, replace(more, methods=methods)) if wanted else []
-                    originals |= {run.run_id: run for run in candidates if run.is_original}
+                    runs_of_more = store.runs(wanted, replace(more, methods=methods)) if wanted else []
+                    originals |= {run.run_id: run for run in runs_of_more if run.is_original}
         _require_names(selection, runs.values(), zip(stores, ids, strict=True))
         candidates: Iterable[Run] = runs.values()
         if baselines and selection != Selection():

@@ -103,9 +103,9 @@ def test_a_detector_is_paired_and_of_few_samples_there_is_the_difference_alone(t
     names = ("map50", "box_recall")
     image = {"boxes": [[0, 0, 20, 20]], "labels": ["cat"]}
 
-    def detector(method: str, found: int, images: int) -> Result:
+    def detector(method: str, detected: int, images: int) -> Result:
         predictions: list[dict[str, Any]] = [
-            {**image, "scores": [0.9]} if index < paired else {"boxes": [], "labels": [], "scores": []}
+            {**image, "scores": [0.9]} if index < detected else {"boxes": [], "labels": [], "scores": []}
             for index in range(images)
         ]
         metrics = {name: registry.build("metrics", name) for name in names}
