@@ -75,7 +75,7 @@ def test_a_variant_stands_beside_its_original_in_the_table(store: Store) -> None
     assert table["ratio/size/weights_mib"][0] > 2
     with pytest.raises(StoreError, match="Did you mean 'mlp'"):
         mc.compare("notebook", team="notebook team", baseline="mpl")
-    with pytest.warns(UserWarning, match="--baseline mlp changes nothing"):
+    with pytest.warns(UserWarning, match="--baseline mlp has no effect"):
         mc.compare("notebook", team="notebook team", baseline="mlp")
 
 

@@ -222,8 +222,6 @@ def _running(address: str) -> str:
         resolved = _resolved(address)
         host, _, port = resolved.rpartition(":")
         socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
-    except ConnectionError as error:
-        raise RecipeError(f"There is no Ray cluster at {address}: {one_line(error)} {_START}.") from None
     except (OSError, ValueError) as error:
         raise RecipeError(f"There is no Ray cluster at {address}: {one_line(error)}. {_START}.") from None
     if not _answers(resolved):

@@ -81,10 +81,10 @@ def test_fields_may_have_any_length(tmp_path: Path) -> None:
         (
             "a.csv",
             b"text,label\na,b,1\n",
-            r"a.csv, row 2: it has 3 values, but there are 2 columns\. Put a value with ','",
+            r"a.csv, row 2: it has 3 values, but there are 2 columns\. Put a value that contains ','",
         ),
         ("a.parquet", b"PAR1", "a.parquet can't be read as Parquet"),
-        ("a.csv.gz", b"", r"not from '\.gz'\. Unpack it"),
+        ("a.csv.gz", b"", r"'\.gz' files are not supported .* Unpack it"),
         ("a.json", b'{"text": "a"}', "must be a list of objects, not an object"),
         ("a.json", b"[1", "can't be read as JSON"),
         ("a.json", b'[{"text": "a", "label": 1}, 7]', "a.json, item 2: it must be an object, not 7"),
@@ -94,7 +94,7 @@ def test_fields_may_have_any_length(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": "a", "label": null}\n', "a.jsonl, line 1: label is empty"),
         ("a.jsonl", b'{"text": "a", "label": 1}\n{"text": "b"}\n', "a.jsonl, line 2: label is empty"),
         ("a.jsonl", b'{"text": "\\ud800", "label": 1}\n', "text contains half of a surrogate pair"),
-        ("a.xlsx", b"", r"not from '\.xlsx'\. Save it as CSV"),
+        ("a.xlsx", b"", r"'\.xlsx' files are not supported .* Save it as CSV"),
         ("a.txt", b"hello", "text files have no labels"),
     ],
 )

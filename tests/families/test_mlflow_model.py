@@ -236,7 +236,7 @@ def test_a_few_rows_of_an_example_are_not_data(example: pd.DataFrame, tmp_path: 
     (batch,) = family.calibration(model, 1, 0, 30)[0]
     assert distinct(batch) == distinct(example)
     assert [caution.code for caution in model.cautions] == ["example_calibration"]
-    with pytest.raises(Unsupported, match=r"but repeated examples.*calibration=OTHER.*input_example of 16") as raised:
+    with pytest.raises(Unsupported, match=r"only repeated examples.*calibration=OTHER.*input_example of 16") as raised:
         require_data(model, family)
     assert "weights=random" not in str(raised.value), "a logged model comes with its weights"
     require_data_to_score(model, family)  # nothing is scored

@@ -153,7 +153,7 @@ def test_sentences_are_read_from_tables_and_from_conll(tmp_path: Path, name: str
         ("a.csv", "words,tags\nAnna sleeps,O\n", r"a\.csv, row 2: there are 2 words but 1 tags"),
         ("a.csv", "words,tags\nAnna,B-ORG\n", r"row 2: the tag 'B-ORG' is not one of the model's: O, B-PER"),
         ("a.csv", "words,tags\nAnna,PER\n", r"the tag 'PER' .*labels=PER=TAG"),
-        ("a.csv", "words,tags\nAnna,9\n", r"the tag '9' is none"),
+        ("a.csv", "words,tags\nAnna,9\n", r"the tag '9' is not one of the model's"),
         ("a.conll", "Anna B-PER\n\nBo\n", r"a\.conll, line 3: there is a word without a tag"),
         ("a.jsonl", '{"words": 3, "tags": ["O"]}', r"line 1: words must be a list"),
     ],

@@ -49,5 +49,5 @@ def test_weights_that_do_not_fit_are_refused_with_both_numbers(monkeypatch: pyte
     model_trial._require_memory(2**20, "m")
     free = psutil.virtual_memory()._replace(available=2 * 2**30)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
-    with pytest.raises(MachineLacks, match=r"m take 3\.0 GiB, and 2\.0 GiB of memory are free"):
+    with pytest.raises(MachineLacks, match=r"m need 3\.0 GiB, but only 2\.0 GiB of memory are free"):
         model_trial._require_memory(3 * 2**30, "m")

@@ -25,7 +25,10 @@ def test_no_cluster_is_said_within_seconds(address: str, message: str) -> None:
 
 
 def test_what_is_no_ray_cluster_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    server = http.server.HTTPServer(
+        ("", 0),  # Ray replaces 127.0.0.1 by the machine's own address
+        http.server.BaseHTTPRequestHandler,
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(ray_cluster, "_CONNECT_SECONDS", 2.0)
     try:
