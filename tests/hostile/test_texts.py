@@ -65,8 +65,10 @@ def test_a_run_with_a_forged_digest_keeps_nobody_from_measuring(store: Store, tm
         writing.start(store, number, kind, {}, start_ms=at) for at, kind in enumerate(("honest", "forged"))
     )
     writing.write_result(store, honest, Result(VARIANT, "ok"), {}, "", {})
-    inputs("texts")[name](tmp_path, "touch ran")
-    store.client.log_artifacts(forged, str(tmp_path))
+    folder = tmp_path / "forged"  # away from the store, which may be in the same folder
+    folder.mkdir()
+    inputs("texts")[name](folder, "touch ran")
+    store.client.log_artifacts(forged, str(folder))
     for run_id in (honest, forged):
         writing.tag(store, run_id, tags)
     results = resume.measured(store, number, "abc", VARIANT)
