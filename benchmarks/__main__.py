@@ -52,6 +52,8 @@ _ALL = (
     metavar="NAME",
     help="Run a part, even if it has results: some `architectures` (gpt2,llama), one module of `zoo`.",
 )
+@click.option("--experiment", default="", metavar="NAME",
+              help="Use the scores of this experiment of MLFLOW_TRACKING_URI, in `language_quality`.")  # fmt: skip
 @click.option("--readme", is_flag=True, help="Write the stored results into benchmarks/README.md; run nothing.")
 def main(
     names: tuple[str, ...],
@@ -60,6 +62,7 @@ def main(
     peer_venv: Path | None,
     only: str,
     only_type: str,
+    experiment: str,
     readme: bool,
 ) -> None:
     """Run the benchmarks NAMES; by default those that take a few minutes each: startup, fidelity_*, overhead."""
@@ -76,6 +79,7 @@ def main(
             "peer": (peer_venv,),
             "weight_only_quality": (peer_venv,),
             "language_models": (only,),
+            "language_quality": (experiment,),
             "architectures": (only, only_type),
             "zoo": (only, only_type),
         }

@@ -3,6 +3,8 @@
 Each variant runs through the whole tool: it is compressed, saved, restored, and scored with its 95 % interval. The
 weights of this SmolLM2 come from an unpacked Q4_1 file, so the original has already lost quality, and 4 bits lose less
 here than with full weights. Methods that fit weights to data calibrate on other reviews.
+
+A sweep of the recipe measures the same: with `--experiment`, variants that it scored already are not scored again.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from pathlib import Path
 from benchmarks.finding import Cell, Finding
 from mlflow_compress.measuring import isolate
 from mlflow_compress.planning import chains, recipe
-from mlflow_compress.records import Budget, Result
+from mlflow_compress.records import Budget, Result, Selection
+from mlflow_compress.tracking import query
 
 _RECIPE, _NEAREST = "smollm2_135m", "int4_weight_only:group_size=64"
 _FITTED = ("gptq:group_size=64", "awq:group_size=64")
@@ -24,19 +27,26 @@ _METHODS = (
 )  # fmt: skip
 _BUDGET = Budget(min_iterations=2, min_seconds=0, max_seconds=1, energy_seconds=0, launches=1)
 _MOST_LOSS = 1.03  # times the original's perplexity, at 8 bits
+_REVIEWS = 64
 
 
-def find(quick: bool) -> Finding:
-    """Score every method's model."""
+def find(quick: bool, experiment: str = "") -> Finding:
+    """Score every method's model.
+
+    Args:
+        quick: whether to score only the original and one method, on few reviews.
+        experiment: an experiment whose scores are used, in MLFLOW_TRACKING_URI; empty: none.
+    """
     rows: list[Mapping[str, Cell]] = []
-    scores: dict[str, Mapping[str, float]] = {}
+    scores = _logged(experiment) if experiment else {}
     for method in ("original", *(_METHODS[:1] if quick else _METHODS)):
-        result = _scored(method, 4 if quick else 64)
-        if result.status == "ok":
+        if method not in scores:
+            result = _scored(method, 4 if quick else _REVIEWS)
+            if result.status != "ok":
+                rows.append({"method": method, "instead": f"{result.status}: {result.reason}"})
+                continue
             scores[method] = result.measurements
-            rows.append(_row(method, result.measurements, scores.get("original", {})))
-        else:
-            rows.append({"method": method, "instead": f"{result.status}: {result.reason}"})
+        rows.append(_row(method, scores[method], scores["original"]))
     verdicts = _verdicts({method: numbers["quality/perplexity"] for method, numbers in scores.items()})
     return Finding(
         name="language_quality",
@@ -48,6 +58,12 @@ def find(quick: bool) -> Finding:
             *(f"{'met' if is_met else 'NOT met'}: {goal}" for goal, is_met in verdicts.items()),
         ],
     )
+
+
+def _logged(experiment: str) -> dict[str, Mapping[str, float]]:
+    """Return the numbers of each method that an experiment scored on all reviews."""
+    runs = query.find((experiment,), Selection(models=(_RECIPE,))).runs
+    return {run.tags["method"]: run.metrics for run in reversed(runs) if run.metrics.get("quality/samples") == _REVIEWS}
 
 
 def _scored(method: str, limit: int) -> Result:
