@@ -44,7 +44,7 @@ _ALL = (
     "--only",
     default="",
     metavar="NAME",
-    help="Run a part: one family of `architectures`, one method of `zoo`, one model of `language_models`.",
+    help="Run a part: a family of `architectures`, a method of `zoo`, a MODEL or MODEL/METHOD of `language_models`.",
 )
 @click.option(
     "--only-type",

@@ -75,6 +75,12 @@ def write(finding: Finding) -> Path:
     return path
 
 
+def stored_rows(name: str) -> Sequence[Mapping[str, Cell]]:
+    """Return the stored rows of a benchmark; empty if there are none."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+
+
 def as_json(finding: Finding | Sequence[Finding]) -> str:
     """Format one finding, or several, as JSON."""
     findings = [finding] if isinstance(finding, Finding) else finding

@@ -10,33 +10,37 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from benchmarks.finding import Cell, Finding
+from benchmarks.finding import Cell, Finding, stored_rows
 from mlflow_compress.measuring import isolate
 from mlflow_compress.measuring.prepared_originals import PreparedOriginals
 from mlflow_compress.planning import chains, recipe
 from mlflow_compress.records import Budget, Result
 
+_NAME = "language_models"
 _FLOAT, _HALF = "float32", "bfloat16"
-_METHODS: Mapping[str, tuple[str, ...]] = {  # by the original's precision
-    _FLOAT: ("bf16", "int8_dynamic", "openvino", "openvino_int8", "openvino_int4", "onnx", "onnx_int8", "onnx_int4",
-             "gguf:type=q8_0", "gguf:type=q4_0"),
-    _HALF: ("int8_weight_only", "int4_weight_only", "gptq:samples=16", "awq:samples=16"),
-}  # fmt: skip
 _SPEECH = "whisper_small"
-_WHISPER = ("openvino_int8", "ctranslate2:type=float32", "ctranslate2:type=int8")
 _MODELS = ("smollm2_135m", "mistral")
 _TORCH_4_BIT = ("int4_weight_only", "gptq:samples=16", "awq:samples=16")
 _OTHER_4_BIT = ("openvino_int4", "onnx_int4", "gguf:type=q4_0")
+_OTHERS = ("int8_dynamic", "openvino", "openvino_int8", "onnx", "onnx_int8", "gguf:type=q8_0")
+_PLAN = (  # model, precision of the original, methods; of the larger model those with goals
+    (_MODELS[0], _FLOAT, ("bf16", *_OTHERS, *_OTHER_4_BIT)),
+    (_MODELS[0], _HALF, ("int8_weight_only", *_TORCH_4_BIT)),
+    (_MODELS[1], _FLOAT, ("bf16", *_OTHER_4_BIT)),
+    (_MODELS[1], _HALF, _TORCH_4_BIT),
+    (_SPEECH, _FLOAT, ("openvino_int8", "ctranslate2:type=float32", "ctranslate2:type=int8")),
+)
 _BUDGET = Budget(min_iterations=6, min_seconds=4, max_seconds=40, energy_seconds=0, launches=3)
 _QUICK_BUDGET = Budget(min_iterations=2, min_seconds=0, max_seconds=1, energy_seconds=0, launches=1)
 _REACHED = re.compile(r"reached ([\d,]+) of ([\d,]+) weights$")
 _HALF_BYTES = 2
 
-_Numbers = dict[str, float]
-_Rows = dict[tuple[str, str], _Numbers]
+_Row = Mapping[str, Cell]
+_Rows = dict[tuple[str, str], _Row]  # by model and method
 
 
 def find(quick: bool, only: str = "") -> Finding:
@@ -44,22 +48,20 @@ def find(quick: bool, only: str = "") -> Finding:
 
     Args:
         quick: whether to measure only one model and two methods with few calls.
-        only: recipe of the only model to measure; empty: all.
+        only: `MODEL` or `MODEL/METHOD`: measure only these, and keep the stored rows of the others; empty: all.
     """
-    rows: list[Mapping[str, Cell]] = []
-    numbers: _Rows = {}
-    models = tuple(model for model in _MODELS if only in ("", model))
-    plan = [(model, dtype) for model in models for dtype in (_FLOAT, _HALF)][: 1 if quick else None]
-    for model, dtype in plan:
-        rows += _measured(model, dtype, _METHODS[dtype][: 2 if quick else None], quick, numbers)
-    if not quick and only in ("", _SPEECH):
-        rows += _measured(_SPEECH, _FLOAT, _WHISPER, quick, numbers)
-    verdicts = {goal: verdict for goal, verdict in _verdicts(numbers).items() if only in goal}
+    chosen_model, _, chosen_method = only.partition("/")
+    rows = {(str(row["model"]), str(row["method"])): row for row in stored_rows(_NAME)} if only and not quick else {}
+    for model, dtype, all_methods in _PLAN[: 1 if quick else None]:
+        methods = [method for method in all_methods if chosen_method in ("", method)][: 2 if quick else None]
+        if chosen_model in ("", model) and methods:
+            rows |= _measured(model, dtype, methods, quick)
+    verdicts = _verdicts(rows)
     return Finding(
-        name="language_models",
+        name=_NAME,
         goal="each of those below, on a CPU with AMX or VNNI.",
         met=all(verdict == "met" for verdict in verdicts.values()),
-        rows=rows,
+        rows=_in_order(rows),
         notes=[
             "call: the original's time over the variant's, for 128 + 32 tokens; decode: the same for one later token",
             "tokens/s: in decoding, from the variant's medians",
@@ -70,21 +72,27 @@ def find(quick: bool, only: str = "") -> Finding:
     )
 
 
-def _measured(
-    model: str, dtype: str, methods: tuple[str, ...], quick: bool, numbers: _Rows
-) -> list[Mapping[str, Cell]]:
-    """Measure some methods against one original, and add their numbers by model and method."""
-    rows: list[Mapping[str, Cell]] = []
+def _in_order(rows: _Rows) -> list[_Row]:
+    """Return rows in the order of the plan, whenever they were measured."""
+    order = [(model, method) for model, dtype, methods in _PLAN for method in (_original_name(dtype), *methods)]
+    return [rows[key] for key in order if key in rows]
+
+
+def _original_name(dtype: str) -> str:
+    return f"original ({dtype})"
+
+
+def _measured(model: str, dtype: str, methods: Iterable[str], quick: bool) -> _Rows:
+    """Measure some methods against one original."""
     with tempfile.TemporaryDirectory() as folder:
         originals = PreparedOriginals(Path(folder))
         original = _run(model, dtype, "original", quick, originals)
-        rows.append(_row(model, f"original ({dtype})", original, original))
-        for method in methods:
-            result = _run(model, dtype, method, quick, originals)
-            rows.append(_row(model, method, result, original))
-            if result.status == "ok":
-                numbers[model, method] = _numbers(result, original)
-    return rows
+        results = {_original_name(dtype): original}
+        results |= {method: _run(model, dtype, method, quick, originals) for method in methods}
+    return {
+        (model, method): {"model": model, "method": method, **_row(result, original), "day": _today()}
+        for method, result in results.items()
+    }
 
 
 def _run(model: str, dtype: str, method: str, quick: bool, originals: PreparedOriginals) -> Result:
@@ -101,18 +109,17 @@ def _run(model: str, dtype: str, method: str, quick: bool, originals: PreparedOr
         return isolate.run(variant, Path(folder), lambda event: None, originals=originals)
 
 
-def _row(model: str, method: str, result: Result, original: Result) -> Mapping[str, Cell]:
+def _row(result: Result, original: Result) -> _Row:
     if result.status != "ok":
-        return {"model": model, "method": method, "instead": f"{result.status}: {result.reason}"}
-    return {
-        "model": model,
-        "method": method,
-        **_numbers(result, original),
-        "kernel": result.facts.get("kernel.cpu", ""),
-    }
+        return {"instead": f"{result.status}: {result.reason}"}
+    return {**_numbers(result, original), "kernel": result.facts.get("kernel.cpu", "")}
 
 
-def _numbers(result: Result, original: Result) -> _Numbers:
+def _today() -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime())
+
+
+def _numbers(result: Result, original: Result) -> dict[str, float]:
     """Return the gains of a variant over its original."""
     own, base = result.measurements, original.measurements
     numbers = {"tokens/s": own["cpu/decode_tokens_per_s"]} if "cpu/decode_tokens_per_s" in own else {}
@@ -129,27 +136,31 @@ def _numbers(result: Result, original: Result) -> _Numbers:
     return numbers
 
 
-def _verdicts(numbers: _Rows) -> dict[str, str]:
-    """Judge the goals: `met`, `NOT met`, or `not shown` if a row is missing."""
+def _verdicts(rows: _Rows) -> dict[str, str]:
+    """Judge the goals: `met`, `NOT met`, or `not shown` if a number is missing."""
+
+    def number(model: str, method: str, column: str) -> float | None:
+        cell = rows.get((model, method), {}).get(column)
+        return cell if isinstance(cell, float) else None
+
     verdicts = {}
     for model in _MODELS:
-        half = numbers.get((model, "bf16"), {}).get("call")  # how much faster bfloat16 is than float32
+        half = number(model, "bf16", "call")  # how much faster bfloat16 is than float32
         for method in _TORCH_4_BIT:
-            row = numbers.get((model, method), {})
-            verdicts[f"{model}: {method} decodes at least 1.5x as fast as bfloat16"] = _judged(row.get("decode"), 1.5)
-            verdicts[f"{model}: a call of {method} takes at most 0.9x of bfloat16's"] = _judged(
-                row.get("call"), 1 / 0.9
-            )
-            bytes_ = row.get("bytes of 16 bit")
-            verdicts[f"{model}: {method} takes at most 0.30x of the bytes"] = _judged(bytes_ and -bytes_, -0.30)
+            decode, call = number(model, method, "decode"), number(model, method, "call")
+            share = number(model, method, "bytes of 16 bit")
+            verdicts[f"{model}: {method} decodes at least 1.5x as fast as bfloat16"] = _judged(decode, 1.5)
+            verdicts[f"{model}: a call of {method} takes at most 0.9x of bfloat16's"] = _judged(call, 1 / 0.9)
+            verdicts[f"{model}: {method} takes at most 0.30x of the bytes"] = _judged(share and -share, -0.30)
         for method in _OTHER_4_BIT:
-            row = numbers.get((model, method), {})
             if not method.startswith("gguf"):
-                verdicts[f"{model}: {method} decodes at least 2x as fast as float32"] = _judged(row.get("decode"), 2)
-            both = row["call"] / half if half and "call" in row else None
-            verdicts[f"{model}: a call of {method} takes at most 0.9x of bfloat16's"] = _judged(both, 1 / 0.9)
-    whisper = numbers.get((_SPEECH, "ctranslate2:type=int8"), {})
-    verdicts[f"{_SPEECH}: ctranslate2 in int8 at least 2.5x faster"] = _judged(whisper.get("call"), 2.5)
+                decode = number(model, method, "decode")
+                verdicts[f"{model}: {method} decodes at least 2x as fast as float32"] = _judged(decode, 2)
+            call = number(model, method, "call")
+            against_half = call / half if call and half else None
+            verdicts[f"{model}: a call of {method} takes at most 0.9x of bfloat16's"] = _judged(against_half, 1 / 0.9)
+    speech = number(_SPEECH, "ctranslate2:type=int8", "call")
+    verdicts[f"{_SPEECH}: ctranslate2 in int8 at least 2.5x faster"] = _judged(speech, 2.5)
     return verdicts
 
 
