@@ -68,9 +68,9 @@ class Home:
         self.store = f"sqlite:///{folder / 'mlflow.db'}"
         (folder / "small.py").write_text(CODE)
         (folder / "small.yaml").write_text(RECIPE)
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "COMPRESS_"))}
+        unrelated = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "COMPRESS_"))}
         self.environment = {
-            **kept,
+            **unrelated,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # `mlflow run` starts `python`
             "PYTHONPATH": str(PLUGIN),
             "XDG_CACHE_HOME": str(folder / "cache"),
@@ -79,14 +79,14 @@ class Home:
             "HF_HUB_OFFLINE": "1",
         }
 
-    def command(self, *words: str, more: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        environment = {**self.environment, **(more or {})}
+    def command(self, *words: str, variables: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        environment = {**self.environment, **(variables or {})}
         return subprocess.run(
             words, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=400, check=False
         )
 
-    def bench(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-        return self.command(sys.executable, "-m", "mlflow_compress", *words, more=more)
+    def bench(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return self.command(sys.executable, "-m", "mlflow_compress", *words, variables=variables)
 
     def runs(self, experiment: str) -> list[Run]:
         client = MlflowClient(self.store)
@@ -165,12 +165,12 @@ def test_artifacts_replay_and_predict(home: Home, measured: tuple[subprocess.Com
 
     _, run = measured
     client = MlflowClient(home.store)
-    names = {each.path for each in client.list_artifacts(run.info.run_id)}
+    names = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
     assert {"variant.json", "result.json", "latency.png", "memory.png"} <= names
     uri = run.info.artifact_uri
     assert uri is not None
-    kept = json.loads(mlflow.artifacts.load_text(f"{uri}/variant.json"))
-    assert Variant.from_json(kept).batch_size == 2
+    variant_json = json.loads(mlflow.artifacts.load_text(f"{uri}/variant.json"))
+    assert Variant.from_json(variant_json).batch_size == 2
     result = Result.from_json(json.loads(mlflow.artifacts.load_text(f"{uri}/result.json")))
     assert len(result.samples["cpu/latency_ms"]) == run.data.metrics["cpu/latency_count"]
 
@@ -256,7 +256,7 @@ def test_mlflow_run_fills_its_own_run(home: Home) -> None:
     assert run.data.metrics["size/params"] == 40
     energy = {name for name in run.data.metrics if "energy" in name}
     assert energy in ({"cpu/energy_per_item_j"}, {"cpu/energy_per_item_estimated_j"})
-    assert not {each.path for each in MlflowClient(home.store).list_artifacts(run.info.run_id)} & {"model"}
+    assert not {artifact.path for artifact in MlflowClient(home.store).list_artifacts(run.info.run_id)} & {"model"}
 
 
 def test_mlflow_run_fails_when_the_weights_are_corrupt(home: Home) -> None:
@@ -363,10 +363,10 @@ def test_a_sweep_recipe_within_a_limit_of_time(home: Home) -> None:
     assert dry_run.returncode == 0, dry_run.stderr
     plan = json.loads(dry_run.stdout)
     assert (len(plan["variants"]), plan["measured"]) == (4, 1)
-    assert {each["source"] for each in plan["variants"][1:]} == {"this model"}
+    assert {variant["source"] for variant in plan["variants"][1:]} == {"this model"}
     assert plan["seconds"] == pytest.approx(3 * took)
-    again = json.loads(home.bench(*words, "--dry-run", "--json", "--again").stdout)
-    assert (again["measured"], len(home.runs("grid"))) == (0, 1)
+    repeated_plan = json.loads(home.bench(*words, "--dry-run", "--json", "--again").stdout)
+    assert (repeated_plan["measured"], len(home.runs("grid"))) == (0, 1)
 
 
 def test_what_all_variants_would_fail_for_ends_the_sweep_at_once(home: Home) -> None:
@@ -388,19 +388,19 @@ def test_what_all_variants_would_fail_for_ends_the_sweep_at_once(home: Home) -> 
 
 
 def test_a_new_model_is_written_and_checked_as_it_is(home: Home) -> None:
-    written = home.bench("init", "my_model")
-    assert written.returncode == 0, written.stderr
-    assert written.stdout.splitlines()[1:3] == [
+    first = home.bench("init", "my_model")
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.splitlines()[1:3] == [
         "  compress-bench check my_model.yaml --trust",
         "  compress-bench sweep my_model.yaml --trust --experiment hw1",
     ]
-    checked = home.bench(*written.stdout.splitlines()[1].split()[1:])
+    checked = home.bench(*first.stdout.splitlines()[1].split()[1:])
     assert checked.returncode == 0, checked.stderr
     assert checked.stdout.splitlines()[:3] == ["my_model, original", "my_model, bf16", "my_model, int8_dynamic"]
     assert "60 samples, accuracy 1 on 2 samples; saved and restored" in checked.stdout
-    again = home.bench("init", "my_model.py", "--kind", "image")
-    assert again.returncode == 2
-    assert "my_model.py and my_model.yaml would be overwritten. Choose another name, or add --force." in again.stderr
+    second = home.bench("init", "my_model.py", "--kind", "image")
+    assert second.returncode == 2
+    assert "my_model.py and my_model.yaml would be overwritten. Choose another name, or add --force." in second.stderr
 
 
 def test_a_machine_that_does_not_serve_skips_and_loads_nothing(home: Home) -> None:
@@ -491,7 +491,7 @@ def test_an_interrupted_run_leaves_nothing_behind(home: Home) -> None:
     workers = subprocess.run(
         ["pgrep", "-f", "mlflow_compress.measuring.worker"], capture_output=True, text=True, check=False
     )
-    ours = [each for each in workers.stdout.split() if _is_child_of_nobody_in(each, home.folder)]
+    ours = [pid for pid in workers.stdout.split() if _is_child_of_nobody_in(pid, home.folder)]
     assert ours == []
 
 

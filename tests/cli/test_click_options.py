@@ -15,17 +15,17 @@ from mlflow_compress.planning.options import Options, Taker, declared
 
 def parsed(taker: Taker, *words: str) -> Options:
     """Return the options that a command receives."""
-    seen: list[Options] = []
+    received: list[Options] = []
 
     @click.command(cls=LateOptions, taker=taker)
     @click.argument("model")
     def command(model: str, options: Options) -> None:
         assert model == "m"
-        seen.append(options)
+        received.append(options)
 
     done = CliRunner().invoke(command, ["m", *words], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    return seen[0]
+    return received[0]
 
 
 @pytest.mark.parametrize("taker", ["run", "sweep"])
@@ -58,8 +58,8 @@ def test_nothing_said_is_every_default(taker: Taker) -> None:
 def test_what_is_said_is_the_field(taker: Taker, words: str, field: str, value: Any) -> None:
     options = parsed(taker, *words.split())
     assert getattr(options, field) == value
-    others = {option.name for option in declared()} - {field}
-    assert {name for name in others if getattr(options, name) != getattr(Options(), name)} == set()
+    other_names = {option.name for option in declared()} - {field}
+    assert {name for name in other_names if getattr(options, name) != getattr(Options(), name)} == set()
 
 
 def test_a_sweep_has_a_limit_of_time() -> None:

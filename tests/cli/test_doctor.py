@@ -137,7 +137,7 @@ def test_the_command(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--threads at 1 (the default here)" in result.stdout
     data = json.loads(CliRunner().invoke(bench.main, ["doctor", "--json"]).stdout)
     assert {"subject": "disk", "is_well": True, "advice": ""}.items() <= next(
-        each for each in data if each["subject"] == "disk"
+        finding for finding in data if finding["subject"] == "disk"
     ).items()
 
 

@@ -72,8 +72,8 @@ def test_a_wrong_option_is_reported_with_the_nearest_one() -> None:
 @click.option("--no-log", "log", flag_value=False, type=bool)
 @click.option("--quiet", is_flag=True)
 @click.option("--some", multiple=True)
-def options(**given: object) -> None:
-    click.echo(given)
+def options(**values: object) -> None:
+    click.echo(values)
 
 
 @pytest.mark.parametrize(

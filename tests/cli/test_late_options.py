@@ -37,6 +37,6 @@ def test_the_help_of_the_command_shows_them() -> None:
     @click.command(cls=LateOptions, taker="sweep")
     def command(options: object) -> None: ...
 
-    shown = CliRunner().invoke(command, ["--help"]).output
-    assert "--limit-time" in shown
-    assert "--score-seconds" in shown
+    help_text = CliRunner().invoke(command, ["--help"]).output
+    assert "--limit-time" in help_text
+    assert "--score-seconds" in help_text

@@ -49,7 +49,9 @@ def fill(tracking_uri: str) -> None:
     )
 
 
-def add(store: Store, experiment: str, team: str, model: str, method: str, at: int, size: float, **more: str) -> str:
+def add(
+    store: Store, experiment: str, team: str, model: str, method: str, start_ms: int, size: float, **extra_tags: str
+) -> str:
     tags = {
         "team": team,
         "model": model,
@@ -58,9 +60,9 @@ def add(store: Store, experiment: str, team: str, model: str, method: str, at: i
         "compress.role": "variant",
         "compress.batch_size": "1",
         "compress.outcome.cpu": "ok",
-        **more,
+        **extra_tags,
     }
-    run_id = writing.start(store, experiment, f"{model} {method}", tags, start_ms=at)
+    run_id = writing.start(store, experiment, f"{model} {method}", tags, start_ms=start_ms)
     client = MlflowClient(store.uri)
     client.log_metric(run_id, "size/weights_mib", size)
     client.log_metric(run_id, "cpu/latency_p50_ms", 492.7215)
@@ -112,17 +114,17 @@ def methods(result: Result) -> list[str]:
 
 
 def test_arranging(filled: str) -> None:
-    everything = ["-e", "report hw1", "--json"]
-    assert methods(report(filled, *everything, "--sort", "-method")) == ["original", "original", "fp16"]
-    assert methods(report(filled, *everything, "--sort", "size", "--group-by", "model")) == [
+    arguments = ["-e", "report hw1", "--json"]
+    assert methods(report(filled, *arguments, "--sort", "-method")) == ["original", "original", "fp16"]
+    assert methods(report(filled, *arguments, "--sort", "size", "--group-by", "model")) == [
         "original",
         "fp16",
         "original",
     ]
-    assert methods(report(filled, *everything, "--best", "size")) == ["original", "fp16", "original"]
-    assert methods(report(filled, *everything, "--all-runs"))[1] == "fp16 [1970-01-01 00:00 UTC]"
-    assert report(filled, *everything, "--since", "1970-01-02").exit_code == 4
-    assert len(methods(report(filled, *everything, "--since", "1970-01-01", "--tracking-uri", filled))) == 3
+    assert methods(report(filled, *arguments, "--best", "size")) == ["original", "fp16", "original"]
+    assert methods(report(filled, *arguments, "--all-runs"))[1] == "fp16 [1970-01-01 00:00 UTC]"
+    assert report(filled, *arguments, "--since", "1970-01-02").exit_code == 4
+    assert len(methods(report(filled, *arguments, "--since", "1970-01-01", "--tracking-uri", filled))) == 3
 
 
 def test_chosen_columns_and_a_front(filled: str) -> None:
@@ -169,21 +171,21 @@ def sizes(result: Result) -> dict[str, float | None]:
 
 
 def test_a_baseline_is_a_model_or_a_run_whatever_is_selected(tracking_uri: str, quantised: dict[str, str]) -> None:
-    everything = ["-e", "report baseline", "--json"]
-    packed, others = (
+    arguments = ["-e", "report baseline", "--json"]
+    packed, other_ratios = (
         "smollm-gptq original [gptq 4 bit]",
         {"smollm original": None, "smollm int8": 0.5, "yolo original": None},
     )
-    assert sizes(report(tracking_uri, *everything)) == {**others, packed: None}
-    for more in ((), ("--model", "smollm-gptq"), ("--method", "original", "--model", "smollm-gptq", "--device", "cpu")):
-        ratios = sizes(report(tracking_uri, *everything, *more, "--baseline", "smollm"))
-        assert ratios == ({packed: 0.3} if more else {**others, packed: 0.3})
-    ratios = sizes(report(tracking_uri, *everything, "--baseline", quantised["int8"][:8]))
+    assert sizes(report(tracking_uri, *arguments)) == {**other_ratios, packed: None}
+    for only in ((), ("--model", "smollm-gptq"), ("--method", "original", "--model", "smollm-gptq", "--device", "cpu")):
+        ratios = sizes(report(tracking_uri, *arguments, *only, "--baseline", "smollm"))
+        assert ratios == ({packed: 0.3} if only else {**other_ratios, packed: 0.3})
+    ratios = sizes(report(tracking_uri, *arguments, "--baseline", quantised["int8"][:8]))
     assert ratios == {"smollm original": 2.0, "smollm int8": None, packed: 0.6, "yolo original": None}
-    where = ("--where", "tags.model = 'smollm'")
-    ratios = sizes(report(tracking_uri, *everything, *where, "--baseline", f"smol*={quantised['gptq']}"))
+    condition = ("--where", "tags.model = 'smollm'")
+    ratios = sizes(report(tracking_uri, *arguments, *condition, "--baseline", f"smol*={quantised['gptq']}"))
     assert ratios == {"smollm original": pytest.approx(100 / 30), "smollm int8": pytest.approx(50 / 30)}
-    assert sizes(report(tracking_uri, *everything, "--baseline", "yolo=smollm"))["yolo original"] == 0.1
+    assert sizes(report(tracking_uri, *arguments, "--baseline", "yolo=smollm"))["yolo original"] == 0.1
 
 
 def test_a_baseline_stands_in_the_table_and_its_footnotes(tracking_uri: str, quantised: dict[str, str]) -> None:
@@ -211,8 +213,8 @@ def test_a_baseline_that_is_not_there(
     tracking_uri: str, quantised: dict[str, str], baseline: str, message: str
 ) -> None:
     for command in ((), ("gate", "--max-size-ratio", "1")):
-        about = ["-e", "report baseline", "--tracking-uri", tracking_uri, "--baseline", baseline]
-        result = CliRunner().invoke(main, [*command, *about], catch_exceptions=False)
+        arguments = ["-e", "report baseline", "--tracking-uri", tracking_uri, "--baseline", baseline]
+        result = CliRunner().invoke(main, [*command, *arguments], catch_exceptions=False)
         assert result.exit_code == 4
         assert message in " ".join(result.stderr.split())
 
@@ -227,8 +229,8 @@ def test_a_baseline_that_changes_nothing_is_reported(tracking_uri: str, quantise
 
 def test_a_gate_with_a_baseline(tracking_uri: str, quantised: dict[str, str]) -> None:
     def gated(*args: str) -> Result:
-        about = ["gate", "--tracking-uri", tracking_uri, "-e", "report baseline", "--model", "smollm-gptq"]
-        return CliRunner().invoke(main, [*about, *args], catch_exceptions=False)
+        arguments = ["gate", "--tracking-uri", tracking_uri, "-e", "report baseline", "--model", "smollm-gptq"]
+        return CliRunner().invoke(main, [*arguments, *args], catch_exceptions=False)
 
     result = gated("--baseline", "smollm", "--max-size-ratio", "0.3")
     assert result.exit_code == 0
@@ -283,7 +285,7 @@ def test_a_gate_for_programs(filled: str) -> None:
         "limit": 0.01,
         "relative": True,
     }
-    (size,) = (each for each in data["checks"] if (each["method"], each["option"]) == ("fp16", "--max-size-ratio"))
+    (size,) = (check for check in data["checks"] if (check["method"], check["option"]) == ("fp16", "--max-size-ratio"))
     assert (size["verdict"], size["value"], size["limit"], size["low"]) == ("passes", 0.5, 0.5, None)
     assert result.stderr == "Fails. Variants: 1 failing, 1 undecided.\n"
 
@@ -301,14 +303,14 @@ def test_a_gate_of_the_gpu_leaves_no_variant_out(filled: str) -> None:
     on_cpu, on_gpu = ({"status": "ok", f"compress.outcome.{device}": "ok"} for device in ("cpu", "gpu"))
     times = {"cpu/latency_p50_ms": 20.0, "gpu/latency_p50_ms": 10.0}
     faster = {"gpu/latency_ratio": 0.5, "gpu/latency_ratio_low": 0.45, "gpu/latency_ratio_high": 0.55, "gpu/pairs": 5.0}
-    put: dict[str, tuple[dict[str, str], dict[str, float]]] = {
+    logged: dict[str, tuple[dict[str, str], dict[str, float]]] = {
         "original": (on_cpu | on_gpu, times),
         "on gpu": (on_gpu, {"gpu/latency_p50_ms": 5.0, **faster}),
         "on cpu": (on_cpu, {"cpu/latency_p50_ms": 5.0}),
         "unprepared": ({"status": "failed", "compress.reason": "no such layer"}, {}),
         "unfinished": ({}, {}),
     }
-    for method, (tags, numbers) in put.items():
+    for method, (tags, numbers) in logged.items():
         run_id = writing.start(store, experiment, method, {**names, "method": method, **tags})
         for name, number in numbers.items():
             MlflowClient(store.uri).log_metric(run_id, name, number)
@@ -316,8 +318,8 @@ def test_a_gate_of_the_gpu_leaves_no_variant_out(filled: str) -> None:
             writing.end(store, run_id, succeeded=tags["status"] == "ok")
 
     def asked(*methods: str) -> Result:
-        named = [part for method in methods for part in ("--method", method)]
-        return gate(filled, "--device", "gpu", "--min-speedup", "1.5", *named, experiment="report devices")
+        selection = [part for method in methods for part in ("--method", method)]
+        return gate(filled, "--device", "gpu", "--min-speedup", "1.5", *selection, experiment="report devices")
 
     assert asked("on gpu").exit_code == 0
     assert verdicts(asked("on cpu")) == [("on cpu", "undecided", "-", "it was not measured")]
@@ -357,7 +359,7 @@ def test_a_kept_comparison_is_updated_and_not_doubled(filled: str) -> None:
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id], "tags.`compress.role` = 'comparison'")
     assert (run.info.run_name, run.info.status) == ("comparison", "FINISHED")
-    files = {each.path for each in client.list_artifacts(run.info.run_id)}
+    files = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
     assert files == {"comparison.md", "comparison.html", "comparison.png"}
     assert "3 rows of 2 teams" in client.get_experiment(experiment.experiment_id).tags["mlflow.note.content"]
     assert len(methods(report(filled, "-e", "report hw1", "--json"))) == 3  # it is no row of the next one
@@ -377,8 +379,8 @@ def test_a_readme_is_updated_once(filled: str) -> None:
     assert updated.startswith(b"# Ours\n\n<!-- compress-report: begin -->")
     assert updated.endswith(b"<!-- compress-report: end -->\n\nthe end\r\n")
     assert b"fp16" in updated
-    again = report(filled, *command, "--check")
-    assert (again.exit_code, again.stderr) == (0, "README.md is up to date\n")
+    checked = report(filled, *command, "--check")
+    assert (checked.exit_code, checked.stderr) == (0, "README.md is up to date\n")
     assert report(filled, *command).exit_code == 0
     assert file.read_bytes() == updated
 
@@ -587,8 +589,8 @@ def test_unread_cells_are_reported_and_a_scale_can_be_given(tracking_uri: str) -
     assert "add --scale bleu=share or --scale bleu=percent" in imported.stderr
     assert bring(tracking_uri, *args, "--scale", "bleu=share").stdout == "1 rows stored, 0 already stored.\n"
     assert "63.52 BLEU" in report(tracking_uri, "-e", "scales").stdout
-    wrong = bring(tracking_uri, *args, "--scale", "blue=share")
-    assert (wrong.exit_code, "there is no metric 'blue'" in wrong.stderr) == (2, True)
+    refused = bring(tracking_uri, *args, "--scale", "blue=share")
+    assert (refused.exit_code, "there is no metric 'blue'" in refused.stderr) == (2, True)
 
 
 def test_files_of_one_name_are_told_apart(tracking_uri: str, tmp_path: Path) -> None:
@@ -604,5 +606,5 @@ def test_files_of_one_name_are_told_apart(tracking_uri: str, tmp_path: Path) -> 
 def test_rows_need_a_team_and_a_file(tracking_uri: str) -> None:
     file = str(Path(__file__).parents[1] / "course_tables" / "table-43.md")
     assert "Give --team NAME" in bring(tracking_uri, file, "-e", "report by hand").stderr
-    missing = bring(tracking_uri, "none.md", "-e", "report by hand", "--team", "ner")
-    assert "The file none.md does not exist." in missing.stderr
+    refused = bring(tracking_uri, "none.md", "-e", "report by hand", "--team", "ner")
+    assert "The file none.md does not exist." in refused.stderr

@@ -18,35 +18,35 @@ def layer(bias: bool = True) -> nn.Linear:
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_eight_bits_are_filled_from_what_was_saved(bias: bool) -> None:
-    made = Linear8bit.of(layer(bias), 6.0)
+    quantised = Linear8bit.of(layer(bias), 6.0)
     empty = Linear8bit(layer(bias), 6.0)
     assert empty.weight.is_meta
-    empty.load_state_dict(made.state_dict(), assign=True)
+    empty.load_state_dict(quantised.state_dict(), assign=True)
     inputs = torch.randn(5, 64)
-    assert torch.equal(empty(inputs), made(inputs))
-    assert made(inputs).shape == (5, 32)
-    assert sum(part.parameters for part in made.held_weights()) == 64 * 32 + (32 if bias else 0)
-    assert next(iter(made.held_weights())).tensor.dtype == torch.int8
+    assert torch.equal(empty(inputs), quantised(inputs))
+    assert quantised(inputs).shape == (5, 32)
+    assert sum(part.parameters for part in quantised.held_weights()) == 64 * 32 + (32 if bias else 0)
+    assert next(iter(quantised.held_weights())).tensor.dtype == torch.int8
 
 
 @pytest.mark.parametrize("double", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
 def test_four_bits_are_filled_from_what_was_saved(bias: bool, double: bool) -> None:
-    made = Linear4bit.of(layer(bias), 64, double)
+    quantised = Linear4bit.of(layer(bias), 64, double)
     empty = Linear4bit(layer(bias), 64, double)
     assert empty.weight.is_meta
-    empty.load_state_dict(made.state_dict())
+    empty.load_state_dict(quantised.state_dict())
     inputs = torch.randn(5, 64)
-    assert torch.equal(empty.eval()(inputs), made(inputs))
-    assert sum(part.parameters for part in made.held_weights()) == 64 * 32 + (32 if bias else 0)
-    codes = next(iter(made.held_weights())).tensor
+    assert torch.equal(empty.eval()(inputs), quantised(inputs))
+    assert sum(part.parameters for part in quantised.held_weights()) == 64 * 32 + (32 if bias else 0)
+    codes = next(iter(quantised.held_weights())).tensor
     assert codes.numel() * codes.element_size() == 64 * 32 / 2
 
 
 def test_weights_of_another_shape_are_refused() -> None:
-    made = Linear4bit.of(layer(), 64, False)
-    other = Linear4bit(nn.Linear(64, 16), 64, False)
+    quantised = Linear4bit.of(layer(), 64, False)
+    narrower = Linear4bit(nn.Linear(64, 16), 64, False)
     with pytest.raises(RuntimeError, match="has another shape"):
-        other.load_state_dict(made.state_dict())
+        narrower.load_state_dict(quantised.state_dict())
     with pytest.raises(RuntimeError, match="Missing key"):
-        other.load_state_dict({})
+        narrower.load_state_dict({})

@@ -39,34 +39,34 @@ class Net(nn.Module):
 
 
 def fit(net: Any, layers: list[nn.Linear], family: Any) -> tuple[Model, list[Any]]:
-    seen: list[Any] = []
+    calls: list[Any] = []
 
     def double(layer: Any, inputs: Inputs | None) -> Any:
-        seen.append((layer, inputs))
-        new = nn.Linear(4, 4)
-        new.weight.data, new.bias.data = layer.weight.data * 2, layer.bias.data
-        return new
+        calls.append((layer, inputs))
+        doubled = nn.Linear(4, 4)
+        doubled.weight.data, doubled.bias.data = layer.weight.data * 2, layer.bias.data
+        return doubled
 
     model = Model(net)
     fit_in_order(model, family, layers, 3, 5, double)
-    return model, seen
+    return model, calls
 
 
 def test_layers_are_fitted_in_the_order_of_execution_to_what_they_will_be_fed() -> None:
     net, batch = Net().eval(), torch.randn(3, 4)
     first, left, right, last = net.first, net.left, net.right, net.last
     before = first.weight.detach().clone()
-    model, seen = fit(net, [last, right, left, first], Family(batch))
-    assert [layer for layer, _ in seen] == [first, left, right, last]
-    new = model.module
-    hidden = new.first(batch)
-    summed = new.left(hidden) + new.right(hidden)
-    for (_, inputs), rows in zip(seen, (batch, hidden, hidden, summed), strict=True):
+    model, calls = fit(net, [last, right, left, first], Family(batch))
+    assert [layer for layer, _ in calls] == [first, left, right, last]
+    fitted = model.module
+    hidden = fitted.first(batch)
+    summed = fitted.left(hidden) + fitted.right(hidden)
+    for (_, inputs), rows in zip(calls, (batch, hidden, hidden, summed), strict=True):
         assert torch.allclose(inputs.gram, rows.T @ rows / 3, atol=1e-5)
         assert torch.allclose(inputs.magnitude, rows.abs().mean(0), atol=1e-6)
         assert inputs.rows == 3
-    assert seen[1][1] is seen[2][1]  # equal inputs are summarised once
-    assert torch.equal(new.first.weight, before * 2)
+    assert calls[1][1] is calls[2][1]  # equal inputs are summarised once
+    assert torch.equal(fitted.first.weight, before * 2)
     assert all(layer.weight is None for layer in (first, left, right, last))  # old weights are freed
     assert torch.equal(first(batch), hidden)  # an old layer calls the new one
 
@@ -88,9 +88,9 @@ def test_the_pass_ends_with_the_last_layer() -> None:
             raise AssertionError("a costly head")
 
     net = Net()
-    model, seen = fit(net, [net.first], Family())
-    assert len(seen) == 1
-    assert model.module.first is not seen[0][0]
+    model, calls = fit(net, [net.first], Family())
+    assert len(calls) == 1
+    assert model.module.first is not calls[0][0]
 
 
 def test_a_layer_that_is_called_twice_is_fitted_once() -> None:
@@ -103,17 +103,17 @@ def test_a_layer_that_is_called_twice_is_fitted_once() -> None:
             return self.last(self.again(self.again(inputs)))
 
     net = Net()
-    model, seen = fit(net, [net.again, net.last], Family(torch.ones(2, 4)))
-    assert len(seen) == 2
-    new = model.module
-    twice = new.again(new.again(torch.ones(2, 4)))
-    assert torch.allclose(seen[1][1].gram, twice.T @ twice / 2)
+    model, calls = fit(net, [net.again, net.last], Family(torch.ones(2, 4)))
+    assert len(calls) == 2
+    fitted = model.module
+    twice = fitted.again(fitted.again(torch.ones(2, 4)))
+    assert torch.allclose(calls[1][1].gram, twice.T @ twice / 2)
 
 
 def test_a_layer_that_is_never_called_has_a_caution() -> None:
     net = Net()
-    model, seen = fit(net, [net.first, net.unused], Family())
-    assert seen[-1][1] is None
+    model, calls = fit(net, [net.first, net.unused], Family())
+    assert calls[-1][1] is None
     assert [caution.code for caution in model.cautions] == ["uncalibrated_layers"]
     assert "1 of 2 layers" in str(model.cautions[0])
 
@@ -121,8 +121,8 @@ def test_a_layer_that_is_never_called_has_a_caution() -> None:
 def test_torchs_own_transformer_layers_are_called_layer_by_layer() -> None:
     encoder = nn.TransformerEncoderLayer(4, 2, 4, batch_first=True).eval()
     before = torch.backends.mha.get_fastpath_enabled()
-    _, seen = fit(encoder, [encoder.linear1, encoder.linear2], Family(torch.randn(3, 2, 4)))
-    assert [inputs is None for _, inputs in seen] == [False, False]
+    _, calls = fit(encoder, [encoder.linear1, encoder.linear2], Family(torch.randn(3, 2, 4)))
+    assert [inputs is None for _, inputs in calls] == [False, False]
     assert torch.backends.mha.get_fastpath_enabled() is before
 
 
@@ -137,7 +137,7 @@ def test_very_many_inputs_are_sampled_evenly(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(calibration, "_MOST_ROWS", 4)
     rows = torch.arange(20.0).view(2, 5, 2).half()
     inputs = Inputs.of(rows)
-    taken = rows.view(-1, 2)[::3].float()
+    sampled = rows.view(-1, 2)[::3].float()
     assert inputs.rows == 4
-    assert torch.equal(inputs.gram, taken.T @ taken / 4)
+    assert torch.equal(inputs.gram, sampled.T @ sampled / 4)
     assert inputs.gram.dtype == torch.float32

@@ -132,21 +132,21 @@ def test_tied_weights_are_written_once_and_stay_tied(tmp_path: Path) -> None:
             self.embedding, self.head = nn.Embedding(500, 64), nn.Linear(64, 500, bias=False)
             self.head.weight = self.embedding.weight
 
-    module, other = Tied(), Tied()
+    module, restored = Tied(), Tied()
     module.embedding.weight.data = drawn(16, (500, 64))
     compact.save_compact(module, tmp_path)
     assert file_size(tmp_path) < 500 * 64 / 2 + 700
-    compact.load_compact(other, tmp_path)
-    assert other.head.weight is other.embedding.weight
-    assert torch.equal(other.head.weight, drawn(16, (500, 64)))
+    compact.load_compact(restored, tmp_path)
+    assert restored.head.weight is restored.embedding.weight
+    assert torch.equal(restored.head.weight, drawn(16, (500, 64)))
 
 
 def test_views_of_larger_memory_are_written_without_the_rest(tmp_path: Path) -> None:
-    whole = torch.randn(10, 20)
-    restored = round_trip(module_of(left=whole[:, :5], right=whole[:, 5:]), tmp_path)
-    assert torch.equal(restored["left"], whole[:, :5])
-    assert torch.equal(restored["right"], whole[:, 5:])
-    assert file_size(tmp_path) < whole.nbytes + 500
+    memory = torch.randn(10, 20)
+    restored = round_trip(module_of(left=memory[:, :5], right=memory[:, 5:]), tmp_path)
+    assert torch.equal(restored["left"], memory[:, :5])
+    assert torch.equal(restored["right"], memory[:, 5:])
+    assert file_size(tmp_path) < memory.nbytes + 500
 
 
 @pytest.mark.parametrize("damage", ["cut", "no_form", "other_shape"])

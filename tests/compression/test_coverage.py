@@ -41,10 +41,10 @@ def test_each_step_of_a_chain_is_recorded() -> None:
     family, model = tiny_model("text_classification")
     for name in ("prune_magnitude", "int8_dynamic"):
         model = registry.build("methods", name).compress(model, family)
-    first, then = model.facts["reached"].split("; then ")
+    first, second = model.facts["reached"].split("; then ")
     assert first.startswith("reached ")
-    assert then.startswith("reached ")
-    assert first.split(" of ")[1] == then.split(" of ")[1]
+    assert second.startswith("reached ")
+    assert first.split(" of ")[1] == second.split(" of ")[1]
 
 
 @pytest.mark.parametrize(

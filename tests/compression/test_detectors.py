@@ -24,11 +24,11 @@ def test_a_detector_computes_the_same_after_it_was_split_and_joined() -> None:
     with torch.no_grad():
         before = module(images)[0]
         shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
-        with detectors.separated(module) as apart:
+        with detectors.separated(module) as parts:
             halves = [layer for layer in module.modules() if isinstance(getattr(layer, "cv1", None), nn.ModuleList)]
             assert len(halves) > 5
-            assert all(isinstance(layer, nn.Conv2d) for layer in apart.fixed)
-            outputs = apart.forward(module, [images])
+            assert all(isinstance(layer, nn.Conv2d) for layer in parts.fixed)
+            outputs = parts.forward(module, [images])
             assert len(outputs) == 6  # boxes and classes, at three strides
         assert {name: tensor.shape for name, tensor in module.state_dict().items()} == shapes
         torch.testing.assert_close(module(images)[0], before)

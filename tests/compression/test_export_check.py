@@ -104,15 +104,15 @@ def test_positions_stay_each_once() -> None:
         return net.layer.weight.new_zeros(4, 4).index_copy(0, places, net.layer.weight)
 
     graph = graph_of(function, dynamic=False, places=torch.arange(4))
-    seen: list[list[int]] = []
+    orders: list[list[int]] = []
 
     def call(places: torch.Tensor) -> tuple[Any, ...]:
-        seen.append(places.tolist())
+        orders.append(places.tolist())
         return tuple(graph.module(places))
 
     require_alike(graph, call, 1e-3)
-    assert len(seen) == 4
-    assert all(sorted(places) == [0, 1, 2, 3] for places in seen)
+    assert len(orders) == 4
+    assert all(sorted(places) == [0, 1, 2, 3] for places in orders)
 
 
 def test_numbers_that_stand_for_infinity_are_infinite() -> None:

@@ -100,18 +100,18 @@ def test_any_number_of_graphs(chain: str, tmp_path: Path) -> None:
     family.graphs = lambda model: torch_graphs  # type: ignore[method-assign]
     method: Method = model_folder.methods_of(parse_chain(chain))[0]
     model = method.compress(model, family)
-    got = family.run(model, torch.full((3, 8), 2.0), lambda stage: None)
-    assert stored_weights.distance(got, want.detach()) < (0.05 if "int8" in chain else 1e-5)
+    outputs = family.run(model, torch.full((3, 8), 2.0), lambda stage: None)
+    assert stored_weights.distance(outputs, want.detach()) < (0.05 if "int8" in chain else 1e-5)
 
 
 def test_each_graph_is_calibrated_on_what_it_gets() -> None:
     family = Summing()
     model = family.load("", "random", Path(), 0)
     start, step = model.module["start"], model.module["step"]
-    seen = exporting.record(model, family, {"start": lambda x: (start(x),), "step": step}, 3)
-    assert [float(inputs[0][0, 0]) for inputs in seen["start"]] == [1.0, 2.0, 3.0]
-    assert len(seen["step"]) == 6  # the first and the last of five, three times
-    first, last = (inputs[0] for inputs in seen["step"][:2])
+    recorded = exporting.record(model, family, {"start": lambda x: (start(x),), "step": step}, 3)
+    assert [float(inputs[0][0, 0]) for inputs in recorded["start"]] == [1.0, 2.0, 3.0]
+    assert len(recorded["step"]) == 6  # the first and the last of five, three times
+    first, last = (inputs[0] for inputs in recorded["step"][:2])
     assert torch.allclose(first, start(torch.ones(1, 8)))
     assert torch.allclose(last - first, 4 * torch.arange(8.0).expand(1, 8))
     assert [caution.code for caution in model.cautions] == ["random_calibration"]
@@ -126,8 +126,8 @@ def test_trained_weights_are_calibrated_on_as_many_samples_as_there_are(weights:
     model = family.load("", "random", Path(), 0)
     model.weights = weights
     start, step = model.module["start"], model.module["step"]
-    seen = exporting.record(model, family, {"start": lambda x: (start(x),), "step": step}, None)
-    assert len(seen["start"]) == calls
+    recorded = exporting.record(model, family, {"start": lambda x: (start(x),), "step": step}, None)
+    assert len(recorded["start"]) == calls
 
 
 def test_large_inputs_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,8 +136,8 @@ def test_large_inputs_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     model = family.load("", "random", Path(), 0)
     model.weights = "local"
     start, step = model.module["start"], model.module["step"]
-    seen = exporting.record(model, family, {"start": lambda x: (start(x),), "step": step}, None)
-    assert len(seen["start"]) == 20
+    recorded = exporting.record(model, family, {"start": lambda x: (start(x),), "step": step}, None)
+    assert len(recorded["start"]) == 20
 
 
 def test_without_graphs_there_is_nothing_to_export(tmp_path: Path) -> None:
@@ -253,8 +253,8 @@ def test_inputs_by_name_reach_the_graph_in_its_own_order(chain: str, tmp_path: P
     allowed = 0.05 if "int8" in chain else 1e-5
     reordered = {name: batch[name] for name in ("mask", "ids")}
     for inputs_by_name in (batch, reordered, family.batch(model, 3, 5)):
-        got = family.run(model, inputs_by_name, lambda stage: None)
-        assert stored_weights.distance(got, want) < allowed
+        outputs = family.run(model, inputs_by_name, lambda stage: None)
+        assert stored_weights.distance(outputs, want) < allowed
     if "int8" not in chain:  # int8 may swap two close scores
         assert family.predict(model, inputs) == labels
 
@@ -287,10 +287,10 @@ def batch(size):
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
-@pytest.mark.parametrize("made", [("self.register_forward_pre_hook(Scaled.make)", ""), ("", "self.make()")])
+@pytest.mark.parametrize("lines", [("self.register_forward_pre_hook(Scaled.make)", ""), ("", "self.make()")])
 @pytest.mark.parametrize("chain", ["onnx", "torchscript"])
-def test_weights_that_are_made_before_a_call_are_weights(chain: str, made: tuple[str, str], tmp_path: Path) -> None:
-    hook, call = (line or "pass" for line in made)
+def test_weights_that_are_made_before_a_call_are_weights(chain: str, lines: tuple[str, str], tmp_path: Path) -> None:
+    hook, call = (line or "pass" for line in lines)
     model = compress(chain, *own(tmp_path, MADE.format(hook=hook, call=call)))
     numbers = size.in_memory(model.module)
     assert numbers["size/params"] == 3 * (256 + 16) + 512

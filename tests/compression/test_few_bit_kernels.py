@@ -36,23 +36,23 @@ def test_a_kernel_multiplies_with_the_weight(
     torch.manual_seed(0)
     weight = torch.randn(rows, columns) + 0.3  # moves zero points away from the middle
     module = nn.Sequential(PackedLinear(Packed.of(weight, bits, group), torch.randn(rows).to(dtype)))
-    few, many = torch.randn(2, columns).to(dtype), torch.randn(3, 40, columns).to(dtype)
+    single, batch = torch.randn(2, columns).to(dtype), torch.randn(3, 40, columns).to(dtype)
     dense: Any = module[0].weight
     dense = dense.float()
-    expected = [module(few), module(many)]
+    expected = [module(single), module(batch)]
     use_kernels(module)
     assert name in kernels_of(module)
     assert not bits_without_kernel(module)
     assert rounding(module, "cpu") == 0.04
-    for inputs, target in zip((few, many), expected, strict=True):
+    for inputs, target in zip((single, batch), expected, strict=True):
         outputs = module(inputs)
         assert outputs.dtype == dtype
         assert outputs.shape == target.shape
         assert distance(outputs.float().flatten(), target.float().flatten()) < 0.01
     layer: Any = module[0]
     kernel = layer.packed.kernel
-    for way in (kernel._packed, lambda flat: kernel._densely(flat, torch.float32)):
-        assert distance(way(many.view(-1, columns)).float(), many.view(-1, columns).float() @ dense.T) < 0.01
+    for multiply in (kernel._packed, lambda flat: kernel._densely(flat, torch.float32)):
+        assert distance(multiply(batch.view(-1, columns)).float(), batch.view(-1, columns).float() @ dense.T) < 0.01
     assert distance(layer.weight.float(), dense) < 0.01
     assert sum(part.parameters for part in held(module)) == rows * columns + rows
 

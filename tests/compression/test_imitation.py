@@ -48,8 +48,8 @@ def test_scores_are_learnt_from_scores_wherever_they_stand(tmp_path: Path) -> No
         {"hidden": [torch.ones(2, 8), *states[1:]], "logits": scores},
     )
     pairs = imitation._paired(family, model, (student, teacher))
-    assert [(one is scores, two is scores) for one, two in pairs.scores] == [(True, True)]
-    assert [(one is states[1], two is states[1]) for one, two in pairs.others] == [(True, True)]
+    assert [(ours is scores, theirs is scores) for ours, theirs in pairs.scores] == [(True, True)]
+    assert [(ours is states[1], theirs is states[1]) for ours, theirs in pairs.others] == [(True, True)]
     assert pairs.left_out == 4, "one of another shape, three missing in the student"
     assert float(loss_of(family, model, student, teacher, Lesson(1))) == pytest.approx(0, abs=1e-6)
 

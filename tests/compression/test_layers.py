@@ -53,9 +53,9 @@ def test_weights_that_a_fused_kernel_reads_are_not_called() -> None:
 
 
 def test_a_layer_is_replaced_wherever_it_is_held() -> None:
-    model, new = Model(), nn.Identity()
-    assert replace(model, {model.alone: new}) is model
-    assert model.alone is new
-    assert model.again is new
+    model, replacement = Model(), nn.Identity()
+    assert replace(model, {model.alone: replacement}) is model
+    assert model.alone is replacement
+    assert model.again is replacement
     root = nn.Linear(2, 2)
-    assert replace(root, {root: new}) is new
+    assert replace(root, {root: replacement}) is replacement

@@ -160,9 +160,9 @@ def test_tied_layers_stay_unchanged_or_are_packed_as_one() -> None:
     assert module.head.weight is module.embedding.weight
     assert type(module.middle) is PackedLinear
 
-    whole = Tied()
-    weight = whole.embedding.weight.detach().clone()
-    module, count = pack_layers(whole, 4, 32, kinds, embeddings=True, filled=True)
+    tied = Tied()
+    weight = tied.embedding.weight.detach().clone()
+    module, count = pack_layers(tied, 4, 32, kinds, embeddings=True, filled=True)
     assert count == 3
     assert type(module.embedding) is PackedEmbedding
     assert module.embedding.packed is module.head.packed
@@ -183,9 +183,9 @@ def test_empty_layers_have_no_memory_and_take_what_was_saved() -> None:
 
 def test_an_embedding_keeps_its_type() -> None:
     module, _ = pack_layers(nn.Sequential(nn.Embedding(30, 64)).half(), 8, 64, (), embeddings=True, filled=True)
-    other, _ = pack_layers(nn.Sequential(nn.Embedding(30, 64)), 8, 64, (), embeddings=True, filled=False)
-    other.load_state_dict(module.state_dict(), assign=True)
-    assert other(torch.tensor([3])).dtype == torch.float16
+    restored, _ = pack_layers(nn.Sequential(nn.Embedding(30, 64)), 8, 64, (), embeddings=True, filled=False)
+    restored.load_state_dict(module.state_dict(), assign=True)
+    assert restored(torch.tensor([3])).dtype == torch.float16
 
 
 def test_what_packing_would_not_make_smaller_is_left() -> None:

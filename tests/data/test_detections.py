@@ -92,8 +92,8 @@ def test_code_in_a_description_is_not_run(tmp_path: Path) -> None:
 def with_second(folder: Path, picture: bytes | None = None, labels: str = "1 0.5 0.5 1 1") -> Path:
     """Add a second picture, `b.png`, to the data set with one picture."""
     write(folder)
-    whole = cv2.imencode(".png", np.zeros((40, 80, 3), dtype=np.uint8))[1].tobytes()
-    (folder / "images" / "b.png").write_bytes(whole if picture is None else picture)
+    valid = cv2.imencode(".png", np.zeros((40, 80, 3), dtype=np.uint8))[1].tobytes()
+    (folder / "images" / "b.png").write_bytes(valid if picture is None else picture)
     (folder / "labels" / "b.txt").write_text(labels, encoding="utf-8")
     return folder
 
@@ -129,9 +129,9 @@ def test_a_picture_that_ends_early_is_skipped(tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", [".ipynb_checkpoints/a-checkpoint.png", "._a.png", "__MACOSX/a.png", ".hidden/a.png"])
 def test_files_of_editors_and_systems_are_not_pictures(tmp_path: Path, place: str) -> None:
     write(tmp_path)
-    left = tmp_path / "images" / place
-    left.parent.mkdir(exist_ok=True)
-    left.write_bytes((tmp_path / "images" / "a.png").read_bytes())
+    stray = tmp_path / "images" / place
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_bytes((tmp_path / "images" / "a.png").read_bytes())
     table, _ = detections.read("d.yaml", tmp_path, None, 0)
     assert [row.where for row in table.rows] == [str(tmp_path / "images" / "a.png")]
 

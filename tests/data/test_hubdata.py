@@ -96,13 +96,13 @@ def test_media_of_a_cached_data_set_are_not_decoded_at_once(tmp_path: Path, cach
             "label": arrow.Value("int64"),
         }
     )
-    held = {
+    columns = {
         "audio": [{"bytes": sound(tmp_path / "a.wav", rate=8000).read_bytes(), "path": None}],
         "text": ["hello"],
         "image": [{"bytes": picture(tmp_path / "a.png").read_bytes(), "path": None}],
         "label": [7],
     }
-    table = pytest.importorskip("pyarrow").table(held).cast(features.arrow_schema)
+    table = pytest.importorskip("pyarrow").table(columns).cast(features.arrow_schema)
     cached(cache, "x/speech", {"test": arrow.Dataset(table, info=arrow.DatasetInfo(features=features))}, "12")
     samples = read("x/speech", tmp_path, ("audio", "text", "image", "label"))
     row = samples.rows[0].values

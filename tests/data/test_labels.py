@@ -34,11 +34,11 @@ def test_labels_are_names_in_any_case_or_numbers(labels: list[object], expected:
 
 
 @pytest.mark.parametrize(
-    ("labels", "where"),
+    ("labels", "place"),
     [(["POSITIVE", 1], "row 3: the label '1'"), ([0, 2], "row 3: the label '2'"), ([0, 0.5], "row 3: the label '0.5'")],
 )
-def test_unknown_labels_are_reported_with_their_row(labels: list[object], where: str) -> None:
-    with pytest.raises(RecipeError, match=f"{where} is not one of the model's: NEGATIVE, POSITIVE"):
+def test_unknown_labels_are_reported_with_their_row(labels: list[object], place: str) -> None:
+    with pytest.raises(RecipeError, match=f"{place} is not one of the model's: NEGATIVE, POSITIVE"):
         labels_of(rows(*labels), NAMES)
 
 

@@ -89,7 +89,7 @@ def test_sounds_with_a_transcript(tmp_path: Path, suffix: str, table: str, heade
     write(tmp_path / "d" / table, text)
     samples = read("d", tmp_path, SPEECH)
     assert values(samples) == ["hello", "good day"]
-    assert [np.asarray(each).shape for each in values(samples, "audio")] == [(1600,), (1600,)]
+    assert [np.asarray(recording).shape for recording in values(samples, "audio")] == [(1600,), (1600,)]
 
 
 def test_a_table_may_name_sounds_without_their_suffix(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_pictures_in_folders_named_for_labels(tmp_path: Path) -> None:
         picture(tmp_path / "d" / label / "deeper" / "1.png", 10 if label == "cat" else 20)
     table = read("d", tmp_path, ("image", "label"))
     assert values(table, "label") == ["cat", "dog"]
-    assert [int(np.asarray(each)[0, 0, 0]) for each in values(table, "image")] == [10, 20]
+    assert [int(np.asarray(image)[0, 0, 0]) for image in values(table, "image")] == [10, 20]
     picture(tmp_path / "d" / "stray.png")
     with pytest.raises(RecipeError, match=r"stray\.png: it is not in a sub-folder"):
         read("d", tmp_path, ("image", "label"))
@@ -183,9 +183,9 @@ LEFT = [".ipynb_checkpoints/1-checkpoint.png", "cat/.ipynb_checkpoints/1-checkpo
 def test_files_of_editors_and_systems_are_not_samples(tmp_path: Path, place: str) -> None:
     for label in ("cat", "dog"):
         picture(tmp_path / "d" / label / "1.png")
-    left = tmp_path / "d" / place
-    left.parent.mkdir(parents=True, exist_ok=True)
-    left.write_bytes((tmp_path / "d" / "cat" / "1.png").read_bytes())
+    stray = tmp_path / "d" / place
+    stray.parent.mkdir(parents=True, exist_ok=True)
+    stray.write_bytes((tmp_path / "d" / "cat" / "1.png").read_bytes())
     assert values(read("d", tmp_path, ("image", "label")), "label") == ["cat", "dog"]
 
 
@@ -214,7 +214,7 @@ def test_folders_of_classes_may_have_any_name_on_any_system(tmp_path: Path, labe
 
 
 @pytest.mark.parametrize(
-    ("held", "named"),
+    ("file_name", "listed_name"),
     [
         ("x/йод.png", "йод.png"),
         ("x/1.PNG", "x/1.png"),
@@ -223,9 +223,9 @@ def test_folders_of_classes_may_have_any_name_on_any_system(tmp_path: Path, labe
         ("x/1.png", "/data/elsewhere/1.png"),
     ],
 )
-def test_files_are_found_as_other_systems_write_them(tmp_path: Path, held: str, named: str) -> None:
-    picture(tmp_path / "d" / unicodedata.normalize("NFD", held))
-    write(tmp_path / "d" / "labels.csv", f"image,label\n{named},cat\n")
+def test_files_are_found_as_other_systems_write_them(tmp_path: Path, file_name: str, listed_name: str) -> None:
+    picture(tmp_path / "d" / unicodedata.normalize("NFD", file_name))
+    write(tmp_path / "d" / "labels.csv", f"image,label\n{listed_name},cat\n")
     assert values(read("d", tmp_path, ("image", "label")), "label") == ["cat"]
 
 

@@ -56,8 +56,8 @@ def test_rates_become_16_khz(rate: int) -> None:
 
 @pytest.mark.parametrize("rate", [22050, 44100, 48000])
 def test_frequencies_above_the_limit_are_removed(rate: int) -> None:
-    above = resample(tone(9000, rate=rate), rate)
-    assert np.abs(above[800:-800]).max() < 0.5 * 10 ** (-80 / 20)
+    filtered = resample(tone(9000, rate=rate), rate)
+    assert np.abs(filtered[800:-800]).max() < 0.5 * 10 ** (-80 / 20)
     assert level_db(resample(tone(7000, rate=rate), rate), 7000) == pytest.approx(0, abs=0.1)
 
 
@@ -168,12 +168,12 @@ def test_a_truncated_picture_is_found_before_it_is_used(tmp_path: Path, form: st
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     noise.save(tmp_path / "a", form)
     (tmp_path / "b").write_bytes((tmp_path / "a").read_bytes()[:1500])
-    whole, cut = Picture.at(tmp_path / "a"), Picture.at(tmp_path / "b")
+    complete, cut = Picture.at(tmp_path / "a"), Picture.at(tmp_path / "b")
     cut.check()  # the header is complete
-    decode_some(["a text", whole], 60)
+    decode_some(["a text", complete], 60)
     with pytest.raises(RecipeError, match=r"b can't be read as a picture: .*truncated.*skip_bad=true"):
-        decode_some([whole, cut], 60)
-    decode_some([whole, cut], 0)  # no time for the second
+        decode_some([complete, cut], 60)
+    decode_some([complete, cut], 0)  # no time for the second
 
 
 @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])

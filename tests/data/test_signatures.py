@@ -29,10 +29,10 @@ def test_a_row_is_made_of_the_columns_types() -> None:
 
 
 def test_tensors_are_made_of_one_row_where_the_length_is_free() -> None:
-    one = signatures.make_input(Schema([TensorSpec(np.dtype("float32"), (-1, 3))]), 0)
-    assert (one.shape, one.dtype) == ((1, 3), np.float32)
-    named = Schema([TensorSpec(np.dtype("float32"), (-1, 3), "x"), TensorSpec(np.dtype("int64"), (2,), "y")])
-    tensors = signatures.make_input(named, 0)
+    tensor = signatures.make_input(Schema([TensorSpec(np.dtype("float32"), (-1, 3))]), 0)
+    assert (tensor.shape, tensor.dtype) == ((1, 3), np.float32)
+    schema = Schema([TensorSpec(np.dtype("float32"), (-1, 3), "x"), TensorSpec(np.dtype("int64"), (2,), "y")])
+    tensors = signatures.make_input(schema, 0)
     assert {name: (value.shape, str(value.dtype)) for name, value in tensors.items()} == {
         "x": ((1, 3), "float32"),
         "y": ((2,), "int64"),

@@ -43,7 +43,7 @@ def test_the_grammar(text: str, data: Data) -> None:
 
 @pytest.mark.full
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "message"),
     [
         ("", "is not valid as data"),
         ("  ", "is not valid as data"),
@@ -62,12 +62,12 @@ def test_the_grammar(text: str, data: Data) -> None:
         ("a.csv:labels=neg", "labels must be DATA'S="),
     ],
 )
-def test_invalid_data_specifications_are_rejected(text: str, why: str) -> None:
-    with pytest.raises(RecipeError, match=why):
+def test_invalid_data_specifications_are_rejected(text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
         parse(text)
 
 
-anything = st.text(min_size=1).filter(lambda text: text.strip() == text)
+stripped_texts = st.text(min_size=1).filter(lambda text: text.strip() == text)
 names = st.from_regex(r"[A-Za-z_]\w{0,8}", fullmatch=True).filter(lambda name: name not in Data.__dataclass_fields__)
 
 
@@ -76,7 +76,7 @@ names = st.from_regex(r"[A-Za-z_]\w{0,8}", fullmatch=True).filter(lambda name: n
         Data,
         source=st.text(min_size=1),
         revision=st.from_regex(r"[^\s:@,\"]{0,12}", fullmatch=True),
-        split=anything,
+        split=stripped_texts,
         columns=st.dictionaries(names, st.text(min_size=1), max_size=3),
         config=st.text(),
         only=st.one_of(st.just(""), st.text().map("a={}".format)),

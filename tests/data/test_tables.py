@@ -40,12 +40,12 @@ def test_rows_state_their_origin(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", 'text,label\n"two\nlines",1\n\nbad,0\n')
     write(tmp_path / "b.jsonl", '{"text": "a", "label": 1}\n\n{"text": "b", "label": 1}\n')
     write(tmp_path / "c.json", '[{"text": "a", "label": 1}, {"text": "b", "label": 1}]')
-    for name, where in (
+    for name, places in (
         ("a.csv", ["a.csv, row 2", "a.csv, row 4"]),
         ("b.jsonl", ["b.jsonl, line 1", "b.jsonl, line 3"]),
         ("c.json", ["c.json, item 1", "c.json, item 2"]),
     ):
-        assert [row.where for row in read(name, tmp_path, ROLES).rows] == where
+        assert [row.where for row in read(name, tmp_path, ROLES).rows] == places
 
 
 def test_types_of_json_stay(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_fields_may_have_any_length(tmp_path: Path) -> None:
 
 @pytest.mark.full
 @pytest.mark.parametrize(
-    ("name", "content", "why"),
+    ("name", "content", "message"),
     [
         ("a.csv", b"", "There is no sample in a.csv: it is empty"),
         ("a.csv", b"text,label\n", "There is no sample in a.csv: it is empty"),
@@ -98,9 +98,9 @@ def test_fields_may_have_any_length(tmp_path: Path) -> None:
         ("a.txt", b"hello", "text files have no labels"),
     ],
 )
-def test_unreadable_files_are_reported(tmp_path: Path, name: str, content: bytes, why: str) -> None:
+def test_unreadable_files_are_reported(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(RecipeError, match=why):
+    with pytest.raises(RecipeError, match=message):
         read(name, tmp_path, ROLES)
 
 
@@ -178,18 +178,18 @@ def test_json_is_read_in_any_form(tmp_path: Path, name: str, text: str) -> None:
 
 
 def test_parquet(tmp_path: Path) -> None:
-    about = {"info": {"features": {"label": {"names": ["neg", "pos"], "_type": "ClassLabel"}}}}
+    schema = {"info": {"features": {"label": {"names": ["neg", "pos"], "_type": "ClassLabel"}}}}
     table = pa.table({"text": ["good", "bad", None], "label": [1, 0, 1]})
     parquet.write_table(table, tmp_path / "plain.parquet")
-    parquet.write_table(table.replace_schema_metadata({"huggingface": json.dumps(about)}), tmp_path / "named.parquet")
+    parquet.write_table(table.replace_schema_metadata({"huggingface": json.dumps(schema)}), tmp_path / "named.parquet")
     for name, labels in (("plain", [1, 0]), ("named", ["pos", "neg"])):
         with pytest.raises(RecipeError, match=rf"{name}\.parquet, row 3: text is empty"):
             read(f"{name}.parquet", tmp_path, ROLES)
         samples = read(f"{name}.parquet:skip_bad=true", tmp_path, ROLES)
         assert (values(samples), values(samples, "label")) == (["good", "bad"], labels)
     picture(tmp_path / "1.png", 7)
-    held = [{"bytes": (tmp_path / "1.png").read_bytes(), "path": "1.png"}]
-    parquet.write_table(pa.table({"image": held, "label": ["cat"]}), tmp_path / "pictures.parquet")
+    pictures = [{"bytes": (tmp_path / "1.png").read_bytes(), "path": "1.png"}]
+    parquet.write_table(pa.table({"image": pictures, "label": ["cat"]}), tmp_path / "pictures.parquet")
     (image,) = values(read("pictures.parquet", tmp_path, ("image", "label")), "image")
     assert np.asarray(image)[0, 0].tolist() == [7, 7, 7]
 
@@ -203,9 +203,9 @@ def test_parquet(tmp_path: Path) -> None:
     ],
 )
 def test_numbers_in_lists_of_parquet_get_their_names(tmp_path: Path, feature: object) -> None:
-    about = json.dumps({"info": {"features": {"tokens": {"feature": {"dtype": "string"}}, "ner_tags": feature}}})
+    metadata = json.dumps({"info": {"features": {"tokens": {"feature": {"dtype": "string"}}, "ner_tags": feature}}})
     table = pa.table({"tokens": [["Anna", "sleeps"]], "ner_tags": [[1, 0]]})
-    parquet.write_table(table.replace_schema_metadata({"huggingface": about}), tmp_path / "a.parquet")
+    parquet.write_table(table.replace_schema_metadata({"huggingface": metadata}), tmp_path / "a.parquet")
     assert values(read("a.parquet", tmp_path, ("words", "tags")), "tags") == [["B-PER", "O"]]
 
 

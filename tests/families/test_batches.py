@@ -56,12 +56,12 @@ def test_a_score_is_the_same_for_all_batch_sizes(name: str, tmp_path: Path, monk
         part = quality.score(family, model, variant, tmp_path, lambda *_: None)
         references, predictions = quality.read_predictions((tmp_path / quality.PREDICTIONS).read_text())
         scores.append((part.measurements, references, predictions))
-    first, *others = scores
+    first, *other_scores = scores
     assert first[0]["quality/samples"] == COUNT
     if name == "text_classification":
         assert len({str(prediction) for prediction in first[2]}) > 1
-    for numbers, references, predictions in others:
+    for numbers, references, predictions in other_scores:
         assert references == first[1]
         assert numbers == pytest.approx(first[0], rel=1e-5)
-        for one, other in zip(predictions, first[2], strict=True):
-            assert one == (pytest.approx(other, rel=1e-4) if isinstance(other, dict) else other)
+        for answer, expected in zip(predictions, first[2], strict=True):
+            assert answer == (pytest.approx(expected, rel=1e-4) if isinstance(expected, dict) else expected)

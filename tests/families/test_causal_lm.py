@@ -50,9 +50,9 @@ def test_a_continuation_equals_that_of_transformers() -> None:
 TEXTS = ["Once upon a time there was a cat.", " It sat. ", "Once upon a time, and a day, it sat on a mat. " * 3]
 
 
-def logged(model: Model, given: list[int]) -> torch.Tensor:
+def logged(model: Model, ids: list[int]) -> torch.Tensor:
     with torch.no_grad():
-        scores: torch.Tensor = model.module(torch.tensor([given])).logits[0].log_softmax(-1)
+        scores: torch.Tensor = model.module(torch.tensor([ids])).logits[0].log_softmax(-1)
     return scores
 
 
@@ -97,9 +97,9 @@ def test_wikitext2_joins_all_texts_and_cuts_them_into_blocks(tmp_path: Path) -> 
     assert len(family.samples(model, "wiki.jsonl", tmp_path, 2, 0)) == 2
     assert len(family.samples(model, "wiki.jsonl:limit=3", tmp_path, None, 0)) == 3
     assert "blocks of 12 tokens" in model.facts["scoring"]
-    few, of_few = tiny_model("causal_lm", protocol="wikitext2")
+    default_family, default_model = tiny_model("causal_lm", protocol="wikitext2")
     with pytest.raises(RecipeError, match=r"blocks of 2048 tokens, but all texts together have \d+"):
-        few.samples(of_few, "wiki.jsonl", tmp_path, None, 0)
+        default_family.samples(default_model, "wiki.jsonl", tmp_path, None, 0)
 
 
 def test_sliding_windows_leave_the_first_token_out() -> None:

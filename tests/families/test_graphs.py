@@ -42,8 +42,8 @@ def attached(family: Family, model: Model) -> Model:
     """Attach the graphs' modules instead of the model's, as a method of another runtime does."""
     model.batch_size = 2
     calls = {name: graph.module for name, graph in family.graphs(model).items()}
-    other = dataclasses.replace(model, module=None)
-    return family.attach(other, calls)
+    detached = dataclasses.replace(model, module=None)
+    return family.attach(detached, calls)
 
 
 def own(code: str, folder: Path) -> tuple[Family, Model]:
@@ -52,8 +52,8 @@ def own(code: str, folder: Path) -> tuple[Family, Model]:
     return family, family.load("own.py", "random", folder, 0)
 
 
-def close(one: Any, other: Any) -> bool:
-    return stored_weights.distance(stored_weights.flat(one), stored_weights.flat(other)) < 1e-5
+def close(outputs: Any, expected: Any) -> bool:
+    return stored_weights.distance(stored_weights.flat(outputs), stored_weights.flat(expected)) < 1e-5
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -67,25 +67,25 @@ def test_a_graph_declares_its_inputs_and_outputs(name: str, folder: Path) -> Non
         assert len(outputs) == len(graph.outputs)
         assert close(outputs, by_name)
         sizes = {"batch": 2, "tokens": graph.inputs.get("input_ids", torch.zeros(0, 0)).shape[1]}
-        for tensor, each in zip((*graph.inputs.values(), *outputs), (*graph.inputs, *graph.outputs), strict=True):
-            for axis, axis_name in graph.dynamic.get(each, {}).items():
-                assert tensor.shape[axis] == sizes.setdefault(axis_name, tensor.shape[axis]), (each, axis_name)
+        for tensor, key in zip((*graph.inputs.values(), *outputs), (*graph.inputs, *graph.outputs), strict=True):
+            for axis, axis_name in graph.dynamic.get(key, {}).items():
+                assert tensor.shape[axis] == sizes.setdefault(axis_name, tensor.shape[axis]), (key, axis_name)
         assert not graph.module.training
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_an_attached_graph_replaces_the_module(name: str, folder: Path) -> None:
     family, model = loaded(name, folder)
-    other = attached(family, model)
+    exported = attached(family, model)
     for size in (1, 3):
-        batch, stages, other_stages = family.batch(model, size, 1), list[str](), list[str]()
+        batch, stages, exported_stages = family.batch(model, size, 1), list[str](), list[str]()
         with torch.inference_mode():
-            assert close(family.forward(other, batch), family.forward(model, batch))
-            assert close(family.run(other, batch, other_stages.append), family.run(model, batch, stages.append))
-        assert other_stages == stages
-        assert all(tensor.dtype != torch.float64 for tensor in value_trees.tensors(family.batch(other, size, 1)))
+            assert close(family.forward(exported, batch), family.forward(model, batch))
+            assert close(family.run(exported, batch, exported_stages.append), family.run(model, batch, stages.append))
+        assert exported_stages == stages
+        assert all(tensor.dtype != torch.float64 for tensor in value_trees.tensors(family.batch(exported, size, 1)))
     inputs = INPUTS["causal_lm" if name == "mistral" else name]
-    assert family.predict(other, inputs) == family.predict(model, inputs)
+    assert family.predict(exported, inputs) == family.predict(model, inputs)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -144,24 +144,24 @@ def test_recognition_begins_with_the_detected_language(folder: Path) -> None:
     generation.task_to_id = {"transcribe": 50, "translate": 51}
     generation.is_multilingual, generation.no_timestamps_token_id = True, 60
     generation.suppress_tokens, generation.begin_suppress_tokens = [3, 4, 5], [70]
-    other = attached(family, model)
+    exported = attached(family, model)
     features = family._features(model, family.batch(model, 1, 0))  # type: ignore[attr-defined]
     tokens = [
         recogniser.module.generate(**features, max_new_tokens=8, do_sample=False).tolist()
-        for recogniser in (model, other)
+        for recogniser in (model, exported)
     ]
     assert tokens[0] == tokens[1]
 
 
 def test_a_continuation_ends_as_in_the_config(folder: Path) -> None:
     family, model = loaded("causal_lm", folder)
-    other = attached(family, model)
+    exported = attached(family, model)
     ids = torch.tensor([[5, 6, 7]])
     free = model.module.generate(input_ids=ids, max_new_tokens=5, do_sample=False, eos_token_id=None)
     stop = free[0, 4].item()
     tokens = [
         decoder.module.generate(input_ids=ids, max_new_tokens=5, do_sample=False, eos_token_id=stop, pad_token_id=0)
-        for decoder in (model, other)
+        for decoder in (model, exported)
     ]
     assert tokens[0].tolist() == tokens[1].tolist()
     assert tokens[0][0, -1] == stop
@@ -170,10 +170,10 @@ def test_a_continuation_ends_as_in_the_config(folder: Path) -> None:
 def test_an_exported_decoder_ignores_the_cache_settings_of_the_model(folder: Path) -> None:
     family, model = loaded("causal_lm", folder)
     companions(model).generation.cache_implementation = "static"
-    other = attached(family, model)
+    exported = attached(family, model)
     batch = family.batch(model, 2, 0)
     with torch.inference_mode():
-        tokens = [family.run(decoder, batch, lambda stage: None).tolist() for decoder in (model, other)]
+        tokens = [family.run(decoder, batch, lambda stage: None).tolist() for decoder in (model, exported)]
     assert tokens[0] == tokens[1]
 
 
@@ -215,11 +215,11 @@ def batch(size):
     target.mkdir()
     family.save(model, target)
     restored = family.attach(family.restore_assets(target), {"model": graph.module})
-    got = family.run(restored, batch, lambda stage: None)
-    assert type(got) is type(want)
-    assert close(got, want)
-    if isinstance(got, dict):
-        assert list(got) == list(want)
+    outputs = family.run(restored, batch, lambda stage: None)
+    assert type(outputs) is type(want)
+    assert close(outputs, want)
+    if isinstance(outputs, dict):
+        assert list(outputs) == list(want)
 
 
 def test_a_module_for_one_batch_size_has_no_dynamic_axis(tmp_path: Path) -> None:
@@ -286,11 +286,11 @@ def batch(size):
 def test_caches_have_the_heads_that_pruning_left(name: str, folder: Path) -> None:
     family, model = loaded(name, folder)
     model = registry.build("methods", "prune_structured").compress(model, family)
-    other = attached(family, model)
+    exported = attached(family, model)
     with torch.inference_mode():
         batch = family.batch(model, 2, 1)
-        assert close(family.forward(other, batch), family.forward(model, batch))
-        assert close(family.run(other, batch, lambda stage: None), family.run(model, batch, lambda stage: None))
+        assert close(family.forward(exported, batch), family.forward(model, batch))
+        assert close(family.run(exported, batch, lambda stage: None), family.run(model, batch, lambda stage: None))
 
 
 def test_another_decoders_layers_are_not_guessed(folder: Path) -> None:

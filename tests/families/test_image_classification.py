@@ -74,15 +74,15 @@ def test_accuracy_is_that_of_transformers_and_scikit_learn(saved: Path, tmp_path
     references = [sample.reference for sample in samples]
     assert set(references) <= {"ant", "bee", "crane (2)", "dog", "eel", "fox", "crane (6)"}
 
-    found = {
+    metrics = {
         name: registry.build("metrics", name).compute(references, answers)
         for name in ("accuracy", "top5_accuracy", "f1")
     }
     best = [int(sample.argmax()) for sample in scores]
-    assert 0 < found["accuracy"] < found["top5_accuracy"] < 1
-    assert found["accuracy"] == pytest.approx(accuracy_score(labels, best))
-    assert found["f1"] == pytest.approx(f1_score(labels, best, average="macro"))
-    assert found["top5_accuracy"] == pytest.approx(top_k_accuracy_score(labels, scores, k=5, labels=range(7)))
+    assert 0 < metrics["accuracy"] < metrics["top5_accuracy"] < 1
+    assert metrics["accuracy"] == pytest.approx(accuracy_score(labels, best))
+    assert metrics["f1"] == pytest.approx(f1_score(labels, best, average="macro"))
+    assert metrics["top5_accuracy"] == pytest.approx(top_k_accuracy_score(labels, scores, k=5, labels=range(7)))
 
 
 def test_a_label_that_is_not_the_models_names_the_file(saved: Path, tmp_path: Path) -> None:
@@ -145,14 +145,14 @@ def test_pictures_to_calibrate_on_are_not_those_that_are_scored(saved: Path, tmp
     family, model = loaded(str(saved), "auto")
     for index in range(8):
         picture(tmp_path / "data" / "ant" / f"{index}.png", index)
-    held = [family._prepared(model, sample.inputs) for sample in family.samples(model, "data", tmp_path, 5, 0)]  # type: ignore[attr-defined]
+    scored = [family._prepared(model, sample.inputs) for sample in family.samples(model, "data", tmp_path, 5, 0)]  # type: ignore[attr-defined]
     batches = family.calibration(model, 1, 0, size=3)
     assert batches[0].shape == (3, 3, 32, 32)
-    assert not any(torch.equal(one, other) for one in held for other in batches[0])
+    assert not any(torch.equal(image, drawn) for image in scored for drawn in batches[0])
     assert not model.cautions
-    _, other = loaded(str(saved), "auto")
-    family.calibration(other, 1, 0)
-    assert [caution.code for caution in other.cautions] == ["random_calibration"]
+    _, without_data = loaded(str(saved), "auto")
+    family.calibration(without_data, 1, 0)
+    assert [caution.code for caution in without_data.cautions] == ["random_calibration"]
 
 
 @pytest.mark.parametrize("architecture", [VIT, RESNET])

@@ -98,7 +98,7 @@ class Shelf:
 
 
 def _answer(model_input: list[str]) -> list[str]:
-    return [each.upper() for each in model_input]
+    return [text.upper() for text in model_input]
 
 
 @pytest.fixture(scope="module")
@@ -175,8 +175,8 @@ def test_what_was_restored_can_be_saved_again(shelf: Shelf, chain: str, tmp_path
     variant = Variant("net", chain, "t", "mlflow_model", "net", chain=parse_chain(chain), options={"trust": True})
     (tmp_path / "again").mkdir()
     model_folder.save(restored.model, restored.family, restored.methods, variant, tmp_path / "again")
-    again = model_folder.restore(tmp_path / "again")
-    assert again.family.predict(again.model, inputs) == expected
+    restored_again = model_folder.restore(tmp_path / "again")
+    assert restored_again.family.predict(restored_again.model, inputs) == expected
 
 
 def test_the_weights_are_written_once(shelf: Shelf, tmp_path: Path) -> None:
@@ -318,14 +318,14 @@ def test_links_in_a_model_are_rejected_and_nothing_of_theirs_is_copied(shelf: Sh
 
 def test_links_in_a_store_on_this_machine_are_rejected(shelf: Shelf, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("of this machine")
-    kept = next(path.parent for path in shelf.folder.rglob("MLmodel") if "copies" not in path.parts)
-    name = next(name for name in ("tree", "net", "graph", "bare") if _is_at(shelf, name, kept))
-    (kept / "notes.txt").symlink_to(tmp_path / "secret")
+    stored = next(path.parent for path in shelf.folder.rglob("MLmodel") if "copies" not in path.parts)
+    name = next(name for name in ("tree", "net", "graph", "bare") if _is_at(shelf, name, stored))
+    (stored / "notes.txt").symlink_to(tmp_path / "secret")
     try:
         with pytest.raises(WeightsError, match="a link to a file elsewhere"):
             models.FetchedModels(open_store(shelf.uri)).path(f"models:/{name}/1")
     finally:
-        (kept / "notes.txt").unlink()
+        (stored / "notes.txt").unlink()
     assert (models.FetchedModels(open_store(shelf.uri)).path(f"models:/{name}/1") / "MLmodel").is_file()
 
 
@@ -344,9 +344,9 @@ def test_a_model_that_says_nothing_about_its_input(shelf: Shelf) -> None:
     path = shelf.path("bare")
     described = (path / "MLmodel").read_text()
     start = described.index("signature:")
-    rest = described[start:].split("\n", 1)[1]
-    kept = "\n".join(line for line in rest.split("\n") if not line.startswith(" "))
-    (path / "MLmodel").write_text(described[:start] + kept)
+    after_signature = described[start:].split("\n", 1)[1]
+    signature_removed = "\n".join(line for line in after_signature.split("\n") if not line.startswith(" "))
+    (path / "MLmodel").write_text(described[:start] + signature_removed)
     family, model = loaded(shelf, "bare")
     with pytest.raises(RecipeError, match="input_example"):
         family.batch(model, 1, 0)

@@ -50,14 +50,14 @@ def test_the_options_name_the_function(tmp_path: Path) -> None:
 
 
 def test_weights_are_random_of_a_file_or_by_the_files_own_function(tmp_path: Path) -> None:
-    _, one = own(tmp_path, weights="random")
-    _, same = own(tmp_path, weights="auto")
-    assert (one.weights, same.weights) == ("random", "random")
-    assert torch.equal(one.module[0].weight, same.module[0].weight)
-    torch.save({name: tensor + 1 for name, tensor in one.module.state_dict().items()}, tmp_path / "w.pt")
+    _, random = own(tmp_path, weights="random")
+    _, auto = own(tmp_path, weights="auto")
+    assert (random.weights, auto.weights) == ("random", "random")
+    assert torch.equal(random.module[0].weight, auto.module[0].weight)
+    torch.save({name: tensor + 1 for name, tensor in random.module.state_dict().items()}, tmp_path / "w.pt")
     _, filled = own(tmp_path, weights="w.pt")
     assert filled.weights == "local"
-    assert torch.equal(filled.module[0].weight, one.module[0].weight + 1)
+    assert torch.equal(filled.module[0].weight, random.module[0].weight + 1)
     with pytest.raises(WeightsError, match=r"defines no load_weights\(module\)"):
         own(tmp_path, weights="pretrained")
     with pytest.raises(WeightsError, match="There is no weights file"):
@@ -269,6 +269,6 @@ def test_inputs_by_name_and_nested_outputs_are_predicted_by_the_output_that_was_
 def test_batches_are_the_same_for_one_seed_whatever_they_are_drawn_with(tmp_path: Path) -> None:
     drawn = "import random\nimport numpy as np\ndef batch(size): return np.random.rand(2), random.random()\n"
     family, model = own(tmp_path, f"{OWN}\n{drawn}")
-    one, same, other = (family.batch(model, 1, seed) for seed in (5, 5, 6))
-    assert value_trees.is_equal(one, same)
-    assert not value_trees.is_equal(one, other)
+    first, repeated, another_seed = (family.batch(model, 1, seed) for seed in (5, 5, 6))
+    assert value_trees.is_equal(first, repeated)
+    assert not value_trees.is_equal(first, another_seed)

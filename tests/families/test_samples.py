@@ -65,24 +65,24 @@ ROLES = ("text", "label")
 def test_texts_that_are_cut_are_counted(tmp_path: Path) -> None:
     for name, column in (("text_classification", "label"), ("seq2seq", "target")):
         family, model = loaded(name)
-        most = longest(model)
-        assert most is not None
+        limit = longest(model)
+        assert limit is not None
         tokenizer = companions(model).tokenizer
-        text = "a " * 2 * most
-        while len(tokenizer(text)["input_ids"]) > most:
+        text = "a " * 2 * limit
+        while len(tokenizer(text)["input_ids"]) > limit:
             text = text[:-1]  # the longest that fits
-        rows = [{"text": cell, "source": cell, column: "0"} for cell in (text, text + " a" * most, "a")]
+        rows = [{"text": cell, "source": cell, column: "0"} for cell in (text, text + " a" * limit, "a")]
         family.samples(model, write(tmp_path / f"{name}.jsonl", rows), tmp_path, None, 0)
         (caution,) = model.cautions
-        assert caution.message == f"1 of 3 texts are longer than {most} tokens; only their beginning is read"
+        assert caution.message == f"1 of 3 texts are longer than {limit} tokens; only their beginning is read"
 
 
 def test_a_text_of_which_no_token_is_predicted_counts_for_nothing() -> None:
     family, model = loaded("causal_lm", protocol="wikitext2")
     ids = companions(model).tokenizer("boats", add_special_tokens=False)["input_ids"][:4]
-    alone, other = family.answers(model, [ids[:1], ids])
-    assert alone == {"nll": 0.0, "tokens": 0, "words": 0, "bytes": 0}
-    assert (other["tokens"], other["words"]) == (len(ids) - 1, 1)
+    single, several = family.answers(model, [ids[:1], ids])
+    assert single == {"nll": 0.0, "tokens": 0, "words": 0, "bytes": 0}
+    assert (several["tokens"], several["words"]) == (len(ids) - 1, 1)
 
 
 # Speech
@@ -111,17 +111,17 @@ def classifier() -> tuple[Family, Model]:
 
 
 @pytest.mark.parametrize(
-    "named", [lambda label: label, str.lower, str.title, lambda label: int(label == "POSITIVE"), {"POSITIVE": "1"}.get]
+    "spell", [lambda label: label, str.lower, str.title, lambda label: int(label == "POSITIVE"), {"POSITIVE": "1"}.get]
 )
-def test_labels_are_names_or_numbers_of_the_models(tmp_path: Path, named: Any) -> None:
+def test_labels_are_names_or_numbers_of_the_models(tmp_path: Path, spell: Any) -> None:
     family, model = classifier()
-    rows = [{"text": text, "label": named(label) or "0"} for text, label in REVIEWS]
+    rows = [{"text": text, "label": spell(label) or "0"} for text, label in REVIEWS]
     samples = family.samples(model, write(tmp_path / "a.jsonl", rows), tmp_path, None, 0)
     assert [(sample.inputs, sample.reference) for sample in samples] == REVIEWS
 
 
 @pytest.mark.parametrize(
-    ("labels", "why"),
+    ("labels", "message"),
     [
         (["POSITIVE", "neutral"], "line 2: the label 'neutral' is not one of the model's: NEGATIVE, POSITIVE"),
         (["1", "2"], r"line 2: the label '2' .* \(or 0, 1\)"),
@@ -130,10 +130,10 @@ def test_labels_are_names_or_numbers_of_the_models(tmp_path: Path, named: Any) -
         (["1.5"], "the label '1.5'"),
     ],
 )
-def test_labels_that_are_not_the_models_are_rejected(tmp_path: Path, labels: list[str], why: str) -> None:
+def test_labels_that_are_not_the_models_are_rejected(tmp_path: Path, labels: list[str], message: str) -> None:
     family, model = classifier()
     data = write(tmp_path / "a.jsonl", [{"text": "x", "label": label} for label in labels])
-    with pytest.raises(RecipeError, match=why):
+    with pytest.raises(RecipeError, match=message):
         family.samples(model, data, tmp_path, None, 0)
 
 
@@ -146,34 +146,36 @@ def test_labels_can_be_mapped(tmp_path: Path) -> None:
 
 def test_texts_are_scored_as_long_as_the_model_takes_them() -> None:
     family, model = loaded("text_classification", tokens=4)
-    short, long = "abcd", "abcd" + "z" * 400
-    seen: list[int] = []
+    short_text, long_text = "abcd", "abcd" + "z" * 400
+    lengths: list[int] = []
     module = model.module
 
     def run(**batch: Any) -> Any:
-        seen.append(batch["input_ids"].shape[1])
+        lengths.append(batch["input_ids"].shape[1])
         return module(**batch)
 
     model.module = run
-    family.predict(model, [short, long])
-    loaded("text_classification", scored_tokens=8)[0].predict(model, [long])
-    assert seen == [405, 8]
+    family.predict(model, [short_text, long_text])
+    loaded("text_classification", scored_tokens=8)[0].predict(model, [long_text])
+    assert lengths == [405, 8]
 
 
 def test_calibration_keeps_away_from_what_is_scored(tmp_path: Path) -> None:
     family, model = classifier()
     data = write(tmp_path / "a.jsonl", [{"text": chr(97 + index) * 5, "label": 1} for index in range(20)])
-    held = {sample.inputs for sample in family.samples(model, data, tmp_path, 12, 0)}
+    scored = {sample.inputs for sample in family.samples(model, data, tmp_path, 12, 0)}
     batches = family.calibration(model, 2, 0, size=3)
     decode = companions(model).tokenizer.batch_decode
     drawn = [text for batch in batches for text in decode(batch["input_ids"], skip_special_tokens=True)]
     assert len(set(drawn)) == 6
-    assert not held & set(drawn)
+    assert not scored & set(drawn)
     assert all(batch["attention_mask"].shape == batch["input_ids"].shape for batch in batches)
     assert not model.cautions
     family.forward(model, batches[0])
-    again = family.calibration(model, 2, 0, size=3)
-    assert all(torch.equal(one["input_ids"], other["input_ids"]) for one, other in zip(batches, again, strict=True))
+    repeated = family.calibration(model, 2, 0, size=3)
+    ids, repeated_ids = ([batch["input_ids"] for batch in part] for part in (batches, repeated))
+    assert all(map(torch.equal, ids, repeated_ids))
+    assert len(ids) == len(repeated_ids)
 
 
 @pytest.mark.parametrize("name", ["text_classification", "causal_lm", "asr"])
@@ -230,18 +232,18 @@ def test_sounds_are_decoded_only_when_they_are_heard(tmp_path: Path, monkeypatch
     family, model = loaded("asr")
     data = speech(tmp_path, 0.5, 1)
     read = soundfile.read
-    heard: list[Any] = []
+    reads: list[Any] = []
 
     def hear(*args: Any, **options: Any) -> Any:
-        heard.append(1)
+        reads.append(1)
         return read(*args, **options)
 
     monkeypatch.setattr(soundfile, "read", hear)
     samples = family.samples(model, data, tmp_path, None, 0)
     assert [sample.reference for sample in samples] == ["text 0", "text 1"]
-    assert not heard
+    assert not reads
     assert len(family.answers(model, [samples[0].inputs])) == 1
-    assert len(heard) == 1
+    assert len(reads) == 1
     decoded = np.asarray(samples[0].inputs)
     assert family.answers(model, [decoded, decoded.tolist()]) == 2 * family.answers(model, [samples[0].inputs])
 
@@ -256,9 +258,9 @@ def test_sounds_too_long_are_reported(tmp_path: Path) -> None:
 def test_sounds_to_calibrate_on(tmp_path: Path) -> None:
     family, model = loaded("asr")
     data = speech(tmp_path, 0.5, 0.75, 1)
-    held = family.samples(model, data, tmp_path, 1, 0)
+    scored = family.samples(model, data, tmp_path, 1, 0)
     batches = family.calibration(model, 1, 0, size=2)
-    lengths = {len(sound) for sound in batches[0]} | {len(np.asarray(held[0].inputs))}
+    lengths = {len(sound) for sound in batches[0]} | {len(np.asarray(scored[0].inputs))}
     assert lengths == {8000, 12_000, 16_000}
     assert family.forward(model, batches[0]).shape[0] == 2
 
@@ -325,11 +327,11 @@ def test_a_stride_may_not_skip_tokens(tmp_path: Path) -> None:
 
 def test_the_first_token_is_predicted_behind_one_that_begins_texts() -> None:
     plain, model = loaded("causal_lm", protocol="sliding")
-    begun, _ = loaded("causal_lm", protocol="sliding", with_bos=True)
-    one, other = plain.answers(model, ["hello"])[0], begun.answers(model, ["hello"])[0]
-    assert other["tokens"] == one["tokens"] + 1
+    family_with_bos, _ = loaded("causal_lm", protocol="sliding", with_bos=True)
+    without_bos, with_bos = plain.answers(model, ["hello"])[0], family_with_bos.answers(model, ["hello"])[0]
+    assert with_bos["tokens"] == without_bos["tokens"] + 1
     companions(model).tokenizer.bos_token = companions(model).tokenizer.decode([107])  # as the text begins
-    assert begun.answers(model, ["hello"])[0] == one
+    assert family_with_bos.answers(model, ["hello"])[0] == without_bos
 
 
 def test_exported_graphs_are_scored_alike() -> None:
@@ -339,19 +341,19 @@ def test_exported_graphs_are_scored_alike() -> None:
     attached = family.attach(
         dataclasses.replace(model, module=None), {name: graph.module for name, graph in graphs.items()}
     )
-    for one, other in zip(family.answers(attached, TEXTS), expected, strict=True):
-        assert one["nll"] == pytest.approx(other["nll"], rel=1e-5)
+    for answer, reference in zip(family.answers(attached, TEXTS), expected, strict=True):
+        assert answer["nll"] == pytest.approx(reference["nll"], rel=1e-5)
 
 
 def test_texts_to_calibrate_on_fill_their_rows(tmp_path: Path) -> None:
     family, model = loaded("causal_lm")
     data = write(tmp_path / "a.jsonl", [{"text": chr(97 + index) * 11} for index in range(20)])
-    held = {sample.inputs[0] for sample in family.samples(model, data, tmp_path, 12, 0)}
+    scored = {sample.inputs[0] for sample in family.samples(model, data, tmp_path, 12, 0)}
     batches = family.calibration(model, 3, 0, size=2)
     assert [batch.shape for batch in batches] == [(2, 128)] * 3
-    seen = set(companions(model).tokenizer.decode(torch.cat(batches).flatten(), skip_special_tokens=True))
-    assert seen
-    assert not held & seen
+    letters = set(companions(model).tokenizer.decode(torch.cat(batches).flatten(), skip_special_tokens=True))
+    assert letters
+    assert not scored & letters
     assert not model.cautions
-    many = family.calibration(model, 4, 1, size=16)  # more than there is: texts are repeated
-    assert many[0].shape == (16, 128)
+    repeated = family.calibration(model, 4, 1, size=16)  # more than there is: texts are repeated
+    assert repeated[0].shape == (16, 128)

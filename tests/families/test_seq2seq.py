@@ -36,8 +36,8 @@ TEXTS = ["The boat left the harbour at dawn, and nobody knew.", "At dawn.", "x",
 
 
 def loaded(name: str = "marian", **options: Any) -> tuple[Family, Model]:
-    given = {"source_tokens": 8, "new_tokens": 4, "most_tokens": 12, "architecture": {**ARCHITECTURES[name], **TOKENS}}
-    family: Family = registry.build("families", "seq2seq", {**given, **options})
+    small = {"source_tokens": 8, "new_tokens": 4, "most_tokens": 12, "architecture": {**ARCHITECTURES[name], **TOKENS}}
+    family: Family = registry.build("families", "seq2seq", {**small, **options})
     return family, family.load("tiny", "random", Path(), 0)
 
 
@@ -112,14 +112,14 @@ def test_the_timed_call_generates_a_fixed_number_of_tokens(name: str) -> None:
     companions(model).generation.eos_token_id = ends
     companions(model).generation.forced_eos_token_id = None
     with torch.no_grad():
-        made = family.run(model, batch, stages.append)
+        produced = family.run(model, batch, stages.append)
         tokens = torch.zeros((2, 1), dtype=torch.long)
         for _ in range(6):  # without a cache
             logits = model.module(**batch, decoder_input_ids=tokens, use_cache=False).logits[:, -1]
             logits[:, ends] = -torch.inf
             tokens = torch.cat([tokens, logits.argmax(-1, keepdim=True)], 1)
     assert stages == ["encoder", "first_token", *["token"] * 5]
-    assert torch.equal(made, tokens[:, 1:])
+    assert torch.equal(produced, tokens[:, 1:])
     assert family.forward(model, batch).shape == (2, 6, ASCII)
 
 
@@ -139,10 +139,10 @@ def test_a_prefix_comes_first_and_a_text_ends() -> None:
     with_prefix, _ = loaded(prefix="translate: ")
     assert with_prefix.predict(model, TEXTS) == family.predict(model, [f"translate: {text}" for text in TEXTS])
     assert with_prefix.predict(model, TEXTS) != family.predict(model, TEXTS)
-    short, _ = loaded(most_tokens=2)
-    assert all(len(each.encode()) <= 2 for each in short.predict(model, TEXTS))
-    long, _ = loaded(most_tokens=10_000)
-    long.predict(model, ["x"])  # no more than the decoder has positions
+    limited, _ = loaded(most_tokens=2)
+    assert all(len(output.encode()) <= 2 for output in limited.predict(model, TEXTS))
+    unlimited, _ = loaded(most_tokens=10_000)
+    unlimited.predict(model, ["x"])  # no more than the decoder has positions
 
 
 def test_pairs_are_read_by_their_columns(tmp_path: Path) -> None:
@@ -161,12 +161,12 @@ def test_texts_to_calibrate_on_are_not_those_that_are_scored(tmp_path: Path) -> 
     rows = [f"{chr(97 + index) * 5},y" for index in range(12)]
     (tmp_path / "a.csv").write_text("\n".join(["source,target", *rows]))
     family, model = loaded()
-    held = {sample.inputs for sample in family.samples(model, "a.csv", tmp_path, 6, 0)}
+    scored = {sample.inputs for sample in family.samples(model, "a.csv", tmp_path, 6, 0)}
     batches = family.calibration(model, 3, 0, size=2)
     decode = companions(model).tokenizer.batch_decode
     drawn = {text for batch in batches for text in decode(batch["input_ids"], skip_special_tokens=True)}
     assert len(drawn) == 6
-    assert not held & drawn
+    assert not scored & drawn
     assert not model.cautions
     family.forward(model, batches[0])
 

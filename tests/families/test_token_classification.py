@@ -71,8 +71,8 @@ def test_tags_and_scores_are_those_of_transformers_and_seqeval(saved: Path, tmp_
     from seqeval.metrics import f1_score, precision_score, recall_score
 
     expected = [tagged_as_in_the_example(saved, words) for words in SENTENCES]
-    true = [[tag if index % 3 else "B-LOC" for index, tag in enumerate(tags)] for tags in expected]
-    rows = [{"words": words, "tags": tags} for words, tags in zip(SENTENCES, true, strict=True)]
+    true_tags = [[tag if index % 3 else "B-LOC" for index, tag in enumerate(tags)] for tags in expected]
+    rows = [{"words": words, "tags": tags} for words, tags in zip(SENTENCES, true_tags, strict=True)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     family, model = loaded(str(saved), "auto")
     samples = family.samples(model, "a.jsonl", tmp_path, None, 0)
@@ -80,11 +80,11 @@ def test_tags_and_scores_are_those_of_transformers_and_seqeval(saved: Path, tmp_
     answers = family.answers(model, [sample.inputs for sample in samples])
     assert answers == expected
     references = [sample.reference for sample in samples]
-    assert references == true
+    assert references == true_tags
     for name, reference in {"f1": f1_score, "precision": precision_score, "recall": recall_score}.items():
         score = registry.build("metrics", f"seqeval_{name}").compute(references, answers)
         assert 0 < score < 1
-        assert score == pytest.approx(reference(true, expected))
+        assert score == pytest.approx(reference(true_tags, expected))
 
 
 def test_the_batch_does_not_change_the_tags(saved: Path) -> None:
@@ -148,7 +148,7 @@ def test_sentences_are_read_from_tables_and_from_conll(tmp_path: Path, name: str
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "why"),
+    ("name", "text", "message"),
     [
         ("a.csv", "words,tags\nAnna sleeps,O\n", r"a\.csv, row 2: there are 2 words but 1 tags"),
         ("a.csv", "words,tags\nAnna,B-ORG\n", r"row 2: the tag 'B-ORG' is not one of the model's: O, B-PER"),
@@ -158,10 +158,10 @@ def test_sentences_are_read_from_tables_and_from_conll(tmp_path: Path, name: str
         ("a.jsonl", '{"words": 3, "tags": ["O"]}', r"line 1: words must be a list"),
     ],
 )
-def test_invalid_sentences_are_reported(tmp_path: Path, name: str, text: str, why: str) -> None:
+def test_invalid_sentences_are_reported(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
     family, model = loaded()
-    with pytest.raises(RecipeError, match=why):
+    with pytest.raises(RecipeError, match=message):
         family.samples(model, name, tmp_path, None, 0)
 
 
@@ -179,12 +179,12 @@ def test_sentences_to_calibrate_on_are_not_those_that_are_scored(tmp_path: Path)
     lines = [f"{chr(97 + index) * 5},O" for index in range(12)]
     (tmp_path / "a.csv").write_text("\n".join(["words,tags", *lines]))
     family, model = loaded()
-    held = {sample.inputs[0] for sample in family.samples(model, "a.csv", tmp_path, 6, 0)}
+    scored = {sample.inputs[0] for sample in family.samples(model, "a.csv", tmp_path, 6, 0)}
     batches = family.calibration(model, 3, 0, size=2)
     decode = companions(model).tokenizer.batch_decode
     drawn = {text for batch in batches for text in decode(batch["input_ids"], skip_special_tokens=True)}
     assert len(drawn) == 6
-    assert not held & drawn
+    assert not scored & drawn
     assert not model.cautions
     family.forward(model, batches[0])
 

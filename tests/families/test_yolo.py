@@ -71,7 +71,7 @@ def tuned(task: str) -> tuple[Family, Model]:
     head.dfl.conv.weight.copy_(torch.arange(16.0).view(1, 16, 1, 1))
     bins = -0.7 * torch.arange(16.0).repeat(4)  # distances to the sides, mostly short
     likely = torch.where(torch.arange(80) % 20 == 0, -3.0, -30.0)  # only four classes
-    for branch, bias in (*((each, bins) for each in head.cv2), *((each, likely) for each in head.cv3)):
+    for branch, bias in (*((part, bins) for part in head.cv2), *((part, likely) for part in head.cv3)):
         branch[-1].bias.copy_(bias)
     return family, model
 
@@ -93,10 +93,10 @@ def data(tmp_path_factory: pytest.TempPathFactory, detector: tuple[Family, Model
             (answer,) = family.answers(model, [str(path)])
             numbers = {name: number for number, name in model.data_as(Architecture).names.items()}
             lines = []
-            for at in range(0, min(12, len(answer["boxes"]) * (index % 4)), 3):
-                x1, y1, x2, y2 = np.clip(np.array(answer["boxes"][at]) / ([width, height] * 2), 0, 1)
+            for box in range(0, min(12, len(answer["boxes"]) * (index % 4)), 3):
+                x1, y1, x2, y2 = np.clip(np.array(answer["boxes"][box]) / ([width, height] * 2), 0, 1)
                 x1, y1, x2, y2 = np.clip(np.array([x1, y1, x2, y2]) + generator.normal(0, 0.02, 4), 0, 1).round(6)
-                lines.append(" ".join(map(str, [numbers[answer["labels"][at]], x1, y1, x2, y1, x2, y2, x1, y2])))
+                lines.append(" ".join(map(str, [numbers[answer["labels"][box]], x1, y1, x2, y1, x2, y2, x1, y2])))
             if lines:
                 (folder / "labels" / split / f"{index}.txt").write_text("\n".join([*lines, lines[0]]))
     names = "".join(f"  {number}: {name}\n" for number, name in model.data_as(Architecture).names.items())
@@ -190,10 +190,10 @@ def test_calibration_is_the_training_split(detector: tuple[Family, Model], data:
     drawn = detections.training("data.yaml", data, frozenset(), 99, 0)
     assert len(set(drawn)) == COUNT + 1
     held_out = frozenset(row.values["image"].digest() for row in detections.read("data.yaml", data, None, 0)[0].rows)
-    kept = detections.training("data.yaml", data, held_out, 99, 0)
-    assert len(kept) == 99
-    assert {path.name for path in set(kept)} == {f"{index}.png" for index in range(COUNT)}
-    assert {path.parent.name for path in kept} == {"train"}
+    sampled = detections.training("data.yaml", data, held_out, 99, 0)
+    assert len(sampled) == 99
+    assert {path.name for path in set(sampled)} == {f"{index}.png" for index in range(COUNT)}
+    assert {path.parent.name for path in sampled} == {"train"}
 
 
 def test_without_training_images_calibration_is_random_and_says_so(detector: tuple[Family, Model], data: Path) -> None:
@@ -210,11 +210,11 @@ def test_a_limit_takes_a_part(detector: tuple[Family, Model], data: Path) -> Non
     family, model = detector
     inputs = [sample.inputs for sample in family.samples(model, "data.yaml", data, None, 0)]
     digest = model.facts["data_digest"]
-    few = [sample.inputs for sample in family.samples(model, "data.yaml", data, 5, 0)]
+    limited = [sample.inputs for sample in family.samples(model, "data.yaml", data, 5, 0)]
     assert len(inputs) == COUNT
-    assert len(few) == 5
-    assert set(few) < set(inputs)
-    assert few == [sample.inputs for sample in family.samples(model, "data.yaml", data, 6, 0)][:5]
+    assert len(limited) == 5
+    assert set(limited) < set(inputs)
+    assert limited == [sample.inputs for sample in family.samples(model, "data.yaml", data, 6, 0)][:5]
     assert model.facts["data_digest"] != digest
     assert model.facts["data_source"] == "data.yaml:split=val"
 

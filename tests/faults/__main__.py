@@ -1,4 +1,4 @@
-"""`python -m tests.faults`: all faults at all steps, crowds, all models that harm their worker, and their table."""
+"""`python -m tests.faults`: run all faults at all steps, all crowds and all harmful models, and print a table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _RESULTS, _SYNCS = 24, 40
 
 
 def main() -> None:
-    """Play everything, print the table, and fail when something is lost, twice or stuck."""
+    """Run everything, print the table, and fail if something is lost, duplicated or stuck."""
     started = time.monotonic()
     counts: list[Count] = []
     with contextlib.ExitStack() as stack:
@@ -41,13 +41,13 @@ def main() -> None:
         (folder / "workers").mkdir()
         counts += BadWorkers(folder / "workers").play(list(HARMS))
     click.echo(table(counts))
-    harmful = sum(not each.is_well for each in counts)
+    harmful = sum(not c.is_well for c in counts)
     click.echo(f"\n{len(counts)} faults, {harmful} of them did harm; {time.monotonic() - started:.0f} s")
-    sys.exit(not all(each.is_well for each in counts))
+    sys.exit(not all(c.is_well for c in counts))
 
 
 def _steps(folder: Path, database: str) -> Iterator[Count]:
-    """Play each fault at each step of logging to a tracking server."""
+    """Run each fault at each step of logging to a tracking server."""
     server = TrackingServer(folder, _store(folder, database, "mlflow"))
     server.start()
     try:
@@ -60,7 +60,7 @@ def _steps(folder: Path, database: str) -> Iterator[Count]:
 
 
 def _crowds(folder: Path, database: str) -> Iterator[Count]:
-    """Play many commands at once, and what else needs a store of its own."""
+    """Run many commands at once, and other scenes that need a separate store."""
     crowds = []
     for name in ("syncs", "commands", "closed"):
         (folder / name).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Models whose code does harm to the worker that measures them, each swept by a real command, and what came of it."""
+"""Models whose code harms the worker that measures them; a real command sweeps them, and the damage is counted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .scenes import Count
 GOOD = "good"
 _MEASURES = "sys.argv[1] == 'measure'"
 _TIMEOUT_SECONDS = 30
-_SECONDS_EACH = 3 * _TIMEOUT_SECONDS  # for both workers of a model, and for logging what came of them
+_SECONDS_EACH = 3 * _TIMEOUT_SECONDS  # for both workers of a model, and for logging their results
 _BRIEF = ("--iterations", "6", "--seconds", "0", "--max-seconds", "2", "--energy-seconds", "0", "--no-log-model")
 _MODEL = """
 import os, resource, shutil, signal, stat, subprocess, sys, time
@@ -56,9 +56,9 @@ class Harm:
     """What a model's code does.
 
     Attributes:
-        code: statements, one after the other.
-        reason: what the failed row says, in part.
-        is_late: whether it does so when it is measured, not when it is prepared.
+        code: Python statements.
+        reason: Part of the reason in the failed row.
+        is_late: Whether the code runs when the model is measured, not when it is prepared.
     """
 
     code: str
@@ -126,10 +126,10 @@ HARMS = {
 
 
 class BadWorkers:
-    """A folder with models that do harm, and `compress-bench` in it.
+    """A folder with harmful models, in which `compress-bench` runs.
 
     Args:
-        folder: for everything.
+        folder: Folder for all files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -138,11 +138,11 @@ class BadWorkers:
         self._environment = environment(folder, MLFLOW_TRACKING_URI=self._uri)
 
     def play(self, names: Sequence[str]) -> list[Count]:
-        """Sweep models that do these kinds of harm, and one that does none, by one command; then count.
+        """Sweep models with these kinds of harm, and one harmless model, in one command; then count the damage.
 
-        What is stuck is a run that is RUNNING, a result that waits in the spool, a process that lives, or the command.
+        A RUNNING run, a result in the spool, a process that is still alive, or a hanging command counts as stuck.
         """
-        stems = [self._model(f"harm_{at}", HARMS[name]) for at, name in enumerate(names)]
+        stems = [self._model(f"harm_{index}", HARMS[name]) for index, name in enumerate(names)]
         stems.append(self._model(GOOD, Harm("pass", "")))
         recipes = [f"{stem}.yaml" for stem in stems]
         words = ["sweep", *recipes, "--trust", "-e", "harm", "--timeout", str(_TIMEOUT_SECONDS), *_BRIEF]
@@ -158,17 +158,17 @@ class BadWorkers:
         return self._folder / "spool"
 
     def _model(self, stem: str, harm: Harm) -> str:
-        when = _MEASURES if harm.is_late else "True"
-        code = _MODEL.format(measures=_MEASURES, harm=harm.code, when=when)
+        condition = _MEASURES if harm.is_late else "True"
+        code = _MODEL.format(measures=_MEASURES, harm=harm.code, when=condition)
         (self._folder / f"{stem}.py").write_text(code)
         (self._folder / f"{stem}.yaml").write_text(f"family: python\nsource: {stem}.py\nvariants: [original]\n")
         return stem
 
     def _bench(self, words: Sequence[str], seconds: float) -> tuple[int, bool]:
-        """Run a command line; return its exit code, and whether it had to be ended."""
+        """Run a command line; return its exit code, and whether it had to be killed."""
         command = [sys.executable, "-m", "mlflow_compress", *words]
-        with (self._folder / "out").open("wb") as out:
-            process = subprocess.Popen(command, cwd=self._folder, env=self._environment, stdout=out, stderr=out)
+        with (self._folder / "out").open("wb") as output:
+            process = subprocess.Popen(command, cwd=self._folder, env=self._environment, stdout=output, stderr=output)
             try:
                 return process.wait(seconds), False
             except subprocess.TimeoutExpired:
@@ -177,39 +177,38 @@ class BadWorkers:
 
     def _runs(self) -> list[Run]:
         store = open_store(self._uri)
-        found = reading.runs(store, {reading.experiments(store)["harm"]: "harm"})
-        return [run for run in found if run.tags.get("compress.role") == "variant"]
+        runs = reading.runs(store, {reading.experiments(store)["harm"]: "harm"})
+        return [run for run in runs if run.tags.get("compress.role") == "variant"]
 
     def _count(self, name: str, stem: str, runs: Sequence[Run], code: int) -> Count:
-        own = [run for run in runs if run.tags.get("model") == stem]
-        running = sum(run.lifecycle == "RUNNING" for run in own)
-        return Count(
-            "sqlite", name, "measuring", code, int(not any(map(self._is_right, own))), max(0, len(own) - 1), running
-        )
+        its_runs = [run for run in runs if run.tags.get("model") == stem]
+        running = sum(run.lifecycle == "RUNNING" for run in its_runs)
+        lost, twice = int(not any(map(self._is_right, its_runs))), max(0, len(its_runs) - 1)
+        return Count("sqlite", name, "measuring", code, lost, twice, running)
 
     def _is_right(self, run: Run) -> bool:
-        """Return whether a run says of its model what it should."""
+        """Return whether a run has the expected status and reason for its model."""
         stem, status, reason = (run.tags.get(key, "") for key in ("model", "status", "compress.reason"))
         if stem == GOOD:
             return status == "ok" and "cpu/latency_p50_ms" in run.metrics
         code = (self._folder / f"{stem}.py").read_text()
-        (harm,) = [each for each in HARMS.values() if f"    {each.code}\n" in code]
+        (harm,) = [candidate for candidate in HARMS.values() if f"    {candidate.code}\n" in code]
         return status == "failed" and harm.reason in reason and "\n" not in reason
 
     def _alive(self) -> list[int]:
-        """Return the processes that are left of the workers, and end them."""
+        """Return the ids of worker processes that are still alive, and kill them."""
         mark = f"COMPRESS_SPOOL={self._spool}".encode()
-        found = []
+        pids = []
         for path in Path("/proc").glob("[0-9]*"):
             try:
                 is_ours = mark in (path / "environ").read_bytes().split(b"\0")
             except OSError:
                 continue
             if is_ours and _is_running(path):
-                found.append(int(path.name))
-        for pid in found:
+                pids.append(int(path.name))
+        for pid in pids:
             os.kill(pid, signal.SIGKILL)
-        return found
+        return pids
 
 
 def _is_running(process: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Lets these tests find `benchmarks`, whose servers they break."""
+"""Make `benchmarks` importable: these tests use its servers."""
 
 from __future__ import annotations
 

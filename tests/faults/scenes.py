@@ -1,4 +1,4 @@
-"""Plays a fault, lets `compress-bench` recover, and counts what is lost, there twice, or stuck."""
+"""Run a fault, let `compress-bench` recover, and count what is lost, duplicated or stuck."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class Count:
     """What a fault did.
 
     Attributes:
-        store: the tracking store.
-        fault: what died, and how.
-        step: at which step.
-        code: the exit code of the command that suffered it.
-        lost: results or numbers that are not there after `sync` and another `sweep`.
-        twice: runs, numbers or models that are there more than once.
-        stuck: runs that are still RUNNING, and results that still wait.
+        store: Kind of tracking store.
+        fault: What died, and how.
+        step: Step at which it died.
+        code: Exit code of the command with the fault.
+        lost: Number of results or metrics that are missing after `sync` and another `sweep`.
+        twice: Number of duplicated runs, metrics or models.
+        stuck: Number of runs that are still RUNNING and results that are still in the spool.
     """
 
     store: str
@@ -53,7 +53,7 @@ class Count:
 
     @property
     def is_well(self) -> bool:
-        """Say whether nothing is lost, nothing there twice, nothing stuck."""
+        """Whether nothing is lost, duplicated or stuck."""
         return not (self.lost or self.twice or self.stuck)
 
 
@@ -61,9 +61,9 @@ class Stage:
     """A folder, a tracking server and a process to fork victims from.
 
     Args:
-        folder: for everything.
-        server: the server, started.
-        name: of its store.
+        folder: Folder for all files.
+        server: Running tracking server.
+        name: Name of the server's store.
     """
 
     def __init__(self, folder: Path, server: TrackingServer, name: str) -> None:
@@ -88,7 +88,7 @@ class Stage:
             self._server.start()
         assert self.bench(folder, ["sync"]) == 0, (folder / "out").read_text()
         stuck = self._running(experiment)
-        # what was kept is sent, not measured again
+        # results in the spool are sent, not measured again
         lost = int(step not in UNKEPT and not self._whole(experiment, VARIANTS[0]))
         assert self.bench(folder, words) == 0, (folder / "out").read_text()
         count = self.count(experiment, folder)
@@ -96,43 +96,43 @@ class Stage:
         return dataclasses.replace(count, fault=fault, step=step, code=code, lost=lost, stuck=stuck)
 
     def bench(self, folder: Path, words: Sequence[str], step: str = "", fault: str = "") -> int:
-        """Run a command line of `compress-bench` in a process of its own, and give its exit code."""
-        known = environment(folder, MLFLOW_TRACKING_URI=self._server.uri, MLFLOW_HTTP_REQUEST_MAX_RETRIES="1")
-        given = (list(words), folder, known, step, fault, self._server.group)
-        process = self._context.Process(target=suffer, args=given)
+        """Run a command line of `compress-bench` in a separate process, and return its exit code."""
+        settings = environment(folder, MLFLOW_TRACKING_URI=self._server.uri, MLFLOW_HTTP_REQUEST_MAX_RETRIES="1")
+        args = (list(words), folder, settings, step, fault, self._server.group)
+        process = self._context.Process(target=suffer, args=args)
         process.start()
         process.join(timeout=300)
         return code_of(process.exitcode)
 
     def _whole(self, experiment: str, method: str) -> list[str]:
-        """Give the runs of a variant that are complete."""
-        wanted = (method, "FINISHED", "complete")
+        """Return the ids of a variant's complete runs."""
+        expected = (method, "FINISHED", "complete")
         return [
             run
             for run, status, name, logged in self._select(_RUNS, experiment=experiment)
-            if (name, status, logged) == wanted
+            if (name, status, logged) == expected
         ]
 
     def _running(self, experiment: str) -> int:
         return sum(status == "RUNNING" for _, status, _, _ in self._select(_RUNS, experiment=experiment))
 
     def count(self, experiment: str, folder: Path) -> Count:
-        """Count what there is of both variants in an experiment, and in a folder's spool."""
+        """Count the runs of both variants in an experiment, and the results in a folder's spool."""
         lost = twice = 0
         runs = self._select(_RUNS, experiment=experiment)
         for method in VARIANTS:
-            found = [run for run, status, name, logged in runs if name == method]
-            whole = self._whole(experiment, method)
-            lost += not whole
-            twice += max(0, len(found) - 1)
-            for run in whole:
+            method_runs = [run for run, status, name, logged in runs if name == method]
+            complete = self._whole(experiment, method)
+            lost += not complete
+            twice += max(0, len(method_runs) - 1)
+            for run in complete:
                 ((numbers, names),) = self._select(_METRICS, run=run)
                 lost += len(NUMBERS) - names
                 twice += numbers - names
                 models = {str(status): count for status, count in self._select(_MODELS, run=run)}
                 lost += _READY not in models
                 twice += max(0, sum(models.values()) - 1)
-        twice += len(runs) - sum(method in VARIANTS for _, _, method, _ in runs)  # runs of no result
+        twice += len(runs) - sum(method in VARIANTS for _, _, method, _ in runs)  # runs without a result
         stuck = self._running(experiment) + len([path for path in (folder / "spool").iterdir() if path.is_dir()])
         return Count(self._name, "", "", 0, lost, twice, stuck)
 
@@ -148,13 +148,10 @@ class Stage:
 
 
 def table(counts: Iterable[Count]) -> str:
-    """Give the table of what faults did, as Markdown."""
+    """Return the table of counts as Markdown."""
     lines = [
         "| store | what died | at step | exit code | lost | twice | stuck |",
         "| :-- | :-- | :-- | --: | --: | --: | --: |",
     ]
-    lines += [
-        f"| {each.store} | {each.fault} | {each.step} | {each.code} | {each.lost} | {each.twice} | {each.stuck} |"
-        for each in counts
-    ]
+    lines += [f"| {c.store} | {c.fault} | {c.step} | {c.code} | {c.lost} | {c.twice} | {c.stuck} |" for c in counts]
     return "\n".join(lines)

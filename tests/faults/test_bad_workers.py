@@ -1,4 +1,4 @@
-"""A part of the harm of `python -m tests.faults`: one failed row with its reason for each, and the sweep goes on."""
+"""Some harmful models of `python -m tests.faults`: each gets one failed row with a reason, and the sweep continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several commands at once on one spool, and in one run of `mlflow run`: nothing lost, nothing twice, nothing stuck."""
+"""Several commands at once on one spool, and in one run of `mlflow run`: nothing is lost, duplicated or stuck."""
 
 from __future__ import annotations
 

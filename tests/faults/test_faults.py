@@ -1,4 +1,4 @@
-"""A part of the faults of `python -m tests.faults`: nothing is lost, nothing is there twice, nothing is stuck."""
+"""Some faults of `python -m tests.faults`: nothing is lost, duplicated or stuck."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ ON_POSTGRES = [("SIGKILL", "params, metrics and tags logged"), ("server", "model
 
 @pytest.fixture(scope="module")
 def counts() -> Iterator[list[Count]]:
-    """Collect what was counted, and print it as a table in the end."""
-    found: list[Count] = []
-    yield found
-    sys.stdout.write(f"\n{table(found)}\n")  # `pytest -s` shows it
+    """Collect the counts, and print them as a table at the end."""
+    collected: list[Count] = []
+    yield collected
+    sys.stdout.write(f"\n{table(collected)}\n")  # `pytest -s` shows it
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_on_postgresql(postgresql: Stage, counts: list[Count], fault: str, step:
 
 
 def test_what_goes_wrong_is_seen(sqlite: Stage, tmp_path: Path) -> None:
-    """That the counting counts: without recovery something is missing and something is stuck."""
+    """Check the counting itself: without recovery, something is lost and something is stuck."""
     folder = tmp_path
     words = ["sweep", str(sqlite.recipe), "--trust", "-e", "not recovered"]
     sqlite.bench(folder, words, "model made, not uploaded", "SIGKILL")

@@ -1,4 +1,4 @@
-"""All commands of a user without a name, and without a home that can be written to: as in a container."""
+"""All commands work for a user without a name and without a writable home, as in a container."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BRIEF = ("--iterations", "6", "--seconds", "0", "--max-seconds", "2", "--energy-
 
 
 class Container:
-    """A folder with a model of one's own, and commands of such a user in it."""
+    """A folder with a custom model, in which such a user runs commands."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = nameless.folder_for_all(folder / "work")
@@ -44,14 +44,14 @@ class Container:
         (self.folder / "small.yaml").write_text("family: python\nsource: small.py\nvariants: [original, bf16]\n")
 
     def run(self, *words: str, home: str | None) -> subprocess.CompletedProcess[str]:
-        known = environment(self.folder, MLFLOW_TRACKING_URI=f"sqlite:///{self.folder / 'mlflow.db'}")
-        changed = {"HOME": home, "XDG_CACHE_HOME": None, "COMPRESS_SPOOL": None, "TMPDIR": str(self.folder)}
+        settings = environment(self.folder, MLFLOW_TRACKING_URI=f"sqlite:///{self.folder / 'mlflow.db'}")
+        overrides = {"HOME": home, "XDG_CACHE_HOME": None, "COMPRESS_SPOOL": None, "TMPDIR": str(self.folder)}
         package = str(Path(__file__).parents[2])
         command = [sys.executable, "-m", "mlflow_compress", *words]
-        return nameless.run(command, self.folder, {**known, **changed, "PYTHONPATH": package})
+        return nameless.run(command, self.folder, {**settings, **overrides, "PYTHONPATH": package})
 
     def users(self) -> set[str]:
-        """Give who logged the runs, as MLflow shows it."""
+        """Return the users who logged the runs, as MLflow shows them."""
         with sqlite3.connect(self.folder / "mlflow.db") as database:
             return {str(user) for (user,) in database.execute("SELECT value FROM tags WHERE key = 'mlflow.user'")}
 
@@ -77,18 +77,18 @@ def test_every_command_works(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("home", [None, "/nonexistent"])
 def test_mlflow_itself_can_tag_a_run(tmp_path: Path, home: str | None) -> None:
-    """MLflow asks for the home when it is imported, and for the name when a run starts."""
+    """MLflow reads the home at import, and the user's name when a run starts."""
     container = Container(tmp_path)
     code = "from mlflow_compress.tracking import writing\nwith writing.fluent_run('run') as (_, run_id): print(run_id)"
-    known = {"HOME": home, "TMPDIR": str(container.folder), "PYTHONPATH": str(Path(__file__).parents[2])}
+    settings = {"HOME": home, "TMPDIR": str(container.folder), "PYTHONPATH": str(Path(__file__).parents[2])}
     uri = {"MLFLOW_TRACKING_URI": f"sqlite:///{container.folder / 'mlflow.db'}"}
-    done = nameless.run([sys.executable, "-c", code], container.folder, {**known, **uri, "XDG_CACHE_HOME": None})
+    done = nameless.run([sys.executable, "-c", code], container.folder, {**settings, **uri, "XDG_CACHE_HOME": None})
     assert done.returncode == 0, done.stderr
     assert container.users() == {f"uid-{nameless.UID}"}
 
 
 def test_mlflow_run_has_a_name_for_the_user(tmp_path: Path) -> None:
-    """MLflow's own commands ask before any of ours runs; our plugin is imported with MLflow."""
+    """MLflow's own commands read the name before our code runs; our plugin is imported with MLflow."""
     container = Container(tmp_path)
     code = "import mlflow.projects.utils as projects; print(projects._get_user())"
     done = nameless.run([sys.executable, "-c", code], container.folder, {"HOME": str(container.folder)})

@@ -1,4 +1,4 @@
-"""Real measurements whose processes are killed: no worker outlives its parent, and all is measured in the end."""
+"""Processes of real measurements are killed: no worker outlives its parent, and in the end everything is measured."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BRIEF = ("--iterations", "6", "--seconds", "0", "--max-seconds", "2", "--energy-
 
 
 class Lab:
-    """A folder with a small model, and `compress-bench` in it."""
+    """A folder with a small model, in which `compress-bench` runs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -40,8 +40,8 @@ class Lab:
         self.words = [sys.executable, "-m", "mlflow_compress", "sweep", "small.yaml", "--trust", "-e", "killed", *BRIEF]
         self.environment = environment(folder, MLFLOW_TRACKING_URI=self.uri)
 
-    def kill_when(self, said: str, who: str) -> int:
-        """Sweep; when it says something, kill its worker or the parent itself. Gives the parent's exit code."""
+    def kill_when(self, message: str, who: str) -> int:
+        """Sweep; after this message, kill the worker or the parent itself. Return the parent's exit code."""
         with subprocess.Popen(
             self.words,
             cwd=self.folder,
@@ -51,11 +51,11 @@ class Lab:
             text=True,
         ) as process:
             assert process.stderr is not None
-            told = ""
-            while said not in told:
+            output = ""
+            while message not in output:
                 line = process.stderr.readline()
-                assert line, told
-                told += line
+                assert line, output
+                output += line
             (worker,) = self.workers()
             os.kill(worker if who == "worker" else process.pid, signal.SIGKILL)
             if who == "parent":
@@ -65,16 +65,16 @@ class Lab:
             return process.returncode
 
     def workers(self) -> list[int]:
-        """Give the workers that run for this folder."""
-        found = []
+        """Return the ids of the workers that run for this folder."""
+        pids = []
         for path in Path("/proc").glob("[0-9]*"):
             try:
                 words = (path / "cmdline").read_bytes()
             except OSError:
                 continue
             if b"mlflow_compress.measuring.worker" in words and bytes(self.folder) in words:
-                found.append(int(path.name))
-        return found
+                pids.append(int(path.name))
+        return pids
 
     def wait_for_the_end_of(self, worker: int) -> None:
         for _ in range(100):
@@ -98,7 +98,7 @@ def test_what_was_killed_is_measured_by_the_next_sweep(tmp_path: Path, empty_sto
     assert list((tmp_path / "spool").iterdir()) == []
     store = open_store(lab.uri)
     number = reading.experiments(store)["killed"]
-    found = sorted(
+    rows = sorted(
         (run.tags["method"], run.lifecycle, run.tags["status"]) for run in reading.runs(store, {number: "killed"})
     )
-    assert found == [("bf16", "FAILED", "failed"), ("bf16", "FINISHED", "ok"), ("original", "FINISHED", "ok")]
+    assert rows == [("bf16", "FAILED", "failed"), ("bf16", "FINISHED", "ok"), ("original", "FINISHED", "ok")]

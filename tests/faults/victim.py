@@ -1,4 +1,4 @@
-"""The process that suffers: `compress-bench` with a fault at one step, and with measuring replaced by a known result.
+"""The victim process: `compress-bench` with a fault at one step, and a fixed result instead of measuring.
 
 It runs in a process forked from one that has imported MLflow already, which takes seconds.
 """
@@ -17,7 +17,7 @@ from typing import Any
 PRELOAD = ["mlflow", "mlflow.pyfunc", "mlflow_compress.cli.bench", "mlflow_compress.tracking.sync", "sqlalchemy.orm"]
 NUMBERS = {f"cpu/number_{at}": float(at) for at in range(40)}
 
-# What is wrapped to stop at a step: the owner, its attribute, and whether the fault comes before or after it.
+# The function that is wrapped for each step: its owner, its name, and whether the fault comes before or after it.
 STEPS: Mapping[str, tuple[str, str, str]] = {
     "measured, before it is kept": ("mlflow_compress.tracking.spool:Shipment", "keep", "before"),
     "half written to the spool": ("mlflow_compress.tracking.spool", "_write", "after"),
@@ -33,27 +33,27 @@ STEPS: Mapping[str, tuple[str, str, str]] = {
     "run ended": ("mlflow_compress.tracking.writing", "end", "after"),
     "half removed from the spool": ("shutil", "rmtree", "before"),
 }
-UNKEPT = ("measured, before it is kept", "half written to the spool")  # lost with its process, and measured again
-LOCAL = ("measured, before it is kept", "half written to the spool", "half removed from the spool")  # no server in it
+UNKEPT = ("measured, before it is kept", "half written to the spool")  # lost with the process, and measured again
+LOCAL = ("measured, before it is kept", "half written to the spool", "half removed from the spool")  # without a server
 
 
 def suffer(words: list[str], folder: Path, environment: dict[str, str], step: str, fault: str, server: int) -> None:
-    """Run a command line, with a fault the first time that it comes to a step.
+    """Run a command line, with a fault the first time that it reaches a step.
 
     Args:
-        words: of `compress-bench`.
-        folder: the working folder; what is printed goes to `out` there.
-        environment: all of it.
-        step: of STEPS, or none.
+        words: Arguments of `compress-bench`.
+        folder: Working folder; all output goes to the file `out` in it.
+        environment: The complete environment.
+        step: Name in STEPS; empty: no fault.
         fault: SIGKILL, SIGTERM or SIGINT to this process, or `server`: SIGKILL to the tracking server.
-        server: the server's process group.
+        server: Process group of the server.
     """
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    with (folder / "out").open("ab") as out:
-        os.dup2(out.fileno(), 1)
-        os.dup2(out.fileno(), 2)
+    with (folder / "out").open("ab") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     from mlflow_compress.cli import bench
     from mlflow_compress.measuring import isolate
@@ -74,32 +74,32 @@ def _strike(fault: str, server: int) -> None:
 
 
 def _break(step: str, strike: Callable[[], None]) -> None:
-    """Wrap what a step is named for, so that the fault strikes there once."""
+    """Wrap the function of a step so that the fault strikes there once."""
     import importlib
 
-    where, name, when = STEPS[step]
-    module, _, kind = where.partition(":")
+    location, name, moment = STEPS[step]
+    module, _, kind = location.partition(":")
     owner = importlib.import_module(module)
     owner = getattr(owner, kind) if kind else owner
     original = getattr(owner, name)
     struck: list[bool] = []
 
-    def wrapped(*given: Any, **named: Any) -> Any:
-        if when == "after":
-            answer = original(*given, **named)
-        if not struck and _is_meant(step, given):
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if moment == "after":
+            answer = original(*args, **kwargs)
+        if not struck and _is_meant(step, args):
             struck.append(True)
             strike()
-        return answer if when == "after" else original(*given, **named)
+        return answer if moment == "after" else original(*args, **kwargs)
 
     setattr(owner, name, wrapped)
 
 
-def _is_meant(step: str, given: tuple[Any, ...]) -> bool:
+def _is_meant(step: str, args: tuple[Any, ...]) -> bool:
     if step == "files logged":
-        return bool(given[2])
+        return bool(args[2])
     if step == "half removed from the spool":
-        return (Path(given[0]) / "result.json").is_file() and not (Path(given[0]) / "address.json").is_file()
+        return (Path(args[0]) / "result.json").is_file() and not (Path(args[0]) / "address.json").is_file()
     return True
 
 
@@ -109,28 +109,28 @@ def _measured(variant: Any, folder: Path, listener: Any, ready: Callable[[], obj
 
 
 def measured(variant: Any, folder: Path) -> Any:
-    """Give what measuring would: a result, and a folder with a model."""
+    """Return a result as measuring would, and write a folder with a model."""
     from mlflow_compress.records import Outcome, Result, write_json
 
     write_json(folder / "variant.json", variant)
     (folder / "model").mkdir()
     (folder / "model" / "model.safetensors").write_bytes(os.urandom(100_000))
     (folder / "predictions.json").write_text("[]")
-    now = time.time()
+    now_s = time.time()
     return Result(
         dataclasses.replace(variant, interleave=False),
         "ok",
         measurements=NUMBERS,
-        samples={"cpu/others_ms": [1.0, 2.0, 3.0]},  # drawing pictures would take most of the time
+        samples={"cpu/others_ms": [1.0, 2.0, 3.0]},  # no latencies: drawing pictures is slow
         outcomes={"cpu": Outcome("ok")},
         facts={"weights": "random", "data_digest": "0" * 8, "data_source": "own", "data_name": "own"},
-        started_s=now - 5,
-        ended_s=now,
+        started_s=now_s - 5,
+        ended_s=now_s,
     )
 
 
 def code_of(exit_code: int | None) -> int:
-    """Give a process's exit code as a shell does."""
+    """Return a process's exit code as a shell does."""
     assert exit_code is not None
     return exit_code if exit_code >= 0 else 128 - exit_code
 

@@ -1,4 +1,4 @@
-"""Files made to do harm, to try on every function that reads other people's files.
+"""Hostile files, to try on every function that reads other people's files.
 
 `python -m tests.hostile MODULE:FUNCTION` tries all of them on a function that takes a path, and prints the result of
 each; `python -m tests.hostile MODULE:FUNCTION checkpoints` tries only those of `inputs_checkpoints.py`. In a test:

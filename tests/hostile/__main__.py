@@ -20,7 +20,8 @@ def main(reader: str, kind: str) -> None:
     outcomes = {name: play(read, make) for name, make in inputs(kind).items()}
     for name, outcome in outcomes.items():
         ran = "CODE RAN, " if outcome.code_ran else ""
-        click.echo(f"{'ok  ' if outcome.is_harmless else 'HARM'} {name}: {ran}{outcome.how}: {outcome.said[:200]}")
+        verdict = "ok  " if outcome.is_harmless else "HARM"
+        click.echo(f"{verdict} {name}: {ran}{outcome.ending}: {outcome.message[:200]}")
     harmful = sum(not outcome.is_harmless for outcome in outcomes.values())
     click.echo(f"\n{len(outcomes)} inputs, {harmful} of them did harm")
     sys.exit(harmful > 0)

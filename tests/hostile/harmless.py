@@ -29,24 +29,24 @@ class Outcome:
     """The result of a reader on an input.
 
     Attributes:
-        how: whether it returned, raised an allowed error, raised another error, or never ended.
-        said: the error's name and text, or the type of the returned value.
-        code_ran: whether the payload ran.
+        ending: Whether the reader returned, raised an allowed error, raised another error, or never ended.
+        message: Name and text of the error, or the type of the returned value.
+        code_ran: Whether the payload ran.
     """
 
-    how: Literal["returned", "refused", "broke", "died"]
-    said: str
+    ending: Literal["returned", "refused", "broke", "died"]
+    message: str
     code_ran: bool
 
     @property
     def is_harmless(self) -> bool:
-        """Whether nothing ran, and the reader returned or raised a clear error."""
-        return not self.code_ran and self.how in ("returned", "refused")
+        """Whether no code ran, and the reader returned or raised an allowed error."""
+        return not self.code_ran and self.ending in ("returned", "refused")
 
 
 def inputs(kind: str = "") -> dict[str, Make]:
     """Return all inputs by name (`checkpoints.legacy_pickle_in_front`), or those of one kind."""
-    named: dict[str, Make] = {}
+    makers: dict[str, Make] = {}
     for path in sorted(Path(__file__).parent.glob("inputs_*.py")):
         of = path.stem.partition("_")[2]
         if kind not in ("", of):
@@ -54,20 +54,20 @@ def inputs(kind: str = "") -> dict[str, Make]:
         module = importlib.import_module(f".{path.stem}", __package__)
         for name, function in inspect.getmembers(module, inspect.isfunction):
             if function.__module__ == module.__name__ and not name.startswith("_"):
-                named[f"{of}.{name}"] = function
-    return named
+                makers[f"{of}.{name}"] = function
+    return makers
 
 
 def assert_harmless(reader: Reader, name: str, may_raise: tuple[type[Exception], ...] = (CompressError,)) -> None:
     """Check that a reader runs no code of an input, ends in bounded time and memory, and raises only allowed errors.
 
     Args:
-        reader: takes the path of the input.
-        name: the input's name in `inputs`.
-        may_raise: the errors that the reader documents.
+        reader: Function that takes the path of the input.
+        name: Name of the input in `inputs`.
+        may_raise: Errors that the reader documents.
     """
     outcome = play(reader, inputs(name.partition(".")[0])[name], may_raise)
-    assert outcome.is_harmless, f"{name}: {'CODE RAN; ' * outcome.code_ran}{outcome.how}: {outcome.said}"
+    assert outcome.is_harmless, f"{name}: {'CODE RAN; ' * outcome.code_ran}{outcome.ending}: {outcome.message}"
 
 
 def play(reader: Reader, make: Make, may_raise: tuple[type[Exception], ...] = (CompressError,)) -> Outcome:
@@ -80,35 +80,35 @@ def play(reader: Reader, make: Make, may_raise: tuple[type[Exception], ...] = (C
         if marker.exists():
             raise AssertionError(f"{make.__name__} ran its own payload while it was made")
         context = multiprocessing.get_context("fork")  # otherwise each process would import torch again
-        here, there = context.Pipe(duplex=False)
-        child = context.Process(target=_read, args=(reader, path, may_raise, there))
+        receiver, sender = context.Pipe(duplex=False)
+        child = context.Process(target=_read, args=(reader, path, may_raise, sender))
         child.start()
-        there.close()
-        how, text = _told(here)
+        sender.close()
+        ending, message = _result(receiver)
         child.kill()
         child.join()
-        return Outcome(how, text, marker.exists())
+        return Outcome(ending, message, marker.exists())
 
 
-def _told(here: Connection) -> tuple[Any, str]:
-    if not here.poll(_SECONDS):
+def _result(receiver: Connection) -> tuple[Any, str]:
+    if not receiver.poll(_SECONDS):
         return "died", f"no end after {_SECONDS} s"
     try:
-        how, text = here.recv()
+        ending, message = receiver.recv()
     except EOFError:
         return "died", "its process is gone"
-    return how, text
+    return ending, message
 
 
-def _read(reader: Reader, path: Path, may_raise: tuple[type[Exception], ...], there: Connection) -> None:
-    _, most = resource.getrlimit(resource.RLIMIT_AS)
-    held = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (held + _BYTES, most))
+def _read(reader: Reader, path: Path, may_raise: tuple[type[Exception], ...], sender: Connection) -> None:
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + _BYTES, hard_limit))
     try:
         result = reader(path)
     except may_raise as error:
-        there.send(("refused", f"{type(error).__name__}: {error}"))
+        sender.send(("refused", f"{type(error).__name__}: {error}"))
     except BaseException:
-        there.send(("broke", traceback.format_exc(limit=-3)))
+        sender.send(("broke", traceback.format_exc(limit=-3)))
     else:
-        there.send(("returned", type(result).__name__))
+        sender.send(("returned", type(result).__name__))

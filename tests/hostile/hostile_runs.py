@@ -36,11 +36,11 @@ class HostileRun:
     """A run, by its differences from an honest one of the team `evil`.
 
     Attributes:
-        tags: by name; None removes one.
-        metrics: by name; None removes one.
-        started_ms: its start, milliseconds since the epoch.
-        files: its files.
-        name: its name.
+        tags: Changed tags by name; None removes a tag.
+        metrics: Changed metrics by name; None removes a metric.
+        started_ms: Start time in milliseconds since the epoch.
+        files: Functions that write the run's files.
+        name: Name of the run.
     """
 
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -136,7 +136,9 @@ def add_hostile(uri: str, folder: Path, experiment: str = EXPERIMENT) -> dict[st
     return ids
 
 
-def _log(store: Store, number: str, tags: Mapping[str, str], metrics: Mapping[str, float], at: int, name: str) -> str:
+def _log(
+    store: Store, number: str, tags: Mapping[str, str], metrics: Mapping[str, float], start_ms: int, name: str
+) -> str:
     usual: dict[str, Any] = {
         "model": "yolo",
         "status": "ok",
@@ -149,10 +151,10 @@ def _log(store: Store, number: str, tags: Mapping[str, str], metrics: Mapping[st
         "compress.protocol.accuracy": "top 1",
     }
     client = store.client
-    run_id = writing.start(store, number, name, {}, start_ms=at)
+    run_id = writing.start(store, number, name, {}, start_ms=start_ms)
     run_tags = [RunTag(key, value) for key, value in {**usual, **tags}.items()]
     client.log_batch(run_id, [Metric(key, value, 1, 0) for key, value in metrics.items()], tags=run_tags)
-    client.set_terminated(run_id, "FINISHED", end_time=at)
+    client.set_terminated(run_id, "FINISHED", end_time=start_ms)
     return run_id
 
 

@@ -25,9 +25,9 @@ class _Call:
         return self.call
 
 
-def _zip_of(content: object, **how: Any) -> bytes:
+def _zip_of(content: object, **options: Any) -> bytes:
     file = io.BytesIO()
-    torch.save(content, file, **how)
+    torch.save(content, file, **options)
     return file.getvalue()
 
 

@@ -28,8 +28,8 @@ def _mlflow_model(folder: Path, text: str) -> Path:
     return folder
 
 
-def _flavors(loader: str, data: str, others: str = "") -> str:
-    return f"flavors:\n  python_function: {{loader_module: {loader}, data: {data}}}\n{others}"
+def _flavors(loader: str, data: str, more_flavors: str = "") -> str:
+    return f"flavors:\n  python_function: {{loader_module: {loader}, data: {data}}}\n{more_flavors}"
 
 
 def _torch(data: str = "data") -> str:
@@ -42,12 +42,12 @@ def _pickle(folder: Path, command: str) -> None:
     (folder / _PICKLE_MODULE).write_text("pickle", encoding="utf-8")
 
 
-def _own_model(folder: Path, family: str, **more: Any) -> Path:
+def _own_model(folder: Path, family: str, **fields: Any) -> Path:
     """Write the description of a model of this package, in the folder that MLflow gives its loader."""
     data = folder / "data"
     data.mkdir(parents=True, exist_ok=True)
     manifest = {"family": family, "options": {}, "chain": [], "weights": "local", "model": "m", "method": "original"}
-    (data / "manifest.json").write_text(json.dumps({**manifest, **more}), encoding="utf-8")
+    (data / "manifest.json").write_text(json.dumps({**manifest, **fields}), encoding="utf-8")
     _mlflow_model(folder, _flavors("mlflow_compress.pyfunc", "data"))
     return data
 
@@ -161,8 +161,8 @@ def remote_code_in_a_config(folder: Path, command: str) -> Path:
     """Write a classifier of this package whose config names classes in a file that calls a shell."""
     data = _own_model(folder, "text_classification")
     (data / "hostile.py").write_text(f"import os\nos.system({command!r})\nclass Net: pass\n", encoding="utf-8")
-    named = {"AutoConfig": "hostile.Net", "AutoModelForSequenceClassification": "hostile.Net"}
-    (data / "config.json").write_text(json.dumps({"model_type": "hostile", "auto_map": named}), encoding="utf-8")
+    classes = {"AutoConfig": "hostile.Net", "AutoModelForSequenceClassification": "hostile.Net"}
+    (data / "config.json").write_text(json.dumps({"model_type": "hostile", "auto_map": classes}), encoding="utf-8")
     return folder
 
 

@@ -34,8 +34,8 @@ class _Net(torch.nn.Module):
         self.layer = torch.nn.Linear(2, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        made: torch.Tensor = self.layer(x)
-        return made
+        outputs: torch.Tensor = self.layer(x)
+        return outputs
 
 
 def _program(path: Path, changed: Callable[[dict[str, bytes]], None]) -> Path:

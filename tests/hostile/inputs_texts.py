@@ -30,8 +30,8 @@ def _archive(path: Path, entries: dict[str, bytes]) -> Path:
 def _array(values: Any, shape: tuple[int, ...] | None = None) -> bytes:
     """Write an array in numpy's format with a wrong shape in its header."""
     file = io.BytesIO()
-    about = {"descr": np.lib.format.dtype_to_descr(values.dtype), "fortran_order": False}
-    np.lib.format.write_array_header_1_0(file, {**about, "shape": shape or values.shape})
+    header = {"descr": np.lib.format.dtype_to_descr(values.dtype), "fortran_order": False}
+    np.lib.format.write_array_header_1_0(file, {**header, "shape": shape or values.shape})
     return file.getvalue() + bytes(values.tobytes())
 
 

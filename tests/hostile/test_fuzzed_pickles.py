@@ -158,20 +158,21 @@ class Zips:
 
 
 LAYOUTS: dict[str, Callable[[bytes, bytes], bytes]] = {
-    "as torch writes it": lambda one, other: Zips.plain(one),
-    "two of one name": lambda one, other: Zips.plain(one, other),
-    "compressed": lambda one, other: Zips.plain(one, method=zipfile.ZIP_DEFLATED),
-    "without a folder": lambda one, other: Zips.plain(one, folder=""),
-    "in many folders": lambda one, other: Zips.plain(one, folder="a/b/c/"),
-    "a zip in front": lambda one, other: Zips.plain(one) + Zips.plain(other),
-    "a zip in the comment": lambda one, other: Zips.plain(one, comment=Zips.plain(other)),
-    "an end in the comment": lambda one, other: Zips.plain(one, comment=Zips.plain(other)[-22:]),
-    "a pickle in front": lambda one, other: one + Zips.plain(other),
-    "a pickle behind": lambda one, other: Zips.plain(one) + other,
-    "with 64 bits": lambda one, other: Zips.large(one),
-    "no zip": lambda one, other: one,
+    "as torch writes it": lambda content, extra: Zips.plain(content),
+    "two of one name": lambda content, extra: Zips.plain(content, extra),
+    "compressed": lambda content, extra: Zips.plain(content, method=zipfile.ZIP_DEFLATED),
+    "without a folder": lambda content, extra: Zips.plain(content, folder=""),
+    "in many folders": lambda content, extra: Zips.plain(content, folder="a/b/c/"),
+    "a zip in front": lambda content, extra: Zips.plain(content) + Zips.plain(extra),
+    "a zip in the comment": lambda content, extra: Zips.plain(content, comment=Zips.plain(extra)),
+    "an end in the comment": lambda content, extra: Zips.plain(content, comment=Zips.plain(extra)[-22:]),
+    "a pickle in front": lambda content, extra: content + Zips.plain(extra),
+    "a pickle behind": lambda content, extra: Zips.plain(content) + extra,
+    "with 64 bits": lambda content, extra: Zips.large(content),
+    "no zip": lambda content, extra: content,
 }
-FILES = {"layout": st.sampled_from(sorted(LAYOUTS)), "one": pickles(HOSTILE + PLAIN), "other": pickles(HOSTILE + PLAIN)}
+ANY = pickles(HOSTILE + PLAIN)
+FILES = {"layout": st.sampled_from(sorted(LAYOUTS)), "content": ANY, "extra": ANY}
 CALL = pickle.GLOBAL + name_of(("canary", "fire")) + pickle.EMPTY_TUPLE + pickle.REDUCE + pickle.STOP
 PLAIN_PICKLE = pickle.dumps({}, protocol=2)
 
@@ -190,17 +191,17 @@ def test_reading_a_pickle_as_data_calls_nothing(content: bytes) -> None:
 @example("two of one name", PLAIN_PICKLE, CALL)
 @example("a zip in front", CALL, PLAIN_PICKLE)
 @example("an end in the comment", PLAIN_PICKLE, CALL)
-def test_a_checkpoint_is_loaded_without_a_call(layout: str, one: bytes, other: bytes) -> None:
+def test_a_checkpoint_is_loaded_without_a_call(layout: str, content: bytes, extra: bytes) -> None:
     with tempfile.TemporaryDirectory() as name:
         path = Path(name, "model.pt")
-        path.write_bytes(LAYOUTS[layout](one, other))
+        path.write_bytes(LAYOUTS[layout](content, extra))
         code_in(path)
         with contextlib.suppress(CompressError):
             ultralytics_models.load(path.name, "auto", path.parent)
 
 
 @settings(max_examples=300)
-@given(layout=FILES["layout"], one=pickles(PLAIN) | FILES["one"], other=FILES["other"])
+@given(layout=FILES["layout"], content=pickles(PLAIN) | ANY, extra=ANY)
 @example("a pickle in front", CALL, PLAIN_PICKLE)
 @example("two of one name", CALL, PLAIN_PICKLE)
 @example("two of one name", PLAIN_PICKLE, CALL)
@@ -208,18 +209,18 @@ def test_a_checkpoint_is_loaded_without_a_call(layout: str, one: bytes, other: b
 @example("a zip in front", PLAIN_PICKLE, CALL)
 @example("a zip in the comment", PLAIN_PICKLE, CALL)
 @example("an end in the comment", PLAIN_PICKLE, CALL)
-def test_tensors_that_are_let_through_are_unpickled_without_a_call(layout: str, one: bytes, other: bytes) -> None:
-    record = LAYOUTS[layout](one, other)
+def test_tensors_that_are_let_through_are_unpickled_without_a_call(layout: str, content: bytes, extra: bytes) -> None:
+    record = LAYOUTS[layout](content, extra)
     try:
         require_tensors(record, "model.pt")
-    except Exception:  # for two readers any error is a refusal
+    except Exception:  # any error counts as a refusal
         return
     with warnings.catch_warnings(), contextlib.suppress(Exception), little_memory():
         warnings.simplefilter("ignore")
         torch.load(io.BytesIO(record), weights_only=False)
 
 
-def test_the_canary_sings() -> None:
+def test_the_canary_detects_a_call() -> None:
     torch.load(io.BytesIO(Zips.plain(CALL)), weights_only=False)
     assert FIRED == [()]
     FIRED.clear()

@@ -46,9 +46,9 @@ class Before:
     """The store before and after the hostile runs were logged.
 
     Attributes:
-        uri: the store with all runs.
-        honest: a copy with only the honest runs.
-        ids: the hostile runs' ids, by name.
+        uri: URI of the store with all runs.
+        honest: URI of a copy with only the honest runs.
+        ids: Run ids of the hostile runs by name.
     """
 
     uri: str
@@ -177,9 +177,9 @@ def test_a_picture_is_drawn(stores: Before, arranged: str) -> None:
 
 def test_every_hostile_run_has_a_row_or_a_reason(stores: Before) -> None:
     data = json.loads(rendered(stores.uri, "json", "--all-runs"))
-    shown = {run_id for row in data["rows"] for run_id in row["runs"].values()}
+    in_rows = {run_id for row in data["rows"] for run_id in row["runs"].values()}
     failed = {failure["run_id"] for failure in data["failures"]}
-    assert [name for name, run_id in stores.ids.items() if run_id not in shown | failed] == []
+    assert [name for name, run_id in stores.ids.items() if run_id not in in_rows | failed] == []
 
 
 @pytest.mark.parametrize("language", ["en", "ru"])

@@ -62,7 +62,7 @@ def test_a_run_with_a_forged_digest_keeps_nobody_from_measuring(store: Store, tm
     number = writing.experiment_id(store, f"forged {name}")
     tags = {"compress.variant_digest": "abc", "status": "ok", "compress.logged": "complete", "team": "alpha"}
     honest, forged = (
-        writing.start(store, number, kind, {}, start_ms=at) for at, kind in enumerate(("honest", "forged"))
+        writing.start(store, number, kind, {}, start_ms=start_ms) for start_ms, kind in enumerate(("honest", "forged"))
     )
     writing.write_result(store, honest, Result(VARIANT, "ok"), {}, "", {})
     folder = tmp_path / "forged"  # away from the store, which may be in the same folder

@@ -12,8 +12,8 @@ from mlflow_compress.meters.usage import Usage
 
 
 def codes(samples: list[float], settled: bool = True) -> list[str]:
-    seen = [*checks.few(len(samples), "cpu"), *checks.timing(Timing(samples, settled=settled), "cpu")]
-    return [caution.code for caution in seen]
+    cautions = [*checks.few(len(samples), "cpu"), *checks.timing(Timing(samples, settled=settled), "cpu")]
+    return [caution.code for caution in cautions]
 
 
 @pytest.mark.parametrize(

@@ -34,15 +34,15 @@ def test_a_variant_fares_as_its_parts_do(parts: dict[str, Any], status: str, rea
 
 
 def test_parts_are_put_together() -> None:
-    same = Caution("busy_machine", "busy")
+    repeated = Caution("busy_machine", "busy")
     parts = {
-        "prepare": Part(Outcome("ok"), None, {"size/disk_mib": 1.0}, cautions=(same,), facts={"weights": "random"}),
+        "prepare": Part(Outcome("ok"), None, {"size/disk_mib": 1.0}, cautions=(repeated,), facts={"weights": "random"}),
         "cpu": Part(
             Outcome("ok"),
             Outcome("failed", "no idea"),
             {"cpu/load_ms": 2.0, "cpu/energy_j": float("nan")},
             {"cpu/latency_ms": [1.0]},
-            (same, Caution("unstable", "wild")),
+            (repeated, Caution("unstable", "wild")),
             {"threads": "2"},
         ),
     }

@@ -41,15 +41,15 @@ def test_what_outlived_its_worker_is_known_by_its_mark(bystander: subprocess.Pop
     mark = uuid.uuid4().hex
     marked = {**os.environ, descendants.MARK: mark}
     with (
-        subprocess.Popen(_SLEEP, start_new_session=True, env=marked) as left,
-        subprocess.Popen(_SLEEP, start_new_session=True, env={**marked, descendants.MARK: "another"}) as other,
+        subprocess.Popen(_SLEEP, start_new_session=True, env=marked) as survivor,
+        subprocess.Popen(_SLEEP, start_new_session=True, env={**marked, descendants.MARK: "another"}) as unrelated,
         subprocess.Popen(["true"], start_new_session=True, env=marked) as worker,
     ):
         worker.wait()
         descendants.end(worker.pid, mark)
-        assert left.wait(30) == -9
-        assert (other.poll(), bystander.poll()) == (None, None)
-        other.kill()
+        assert survivor.wait(30) == -9
+        assert (unrelated.poll(), bystander.poll()) == (None, None)
+        unrelated.kill()
 
 
 def _runs(pid: int) -> bool:

@@ -77,14 +77,14 @@ class Sides:
     base: Side
     program: Path
 
-    def act(self, own: list[str], base: str = "") -> None:
+    def act(self, variant: list[str], base: str = "") -> None:
         """Make the processes write parts with these outcomes, or be killed for `die`.
 
         Args:
             own: Outcomes of the variant in each pair: `ok`, `odd` (no rounds), `die`, or the reason of a failure.
             base: Outcome of the original; empty: `ok`.
         """
-        outcomes = {"own": own, "base": [base or "ok"] * 9}
+        outcomes = {"own": variant, "base": [base or "ok"] * 9}
         self.program.write_text(f"OUTCOMES = {outcomes!r}\n{_FAKE}")
 
     def alternate(self) -> Part:
@@ -166,7 +166,7 @@ def test_a_pair_that_is_lost_costs_no_more_than_itself(sides: Sides) -> None:
 
 @pytest.mark.full
 @pytest.mark.parametrize(
-    ("own", "base", "reason"),
+    ("variant", "base", "reason"),
     [
         (["ok", "ok"], "die", "the original: the timing was killed by SIGKILL"),
         (["ok", "ok"], "no such layer", "the original: no such layer"),
@@ -174,9 +174,9 @@ def test_a_pair_that_is_lost_costs_no_more_than_itself(sides: Sides) -> None:
     ],
 )
 def test_what_cannot_be_measured_together_is_measured_alone(
-    sides: Sides, own: list[str], base: str, reason: str
+    sides: Sides, variant: list[str], base: str, reason: str
 ) -> None:
-    sides.act(own, base)
+    sides.act(variant, base)
     part = sides.alternate()
     assert part.outcome == Outcome("ok")
     assert len(part.samples["cpu/latency_ms"]) == 3
@@ -186,8 +186,8 @@ def test_what_cannot_be_measured_together_is_measured_alone(
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("what", ["odd", "no such layer"])
-def test_a_first_pair_without_latencies_has_failed(sides: Sides, what: str) -> None:
-    sides.act([what])
-    reason = "measure wrote no latencies of the rounds" if what == "odd" else what
+@pytest.mark.parametrize("behaviour", ["odd", "no such layer"])
+def test_a_first_pair_without_latencies_has_failed(sides: Sides, behaviour: str) -> None:
+    sides.act([behaviour])
+    reason = "measure wrote no latencies of the rounds" if behaviour == "odd" else behaviour
     assert sides.alternate().outcome == Outcome("failed", reason)

@@ -43,14 +43,14 @@ def test_a_variant_is_measured(lab: Lab) -> None:
 def test_a_clock_that_is_set_back_changes_no_duration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     times = iter((1e9, 5e8, 0.0, -1.0))
     monkeypatch.setattr("mlflow_compress.measuring.isolate.time.time", lambda: next(times))
-    monkeypatch.setattr(isolate, "work", lambda *given, **named: Part(Outcome("failed", "no")))
+    monkeypatch.setattr(isolate, "work", lambda *args, **kwargs: Part(Outcome("failed", "no")))
     result = isolate.run(Variant("tiny", "original", "alpha", "python", "model.py"), tmp_path, lambda event: None)
     assert result.started_s == 1e9
     assert 0 <= result.ended_s - result.started_s < 60
 
 
 def test_a_full_disk_is_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def full(*given: object) -> None:
+    def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(one_process, "write_json", full)
@@ -64,14 +64,14 @@ def test_what_is_measured_is_what_was_saved(lab: Lab, method: str) -> None:
     """With another architecture, in another runtime, packed: the folder alone gives the same predictions."""
     result = lab.measure(method)
     assert result.status == "ok"
-    again = restore(lab.work(method) / "model")
-    samples = again.family.samples(again.model, "own", Path(), None, 0)
-    predictions = again.family.predict(again.model, [sample.inputs for sample in samples])
-    right = sum(p == sample.reference for p, sample in zip(predictions, samples, strict=True))
-    assert result.measurements["quality/accuracy"] == right / 40
+    restored = restore(lab.work(method) / "model")
+    samples = restored.family.samples(restored.model, "own", Path(), None, 0)
+    predictions = restored.family.predict(restored.model, [sample.inputs for sample in samples])
+    correct = sum(p == sample.reference for p, sample in zip(predictions, samples, strict=True))
+    assert result.measurements["quality/accuracy"] == correct / 40
     if method != "prune_magnitude:amount=0.5+int8_dynamic":  # without the softmax, or traced: the choices are the same
-        assert right == 40
-    for name, number in size.in_memory(again.model.module).items():
+        assert correct == 40
+    for name, number in size.in_memory(restored.model.module).items():
         assert result.measurements[name] == number
 
 

@@ -35,9 +35,9 @@ class Processes:
         self.timeouts: list[float] = []
 
     def __call__(
-        self, verb: str, variant: Variant, folder: Path, listener: object, device: str = "", how: str = ""
+        self, verb: str, variant: Variant, folder: Path, listener: object, device: str = "", plan: str = ""
     ) -> Part:
-        self.asked.append((verb, how))
+        self.asked.append((verb, plan))
         self.timeouts.append(variant.budget.timeout_seconds)
         return self._parts.pop(0)
 
@@ -83,7 +83,7 @@ def test_further_launches_add_their_latencies_to_the_first_ones_numbers(monkeypa
 
 
 @pytest.mark.parametrize(
-    ("further", "kept", "tried"),
+    ("further", "counted", "tried"),
     [
         ([Part(Outcome("failed", "killed")), launch([8.0])], 2, 2),
         ([Part(Outcome("failed", "killed"))] * 2, 1, 2),  # the others are not tried any more
@@ -91,18 +91,18 @@ def test_further_launches_add_their_latencies_to_the_first_ones_numbers(monkeypa
     ],
 )
 def test_a_launch_that_fails_takes_nothing_from_the_first(
-    monkeypatch: pytest.MonkeyPatch, further: list[Part], kept: int, tried: int
+    monkeypatch: pytest.MonkeyPatch, further: list[Part], counted: int, tried: int
 ) -> None:
-    more = [launch([9.0])] * (3 - len(further)) if kept > 1 else []
-    part, processes = measured(monkeypatch, first([4.0, 4], "3"), *further, *more)
+    remaining = [launch([9.0])] * (3 - len(further)) if counted > 1 else []
+    part, processes = measured(monkeypatch, first([4.0, 4], "3"), *further, *remaining)
     assert part.outcome == Outcome("ok")
     assert len(processes.asked) == 1 + tried
     assert part.measurements["quality/accuracy"] == 0.5
     assert part.samples["cpu/latency_ms"][:2] == [4, 4]
-    assert part.measurements.get("cpu/launches", 1) == kept
+    assert part.measurements.get("cpu/launches", 1) == counted
     assert "cpu/latency_p50_low_ms" not in part.measurements
     lost = next(caution for caution in part.cautions if caution.code == "lost_launches")
-    assert lost.message.startswith(f"cpu: {kept} of 3 launches could be timed: ")
+    assert lost.message.startswith(f"cpu: {counted} of 3 launches could be timed: ")
 
 
 @pytest.mark.parametrize("planned", ["1", "", "-3", "two", "9" * 400])

@@ -23,33 +23,33 @@ def ignore(event: object) -> None:
 
 
 def test_only_the_workers_know_where_a_model_was_fetched_to(tmp_path: Path) -> None:
-    seen: list[Variant] = []
+    measured: list[Variant] = []
 
     def run(variant: Variant, folder: Path, listener: Listener) -> Result:
-        seen.append(variant)
+        measured.append(variant)
         return Result(replace(variant, interleave=False), "ok")
 
-    asked = replace(VARIANT, interleave=True)
-    result = measure_one(asked, tmp_path, ignore, ignore, fetched=tmp_path / "model", run=run)
-    assert seen == [replace(asked, weights=str(tmp_path / "model"))]
+    requested = replace(VARIANT, interleave=True)
+    result = measure_one(requested, tmp_path, ignore, ignore, fetched=tmp_path / "model", run=run)
+    assert measured == [replace(requested, weights=str(tmp_path / "model"))]
     assert result.variant == VARIANT  # with the change from measuring: not in turns
 
 
 def test_a_model_that_was_not_fetched_keeps_its_weights(tmp_path: Path) -> None:
-    asked = replace(VARIANT, source="org/model", weights="pretrained")
-    result = measure_one(asked, tmp_path, ignore, ignore, run=lambda variant, *_: Result(variant, "ok"))
-    assert result.variant == asked
+    requested = replace(VARIANT, source="org/model", weights="pretrained")
+    result = measure_one(requested, tmp_path, ignore, ignore, run=lambda variant, *_: Result(variant, "ok"))
+    assert result.variant == requested
 
 
 def test_two_are_never_measured_at_once(tmp_path: Path) -> None:
-    running, most = 0, 0
+    running, peak = 0, 0
     messages: list[str] = []
     begun, go_on = threading.Event(), threading.Event()
 
     def run(variant: Variant, folder: Path, listener: Listener) -> Result:
-        nonlocal running, most
+        nonlocal running, peak
         running += 1
-        most = max(most, running)
+        peak = max(peak, running)
         begun.set()
         go_on.wait(60)
         running -= 1
@@ -68,7 +68,7 @@ def test_two_are_never_measured_at_once(tmp_path: Path) -> None:
     threads[1].start()
     for thread in threads:
         thread.join(60)
-    assert most == 1
+    assert peak == 1
     assert len(messages) == 1
     assert "waiting for" in messages[0]
 

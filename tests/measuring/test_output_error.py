@@ -22,8 +22,8 @@ from mlflow_compress.sockets import Family, Model
 def test_how_far_the_outputs_moved_is_logged_where_nothing_is_scored(lab: Lab) -> None:
     name = "quality/output_error_rel_l2"
     assert name not in lab.measure("original", data=None).measurements
-    small, large = (lab.measure(method, data=None).measurements[name] for method in ("fp16", "drop_last"))
-    assert 0 < small < 0.02 < large
+    of_fp16, of_drop_last = (lab.measure(method, data=None).measurements[name] for method in ("fp16", "drop_last"))
+    assert 0 < of_fp16 < 0.02 < of_drop_last
     scored = lab.measure("fp16").measurements
     assert "quality/accuracy" in scored
     assert not {name, "quality/top1_agreement", "quality/kl_divergence_nats"} & set(scored)
@@ -43,11 +43,11 @@ def raw(anchors: int = 8400) -> torch.Tensor:
     return torch.cat([boxes, scores], dim=1)
 
 
-def moved(own: torch.Tensor, original: torch.Tensor) -> float:
+def moved(compressed: torch.Tensor, original: torch.Tensor) -> float:
     family, model = yolo()
-    sides = [[(flat(part), least) for part, least in family.parts(model, each)] for each in (own, original)]
-    now, before = ([part for part, _ in side] for side in sides)
-    return farthest(now, before, [least for _, least in sides[0]])
+    sides = [[(flat(part), least) for part, least in family.parts(model, result)] for result in (compressed, original)]
+    compressed_parts, original_parts = ([part for part, _ in side] for side in sides)
+    return farthest(compressed_parts, original_parts, [least for _, least in sides[0]])
 
 
 def test_a_detector_without_any_detection_is_far_from_its_original() -> None:
@@ -64,13 +64,13 @@ def test_a_detector_without_any_detection_is_far_from_its_original() -> None:
 
 
 def test_nothing_is_claimed_where_outputs_do_not_depend_on_the_input(tmp_path: Path) -> None:
-    one = torch.randn(50)
-    nearly, other = one * (1 + 1e-8), one * 1.01
-    same = Outputs([[one, one], [nearly, nearly]], [0.0, 0.0])
-    assert output_error.is_blind(same)
-    assert not output_error.is_blind(Outputs([[one, one], [nearly, other]], [0.0, 0.0]))
-    assert [caution.code for caution in output_error.cautions(same)] == ["blind_outputs"]
-    assert output_error.cautions(Outputs([[one]], [0.0])) == []  # unknown for one input
+    outputs = torch.randn(50)
+    rounded, different = outputs * (1 + 1e-8), outputs * 1.01
+    constant = Outputs([[outputs, outputs], [rounded, rounded]], [0.0, 0.0])
+    assert output_error.is_blind(constant)
+    assert not output_error.is_blind(Outputs([[outputs, outputs], [rounded, different]], [0.0, 0.0]))
+    assert [caution.code for caution in output_error.cautions(constant)] == ["blind_outputs"]
+    assert output_error.cautions(Outputs([[outputs]], [0.0])) == []  # unknown for one input
     family, model = yolo()
     variant = Variant("y", "fp16", "t", "yolo", "yolo11n.pt", "random", options={"image_size": 64})
     parts = output_error.outputs(family, model, variant)
@@ -90,7 +90,7 @@ def test_no_divergence_is_below_zero() -> None:
     torch.manual_seed(0)
     scores = torch.randn(1000, 2)
     nearly_the_same = [scores * (1 + step * 1e-7) for step in range(20)]
-    divergences = [_of_classes(own, scores)["quality/kl_divergence_nats"] for own in nearly_the_same]
+    divergences = [_of_classes(changed, scores)["quality/kl_divergence_nats"] for changed in nearly_the_same]
     assert min(divergences) == 0
     assert max(divergences) < 1e-6
 
@@ -166,10 +166,10 @@ def compared(code: str, change: str, folder: Path) -> tuple[dict[str, float], li
     family, model, variant = own(code, folder)
     original = output_error.outputs(family, model, variant)
     cautions = output_error.cautions(original)
-    family, other, variant = own(change, folder)
-    saved = output_error.outputs(family, other, variant, len(original.passes))
+    family, changed, variant = own(change, folder)
+    saved = output_error.outputs(family, changed, variant, len(original.passes))
     output_error.keep(original, saved, folder / "outputs")
-    numbers = output_error.compare(family, other, variant, folder / "outputs", "cpu", cautions)
+    numbers = output_error.compare(family, changed, variant, folder / "outputs", "cpu", cautions)
     return numbers, [caution.code for caution in cautions]
 
 

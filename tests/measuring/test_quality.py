@@ -17,7 +17,7 @@ def test_quality_is_scored_where_the_model_runs(lab: Lab) -> None:
 def test_a_failed_score_leaves_what_was_timed(lab: Lab) -> None:
     result = lab.measure("original", source="broken.py")
     assert result.status == "failed"
-    why = Outcome("failed", "broken.py, line 32, in predict: RuntimeError: no idea")
-    assert result.outcomes == {"cpu": Outcome("ok"), "quality": why}
+    failure = Outcome("failed", "broken.py, line 32, in predict: RuntimeError: no idea")
+    assert result.outcomes == {"cpu": Outcome("ok"), "quality": failure}
     assert result.measurements["cpu/latency_p50_ms"] > 0
     assert "quality/accuracy" not in result.measurements

@@ -87,14 +87,14 @@ def test_threads_of_one_core_stand_last(monkeypatch: pytest.MonkeyPatch, tmp_pat
         topology = tmp_path / f"sys/devices/system/cpu/cpu{core}/topology"
         topology.mkdir(parents=True)
         (topology / "thread_siblings_list").write_text(f"{siblings}\n")
-    held: dict[int, set[int]] = {}
+    affinities: dict[int, set[int]] = {}
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
-    monkeypatch.setattr(os, "sched_setaffinity", lambda thread, cores: held.update({thread: set(cores)}))
+    monkeypatch.setattr(os, "sched_setaffinity", lambda thread, cores: affinities.update({thread: set(cores)}))
     SameCores(2, 0, tmp_path).hold(os.getpid())
-    assert held[os.getpid()] == {0}
-    assert set.union(*held.values()) <= {0, 2}
+    assert affinities[os.getpid()] == {0}
+    assert set.union(*affinities.values()) <= {0, 2}
     SameCores(2, 1, tmp_path).hold(os.getpid())
-    assert held[os.getpid()] == {1}
+    assert affinities[os.getpid()] == {1}
 
 
 def test_a_process_that_spins_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:

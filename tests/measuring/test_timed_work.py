@@ -52,11 +52,11 @@ def test_a_different_call_has_a_different_digest() -> None:
 
 
 def test_what_is_long_is_cut_but_all_of_it_is_in_the_digest() -> None:
-    one, other = (
+    description, longer = (
         timed_work.describe("", {f"option_{number}": "x" * 20 for number in range(n)}, None) for n in (40, 41)
     )
-    assert one != other
-    assert len(one) < 520
+    assert description != longer
+    assert len(description) < 520
 
 
 def test_options_that_change_the_call_are_those_that_the_family_names() -> None:

@@ -139,8 +139,8 @@ def test_the_two_agree_in_all_but_the_memory_and_the_first_call(clock: Clock) ->
     assert from_worker.cautions == from_notebook.cautions
 
     def timed(part: Part) -> dict[str, float]:
-        apart = ("/ram_", "/first_call")
-        return {name: value for name, value in part.measurements.items() if not any(word in name for word in apart)}
+        excluded = ("/ram_", "/first_call")
+        return {name: value for name, value in part.measurements.items() if not any(word in name for word in excluded)}
 
     assert timed(from_worker) == timed(from_notebook)
     memory = {name for part in (from_worker, from_notebook) for name in part.measurements if "/ram_" in name}
@@ -209,12 +209,12 @@ def test_what_is_around_the_call_is_made_and_timed_after_it(clock: Clock) -> Non
 
 def test_what_helped_in_the_warm_up_ends_before_calls_are_counted(clock: Clock) -> None:
     call, memory = Call(clock), MemoryMeter()
-    seen: list[tuple[int, list[str]]] = []
+    states: list[tuple[int, list[str]]] = []
     timed = TimedCall(
-        lambda mark: call(), "cpu", 1, warmed=lambda: seen.append((len(call.seen), list(memory.peaks_mib)))
+        lambda mark: call(), "cpu", 1, warmed=lambda: states.append((len(call.seen), list(memory.peaks_mib)))
     )
     time_call(timed, BUDGET, memory, Silent())
-    assert seen == [(1 + 8, ["warmup"])]
+    assert states == [(1 + 8, ["warmup"])]
 
 
 def test_turns_are_asked_for_before_each_round(clock: Clock) -> None:

@@ -41,15 +41,15 @@ def test_a_method_that_does_not_apply_is_skipped(lab: Lab) -> None:
     assert result.outcomes == {}
 
 
-@pytest.mark.parametrize(("asked", "allowed", "threads"), [(None, 2, 2), (None, 64, 3), (5, 2, 5)])
+@pytest.mark.parametrize(("requested", "allowed", "threads"), [(None, 2, 2), (None, 64, 3), (5, 2, 5)])
 def test_threads_are_those_asked_for_or_at_most_those_that_may_run(
-    monkeypatch: pytest.MonkeyPatch, asked: int | None, allowed: int, threads: int
+    monkeypatch: pytest.MonkeyPatch, requested: int | None, allowed: int, threads: int
 ) -> None:
     chosen: list[int] = []
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     monkeypatch.setattr(torch, "set_num_threads", chosen.append)
     monkeypatch.setattr(environment, "most_threads", lambda: allowed)
-    worker._set_threads(Variant("tiny", "original", "alpha", "python", "model.py", threads=asked))
+    worker._set_threads(Variant("tiny", "original", "alpha", "python", "model.py", threads=requested))
     assert chosen == [threads]
 
 

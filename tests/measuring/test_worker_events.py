@@ -55,21 +55,21 @@ def test_an_event_has_only_valid_fields(line: bytes, parsed: dict[str, Any]) -> 
 def test_the_thousandth_event_comes_and_a_long_line_hides_no_other() -> None:
     lines = [b'{"done": %d}' % number for number in range(1000)]
     lines[500:500] = [b"x" * 200_000, b"{" * 50_000]
-    seen, floods = _read(b"\n".join(lines) + b"\n")
-    assert [progress["done"] for progress in seen] == list(range(1000))
+    events, floods = _read(b"\n".join(lines) + b"\n")
+    assert [progress["done"] for progress in events] == list(range(1000))
     assert floods == 0
 
 
 def test_a_flood_is_noted_once_and_read_on_so_that_nobody_blocks() -> None:
-    seen, floods = _read(b'{"stage": "a"}\n' * 200_000)
+    events, floods = _read(b'{"stage": "a"}\n' * 200_000)
     assert floods == 1
-    assert len(seen) < 20_000
+    assert len(events) < 20_000
 
 
 def test_gigabytes_without_an_end_of_line_are_a_flood_and_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_events, "_AT_ONCE", 50)
-    seen, floods = _read(b"x" * 30_000_000)
-    assert (seen, floods) == ([], 1)
+    events, floods = _read(b"x" * 30_000_000)
+    assert (events, floods) == ([], 1)
 
 
 def test_whoever_holds_the_pipe_is_not_waited_for() -> None:

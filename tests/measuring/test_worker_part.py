@@ -40,7 +40,7 @@ def test_what_an_honest_worker_writes_is_read_as_it_was(tmp_path: Path) -> None:
         ({**OK, "measurements": {"../a": 1}}, "A name in the part's measurements is not valid in MLflow: '../a'."),
         ({**OK, "facts": {"": "x"}}, "A name in the part's facts is not valid in MLflow: ''."),
         ({**OK, "facts": {"x" * 201: ""}}, f"A name in the part's facts is not valid in MLflow: '{'x' * 78}…."),
-        ({**OK, "measurements": {str(at): 1 for at in range(3000)}}, f"The part has 3,000 measurements; {_MORE}"),
+        ({**OK, "measurements": {str(n): 1 for n in range(3000)}}, f"The part has 3,000 measurements; {_MORE}"),
         ({**OK, "cautions": [{"code": "a", "message": "b"}] * 2001}, f"The part has 2,001 cautions; {_MORE}"),
         ({**OK, "facts": {"data_digest": "0"}}, "The part's data_name must have 1 to 500 characters."),
         ({**OK, "facts": {**DATA, "data_digest": "0" * 40}}, "The part's data_digest must have 1 to 36 characters."),

@@ -24,13 +24,13 @@ from mlflow_compress.records import Budget, Outcome, Part, Variant, to_json
 
 def test_a_worker_knows_nothing_of_the_server(lab: Lab) -> None:
     lab.measure("original")
-    seen = [json.loads(path.read_text()) for path in lab.work("original").glob("environment-*.json")]
-    assert len(seen) >= 2  # prepare and measure, and where others took turns with it, more
-    assert not [name for variables in seen for name in variables if name.startswith(("MLFLOW_", "DATABRICKS_"))]
-    assert "secret" not in json.dumps(seen)
-    may_download = [variables for variables in seen if variables.get("HF_HUB_OFFLINE") != "1"]
+    environments = [json.loads(path.read_text()) for path in lab.work("original").glob("environment-*.json")]
+    assert len(environments) >= 2  # prepare and measure, and where others took turns with it, more
+    assert not [name for variables in environments for name in variables if name.startswith(("MLFLOW_", "DATABRICKS_"))]
+    assert "secret" not in json.dumps(environments)
+    may_download = [variables for variables in environments if variables.get("HF_HUB_OFFLINE") != "1"]
     assert len(may_download) == 1, "only preparing may"
-    assert all(variables["OMP_NUM_THREADS"] == "1" for variables in seen)
+    assert all(variables["OMP_NUM_THREADS"] == "1" for variables in environments)
 
 
 def test_libraries_get_the_number_of_threads_that_a_container_has_time_for(monkeypatch: pytest.MonkeyPatch) -> None:

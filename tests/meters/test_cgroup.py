@@ -59,15 +59,15 @@ def test_the_smallest_limit_of_all_groups_around_holds(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seen_from", ["outside", "inside"])
 def test_version_1(tmp_path: Path, cpu: str, seen_from: str) -> None:
     """Inside a container, its group is at the top, but the kernel reports the path of the host."""
-    below = "/docker/12ab" if seen_from == "outside" else ""
-    memory = f"sys/fs/cgroup/memory{below}"
+    group = "/docker/12ab" if seen_from == "outside" else ""
+    memory = f"sys/fs/cgroup/memory{group}"
     files = {
         "proc/self/cgroup": f"4:{cpu}:/docker/12ab\n3:memory:/docker/12ab\n0::/\n",
         f"{memory}/memory.limit_in_bytes": f"{256 * MIB}\n",
         f"{memory}/memory.usage_in_bytes": f"{256 * MIB}\n",
         f"{memory}/memory.stat": f"inactive_file 1\ntotal_inactive_file {6 * MIB}\n",
-        f"sys/fs/cgroup/{cpu}{below}/cpu.cfs_quota_us": "50000\n",
-        f"sys/fs/cgroup/{cpu}{below}/cpu.cfs_period_us": "100000\n",
+        f"sys/fs/cgroup/{cpu}{group}/cpu.cfs_quota_us": "50000\n",
+        f"sys/fs/cgroup/{cpu}{group}/cpu.cfs_period_us": "100000\n",
     }
     root = write(tmp_path, files)
     if seen_from == "outside":

@@ -160,8 +160,8 @@ def test_memory_of_another_engine_is_the_most_that_the_driver_saw(monkeypatch: p
     driver = Driver(processes={os.getpid(): 700 * MIB, 1: 99 * MIB}).install(monkeypatch)
     monkeypatch.setattr(gpu, "_LOOK_EVERY_SECONDS", 0.001)
     with gpu.Watch() as watch:
-        for held in (900, 650):
-            driver.processes[os.getpid()] = held * MIB
+        for used_mib in (900, 650):
+            driver.processes[os.getpid()] = used_mib * MIB
             looks = driver.looks
             while driver.looks < looks + 2:
                 time.sleep(0.001)
@@ -288,7 +288,7 @@ def test_a_real_gpu() -> None:
     assert gpu.driver_version()
     gpu.reset()
     with gpu.Watch() as watch:
-        held = torch.ones(64 * MIB // 4, device="cuda")
+        tensor = torch.ones(64 * MIB // 4, device="cuda")
     numbers, _ = gpu.numbers("gpu", watch)
     assert numbers["gpu/vram_peak_mib"] >= 64
     process = numbers.get("gpu/vram_process_mib")  # absent in a container
@@ -296,4 +296,4 @@ def test_a_real_gpu() -> None:
     assert watch.peak_bytes is None or watch.peak_bytes >= 64 * MIB
     assert gpu.index() is not None
     assert (gpu.power_limit_w() or 1) > 0
-    del held
+    del tensor

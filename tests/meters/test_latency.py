@@ -45,12 +45,12 @@ def ignore(done: int, total: int | None, seconds_left: float | None) -> None:
 def taking(clock: Clock, milliseconds: Iterable[float]) -> Callable[[Mark], object]:
     """Return a call that takes these times, one after the other, and then always the last one."""
     times: Iterator[float] = iter(milliseconds)
-    last = 0.0
+    latest = 0.0
 
     def call(mark: Mark) -> None:
-        nonlocal last
-        last = next(times, last)
-        clock.pass_ms(last)
+        nonlocal latest
+        latest = next(times, latest)
+        clock.pass_ms(latest)
 
     return call
 
@@ -122,31 +122,31 @@ def test_progress_reports_what_is_left(clock: Clock) -> None:
     budget = Budget(min_iterations=10, min_seconds=2)
     timing = measure(taking(clock, [100]), "cpu", budget, lambda *args: events.append(args))
     warming, counting = events[: len(timing.warmup_ms)], events[len(timing.warmup_ms) :]
-    assert {(total, left) for _, total, left in warming} == {(None, None)}
+    assert {(total, remaining) for _, total, remaining in warming} == {(None, None)}
     assert [done for done, _, _ in counting] == list(range(1, 20))
     assert {total for _, total, _ in counting} == {20}
-    left = [seconds for _, _, seconds in counting if seconds is not None]
-    assert left == pytest.approx([0.1 * (20 - count) for count in range(1, 20)])
+    remaining = [seconds for _, _, seconds in counting if seconds is not None]
+    assert remaining == pytest.approx([0.1 * (20 - count) for count in range(1, 20)])
 
 
 def test_no_more_is_left_than_the_budget_allows(clock: Clock) -> None:
-    left: list[float] = []
+    remaining: list[float] = []
 
     def progress(done: int, total: int | None, seconds_left: float | None) -> None:
         if seconds_left is not None:
-            left.append(seconds_left)
+            remaining.append(seconds_left)
 
     budget = Budget(min_iterations=1000, min_seconds=0, max_seconds=10)
     measure(taking(clock, [1000]), "cpu", budget, progress)
-    assert left == [9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]
+    assert remaining == [9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]
 
 
 @pytest.mark.parametrize("collecting", [True, False])
 def test_the_garbage_collector_is_off_meanwhile_and_as_before_afterwards(clock: Clock, collecting: bool) -> None:
-    seen = set()
+    states = set()
 
     def call(mark: Mark) -> None:
-        seen.add(gc.isenabled())
+        states.add(gc.isenabled())
 
     was = gc.isenabled()
     try:
@@ -155,7 +155,7 @@ def test_the_garbage_collector_is_off_meanwhile_and_as_before_afterwards(clock: 
         assert gc.isenabled() is collecting
     finally:
         gc.enable() if was else gc.disable()
-    assert seen == {False}
+    assert states == {False}
 
 
 def test_the_garbage_collector_is_on_again_after_an_error() -> None:

@@ -53,10 +53,10 @@ def test_numbers_are_per_call() -> None:
 
 def test_the_clock_is_that_of_the_fastest_core(tmp_path: Path) -> None:
     assert usage.clock_share(tmp_path) is None
-    for core, now in enumerate((1_200_000, 1_800_000)):
+    for core, khz in enumerate((1_200_000, 1_800_000)):
         policy = tmp_path / f"sys/devices/system/cpu/cpufreq/policy{core}"
         policy.mkdir(parents=True)
-        (policy / "scaling_cur_freq").write_text(f"{now}\n")
+        (policy / "scaling_cur_freq").write_text(f"{khz}\n")
         assert usage.clock_share(tmp_path) is None or core == 1
         (policy / "base_frequency").write_text("2000000\n")
     assert usage.clock_share(tmp_path) == 0.9

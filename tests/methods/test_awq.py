@@ -58,12 +58,12 @@ def test_awq_clips_where_the_outputs_of_a_group_change_least() -> None:
     result = clipped(weight, Inputs.of(rows).gram, 3, 8)
     for row in range(3):
         for start in (0, 8, 16):
-            group, seen = weight[row, start : start + 8], rows[:, start : start + 8]
+            group, inputs = weight[row, start : start + 8], rows[:, start : start + 8]
             errors = {}
             for step in range(10):
-                most = float(group.abs().max()) * (1 - step / 20)
-                rounded = nearest(group[None].clamp(-most, most), 3, 8)[0]
-                errors[float((seen @ (rounded - group)).square().mean())] = group.clamp(-most, most)
+                limit = float(group.abs().max()) * (1 - step / 20)
+                rounded = nearest(group[None].clamp(-limit, limit), 3, 8)[0]
+                errors[float((inputs @ (rounded - group)).square().mean())] = group.clamp(-limit, limit)
             assert torch.allclose(result[row, start : start + 8], errors[min(errors)])
 
 

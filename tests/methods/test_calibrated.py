@@ -112,5 +112,5 @@ def test_a_smaller_model_without_real_training_has_a_caution(
 
 def test_a_smaller_model_trained_on_data_has_no_caution(tmp_path: Path) -> None:
     family, model = trained("text_classification", tmp_path, 20, 10)
-    made = compress("prune_structured", family, model, amount=0.5, steps=1)
-    assert "not_trained" not in {caution.code for caution in made.cautions}
+    student = compress("prune_structured", family, model, amount=0.5, steps=1)
+    assert "not_trained" not in {caution.code for caution in student.cautions}

@@ -57,13 +57,13 @@ print(json.dumps([torch.backends.cpu.get_cpu_capability(), moved]))
 @pytest.mark.parametrize("instructions", ["AVX2", "ALL"])
 def test_numbers_are_near_the_originals_on_any_cpu(instructions: str, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(MODEL)
-    few = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"} if instructions == "AVX2" else {}
+    limits = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"} if instructions == "AVX2" else {}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path), *CHAINS],
         capture_output=True,
         text=True,
         timeout=300,
-        env={**os.environ, **few},
+        env={**os.environ, **limits},
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -88,5 +88,5 @@ def test_openvinos_bfloat16_is_within_the_tolerance(tmp_path: Path, monkeypatch:
     with torch.inference_mode():
         want = stored_weights.flat(family.forward(model, batch))
         method: Method = model_folder.methods_of(parse_chain("openvino:precision=default"))[0]
-        made = stored_weights.flat(family.forward(method.compress(model, family), batch))
-    assert stored_weights.distance(made, want) < 0.02
+        outputs = stored_weights.flat(family.forward(method.compress(model, family), batch))
+    assert stored_weights.distance(outputs, want) < 0.02

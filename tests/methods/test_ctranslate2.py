@@ -53,9 +53,9 @@ def whisper(fields: dict[str, Any] | None = None, **settings: Any) -> tuple[Fami
 
 def generated(family: Family, model: Model, count: int = 2) -> list[list[int]]:
     with torch.inference_mode():
-        made = family.generate(model, family.batch(model, count, 3), 6)
-    assert made is not None
-    return [list(map(int, row)) for row in made.tokens]
+        continuation = family.generate(model, family.batch(model, count, 3), 6)
+    assert continuation is not None
+    return [list(map(int, row)) for row in continuation.tokens]
 
 
 @pytest.mark.parametrize("kind", ["float32", "float16"])
@@ -65,14 +65,14 @@ def test_it_generates_what_torch_does(kind: str) -> None:
         want = family.generate(model, family.batch(model, 2, 3), 6)
     made_by_compressed = compress(f"ctranslate2:type={kind}", family, model)
     with torch.inference_mode():
-        made = family.generate(made_by_compressed, family.batch(model, 2, 3), 6)
+        continuation = family.generate(made_by_compressed, family.batch(model, 2, 3), 6)
     assert want is not None
-    assert made is not None
-    assert torch.equal(made.tokens, want.tokens)
-    assert len({*made.tokens.flatten().tolist()}) > 1
+    assert continuation is not None
+    assert torch.equal(continuation.tokens, want.tokens)
+    assert len({*continuation.tokens.flatten().tolist()}) > 1
     tolerance = 1e-4 if kind == "float32" else 0.05
-    torch.testing.assert_close(made.logits, want.logits, atol=tolerance, rtol=tolerance)
-    torch.testing.assert_close(made.at_once, want.at_once, atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(continuation.logits, want.logits, atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(continuation.at_once, want.at_once, atol=tolerance, rtol=tolerance)
 
 
 def test_each_call_makes_as_many_tokens_as_asked() -> None:
@@ -174,19 +174,19 @@ def test_a_file_with_wrong_lengths_is_rejected(tmp_path: Path) -> None:
     family, model = whisper()
     model = compress("ctranslate2:type=float32", family, model)
     assert model.files is not None
-    whole = (Path(model.files.name) / "ctranslate2" / "model.bin").read_bytes()
+    valid = (Path(model.files.name) / "ctranslate2" / "model.bin").read_bytes()
     path = tmp_path / "model.bin"
-    path.write_bytes(whole)
+    path.write_bytes(valid)
     read = ctranslate2_files.variables(path, "WhisperSpec")
-    variable = next(each for each in read if each.name.endswith("linear_0/weight"))
+    variable = next(candidate for candidate in read if candidate.name.endswith("linear_0/weight"))
     assert variable.read(path).shape == variable.shape
     length = variable.start - 4  # position of its number of elements
     for content in (
-        whole[:-40],
-        whole + b"0",
-        b"\x09" + whole[1:],
-        whole[:length] + b"\xff\xff\xff\x7f" + whole[variable.start :],
-        whole[:6] + b"Wisp" + whole[10:],
+        valid[:-40],
+        valid + b"0",
+        b"\x09" + valid[1:],
+        valid[:length] + b"\xff\xff\xff\x7f" + valid[variable.start :],
+        valid[:6] + b"Wisp" + valid[10:],
         b"",
     ):
         path.write_bytes(content)

@@ -102,9 +102,9 @@ def translator(kind: str, **settings: Any) -> tuple[Family, Model]:
 
 def generated(family: Family, model: Model, count: int = 3) -> Any:
     with torch.inference_mode():
-        made = family.generate(model, family.batch(model, count, 3), 6)
-    assert made is not None
-    return made
+        continuation = family.generate(model, family.batch(model, count, 3), 6)
+    assert continuation is not None
+    return continuation
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -115,19 +115,19 @@ def test_it_generates_what_torch_does(kind: str) -> None:
     with torch.inference_mode():
         logits = family.forward(model, batch)
     model = compress("ctranslate2:type=float32", family, model)
-    made = generated(family, model)
-    assert torch.equal(made.tokens, want.tokens)
-    torch.testing.assert_close(made.logits, want.logits, atol=1e-3, rtol=1e-3)
-    torch.testing.assert_close(made.at_once, want.at_once, atol=1e-3, rtol=1e-3)
+    continuation = generated(family, model)
+    assert torch.equal(continuation.tokens, want.tokens)
+    torch.testing.assert_close(continuation.logits, want.logits, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(continuation.at_once, want.at_once, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(family.forward(model, batch), logits, atol=1e-3, rtol=1e-3)
     if kind != "m2m_100":  # its padding is the end token of the stand-in's texts, which has no position
         assert family.predict(model, TEXTS) == texts
 
 
 def test_what_it_generates_differs_from_text_to_text() -> None:
-    made = generated(*translator("bart"))
-    assert len({tuple(text) for text in made.tokens.tolist()}) > 1
-    assert len({*made.tokens.flatten().tolist()}) > 3
+    continuation = generated(*translator("bart"))
+    assert len({tuple(text) for text in continuation.tokens.tolist()}) > 1
+    assert len({*continuation.tokens.flatten().tolist()}) > 3
 
 
 @pytest.mark.parametrize(
@@ -171,8 +171,8 @@ def test_each_call_makes_as_many_tokens_as_asked_and_marks_each(settings: dict[s
         want = family.run(model, batch, lambda stage: None)
     model = compress("ctranslate2:type=float32", family, model)
     stages: list[str] = []
-    made = family.run(model, batch, stages.append)
-    assert torch.equal(made, want)
+    tokens = family.run(model, batch, stages.append)
+    assert torch.equal(tokens, want)
     assert stages == ["first_token", *["token"] * 5]
     assert family.rates(60.0, {"first_token": 10.0, "token": 10.0}, 2)["decode_tokens_per_s"] == 200
 
@@ -180,7 +180,7 @@ def test_each_call_makes_as_many_tokens_as_asked_and_marks_each(settings: dict[s
 @pytest.mark.parametrize("kind", ["int8", "int8_float16", "float16", "int16"])
 def test_other_types_are_smaller_and_close(kind: str) -> None:
     family, model = translator("marian")
-    total = sum(each.numel() for each in {id(parameter): parameter for parameter in model.module.parameters()}.values())
+    total = sum(weight.numel() for weight in {id(weight): weight for weight in model.module.parameters()}.values())
     batch = family.batch(model, 2, 5)
     with torch.inference_mode():
         logits = family.forward(model, batch)
@@ -200,12 +200,12 @@ def test_other_types_are_smaller_and_close(kind: str) -> None:
 def test_one_pass_of_the_library_scores_as_its_steps_do() -> None:
     family, model = translator("m2m_100")
     model = compress("ctranslate2:type=int8", family, model)
-    made, batch = generated(family, model, 1), family.batch(model, 1, 3)
+    continuation, batch = generated(family, model, 1), family.batch(model, 1, 3)
     runs = model.module
-    tokens = made.tokens[0].tolist()
-    named = [[runs._names[runs.settings.start], *(runs._names[token] for token in tokens)]]
-    (scored,) = runs._model.score_batch(runs._sources(batch["input_ids"], None), named)
-    steps = made.at_once[0].log_softmax(-1)[torch.arange(len(tokens)), tokens]
+    tokens = continuation.tokens[0].tolist()
+    token_names = [[runs._names[runs.settings.start], *(runs._names[token] for token in tokens)]]
+    (scored,) = runs._model.score_batch(runs._sources(batch["input_ids"], None), token_names)
+    steps = continuation.at_once[0].log_softmax(-1)[torch.arange(len(tokens)), tokens]
     assert scored.log_probs[: len(tokens)] == pytest.approx(steps.tolist(), abs=0.05)
 
 
@@ -232,11 +232,11 @@ def test_the_exported_folder_is_opened_by_the_library_without_this_package(tmp_p
     names = json.loads((tmp_path / "to" / "ctranslate2" / "shared_vocabulary.json").read_text(encoding="utf-8"))
     assert f"target_prefix=[['{names[77]}']]" in lines[1]
     source = json.dumps([names[token] for token in batch["input_ids"][0].tolist()])
-    more = json.dumps({"target_prefix": [[names[77]]]})
-    command = [sys.executable, "-c", ALONE, str(tmp_path / "to"), source, more]
+    options = json.dumps({"target_prefix": [[names[77]]]})
+    command = [sys.executable, "-c", ALONE, str(tmp_path / "to"), source, options]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
-    made, loaded_torch = json.loads(ran.stdout.splitlines()[-1])
-    assert (made[:5], loaded_torch) == ([names[token] for token in want[:5]], False)  # the last is forced
+    texts, loaded_torch = json.loads(ran.stdout.splitlines()[-1])
+    assert (texts[:5], loaded_torch) == ([names[token] for token in want[:5]], False)  # the last is forced
 
 
 @pytest.mark.parametrize(

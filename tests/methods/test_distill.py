@@ -46,7 +46,7 @@ def test_the_student_learns_and_can_be_repeated(tmp_path: Path) -> None:
     assert torch.equal(outputs(family, student), outputs(family, twin))
     assert torch.equal(outputs(family, teacher), before)
     assert not student.module.training
-    assert not any(each.requires_grad for each in (*student.module.parameters(), *teacher.module.parameters()))
+    assert not any(weight.requires_grad for weight in (*student.module.parameters(), *teacher.module.parameters()))
     assert progress[:3] == [(1, 150), (2, 150), (3, 150)]
     assert len(progress) == 300
     assert student.facts["student"] == "212 of 356 parameters"
@@ -56,8 +56,8 @@ def test_the_student_learns_and_can_be_repeated(tmp_path: Path) -> None:
 
 def test_another_seed_makes_another_student(tmp_path: Path) -> None:
     family, teacher = own(tmp_path)
-    one, other = (outputs(family, distilled(family, teacher, steps=3, seed=seed)) for seed in (0, 1))
-    assert not torch.equal(one, other)
+    first, second = (outputs(family, distilled(family, teacher, steps=3, seed=seed)) for seed in (0, 1))
+    assert not torch.equal(first, second)
 
 
 def test_a_students_own_architecture_is_restored(tmp_path: Path) -> None:
@@ -67,8 +67,8 @@ def test_a_students_own_architecture_is_restored(tmp_path: Path) -> None:
     (tmp_path / "saved").mkdir()
     methods = model_folder.methods_of(chain)
     model_folder.save(student, family, methods, Variant("m", "d", "t", "python", "s", chain=chain), tmp_path / "saved")
-    again = model_folder.restore(tmp_path / "saved")
-    assert torch.equal(outputs(again.family, again.model), outputs(family, student))
+    restored = model_folder.restore(tmp_path / "saved")
+    assert torch.equal(outputs(restored.family, restored.model), outputs(family, student))
     built = json.loads((tmp_path / "saved" / "architecture.json").read_text())["built"]
     assert built == {"function": "student", "arguments": [0.25]}
     weights = (tmp_path / "saved" / "model.safetensors").stat().st_size
@@ -103,7 +103,7 @@ def test_whispers_encoder_is_not_changed() -> None:
     student = distilled(family, teacher, steps=2, batch_size=1, hidden=1.0)
     ours, theirs = (model.module.model for model in (student, teacher))
     assert (len(ours.encoder.layers), len(ours.decoder.layers)) == (2, 2)
-    assert all(torch.equal(mine, its) for mine, its in zip(ours.encoder.parameters(), theirs.encoder.parameters()))  # noqa: B905
+    assert all(torch.equal(a, b) for a, b in zip(ours.encoder.parameters(), theirs.encoder.parameters()))  # noqa: B905
     assert not torch.equal(ours.decoder.layers[0].fc1.weight, theirs.decoder.layers[0].fc1.weight)
     assert student.module.proj_out.weight is ours.decoder.embed_tokens.weight
 

@@ -37,8 +37,8 @@ def test_a_text_of_any_length_and_padding_gives_the_modules_numbers(chain: str) 
     want = [forward(family, model, batch) for batch in batches]
     model = compress(chain, family, model)
     allowed = 0.02 if "default" in chain else 1e-3  # `default` uses bfloat16 if the CPU has it
-    for batch, each in zip(batches, want, strict=True):
-        assert stored_weights.distance(forward(family, model, batch), each) < allowed
+    for batch, expected in zip(batches, want, strict=True):
+        assert stored_weights.distance(forward(family, model, batch), expected) < allowed
 
 
 @pytest.mark.parametrize("chain", ["onnx_int8", "openvino_int8", "onnx_int8:per_channel=false,reduce_range=false"])
@@ -48,11 +48,11 @@ def test_int8_of_convolutions(chain: str, tmp_path: Path) -> None:
     want = forward(family, model, batch)
     model = compress(chain, family, model)
     assert stored_weights.distance(forward(family, model, batch), want) < 0.07
-    held = list(stored_weights.held(model.module))
-    integers = sum(part.parameters for part in held if part.tensor.dtype == torch.int8)
+    parts = list(stored_weights.held(model.module))
+    integers = sum(part.parameters for part in parts if part.tensor.dtype == torch.int8)
     assert integers in (WEIGHTS, WEIGHTS + 24)  # a shift in integers can't be distinguished from a weight
-    assert sum(part.parameters for part in held) - PARAMETERS in (0, 24)
-    assert sum(part.tensor.nbytes for part in held) < 0.3 * 4 * PARAMETERS
+    assert sum(part.parameters for part in parts) - PARAMETERS in (0, 24)
+    assert sum(part.tensor.nbytes for part in parts) < 0.3 * 4 * PARAMETERS
     assert model.facts["reached"].endswith("weights")
     assert not model.cautions
 
@@ -64,13 +64,13 @@ def test_int8_of_a_transformer_still_uses_the_mask(chain: str) -> None:
     total = sum(parameter.numel() for parameter in model.module.parameters())
     batch = {"input_ids": torch.randint(0, 300, (4, 12)), "attention_mask": torch.ones(4, 12, dtype=torch.long)}
     batch["attention_mask"][:, 6:] = 0
-    other = {**batch, "input_ids": torch.cat([batch["input_ids"][:, :6], torch.randint(0, 300, (4, 6))], 1)}
+    padded_otherwise = {**batch, "input_ids": torch.cat([batch["input_ids"][:, :6], torch.randint(0, 300, (4, 6))], 1)}
     want = forward(family, model, batch)
     model = compress(chain, family, model)
-    got = forward(family, model, batch)
-    assert stored_weights.distance(got, want) < 0.2
+    outputs = forward(family, model, batch)
+    assert stored_weights.distance(outputs, want) < 0.2
     # the ranges of activations do depend on padding
-    assert stored_weights.distance(forward(family, model, other), got) < 0.01
+    assert stored_weights.distance(forward(family, model, padded_otherwise), outputs) < 0.01
     numbers = size.in_memory(model.module)
     assert numbers["size/params"] == total
     assert numbers["size/weights_mib"] < 0.4 * total * 4 / 2**20  # rows of 32 need many scales
@@ -117,28 +117,28 @@ def test_outputs_stay_while_they_are_held(runtime: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("runtime", SUFFIX)
 def test_inputs_and_outputs_are_not_copied(runtime: str, tmp_path: Path) -> None:
-    each = graph(
+    adder = graph(
         lambda parts, x: parts.step(x), {"x": torch.ones(2, 8)}, ["y"], {"x": {0: "n"}, "y": {0: "n"}}, step=Running()
     )
-    call = opened(runtime, each, tmp_path)
-    given = torch.ones(2, 8)
-    assert exporting.array(given).ctypes.data == given.data_ptr()
-    (output,) = call(given)
+    call = opened(runtime, adder, tmp_path)
+    inputs = torch.ones(2, 8)
+    assert exporting.array(inputs).ctypes.data == inputs.data_ptr()
+    (output,) = call(inputs)
     assert call(torch.ones(8, 8)[::2])[0].tolist() == call(torch.ones(4, 8))[0].tolist()  # any strides
     assert call(torch.ones(0, 8))[0].shape == (0, 8)
     assert output.tolist() == (1 + torch.arange(8.0)).expand(2, 8).tolist()
-    gone = weakref.ref(output)
+    reference = weakref.ref(output)
     del output
-    assert gone() is None
+    assert reference() is None
 
 
 @pytest.mark.parametrize("runtime", SUFFIX)
 def test_it_takes_torchs_number_of_threads(runtime: str, tmp_path: Path) -> None:
     before = torch.get_num_threads()
-    each = graph(lambda parts, x: parts.step(x), {"x": torch.ones(2, 8)}, ["y"], step=Running())
+    adder = graph(lambda parts, x: parts.step(x), {"x": torch.ones(2, 8)}, ["y"], step=Running())
     try:
         torch.set_num_threads(1)
-        call = opened(runtime, each, tmp_path)
+        call = opened(runtime, adder, tmp_path)
     finally:
         torch.set_num_threads(before)
     if runtime == "onnx":
@@ -182,18 +182,18 @@ def test_the_arithmetic_after_the_last_layers_is_found(runtime: str, tmp_path: P
 
         converted = onnx.load(str(tmp_path / "model.onnx"))
         kinds = {node.name: node.op_type for node in converted.graph.node}
-        found = [kinds[name] for name in onnx_graphs.final_arithmetic(converted)]
+        arithmetic = [kinds[name] for name in onnx_graphs.final_arithmetic(converted)]
         assert onnx_graphs.is_convolutional(converted)
     else:
         import openvino
 
         converted = openvino.Core().read_model(str(tmp_path / "model.xml"))
         kinds = {node.get_friendly_name(): node.get_type_name() for node in converted.get_ops()}
-        found = [kinds[name] for name in openvino_graphs.final_arithmetic(converted)]
+        arithmetic = [kinds[name] for name in openvino_graphs.final_arithmetic(converted)]
         assert openvino_graphs.is_convolutional(converted)
-    assert {"Mul", "Softmax", "Conv"} >= set(found) - {"Multiply", "SoftMax", "Convolution", "Add"}
-    assert sum(kind in ("Conv", "Convolution") for kind in found) == 1
-    assert not any("igmoid" in kind for kind in found)
+    assert {"Mul", "Softmax", "Conv"} >= set(arithmetic) - {"Multiply", "SoftMax", "Convolution", "Add"}
+    assert sum(kind in ("Conv", "Convolution") for kind in arithmetic) == 1
+    assert not any("igmoid" in kind for kind in arithmetic)
 
 
 def test_restoring_needs_neither_the_code_nor_the_exporter(tmp_path: Path) -> None:

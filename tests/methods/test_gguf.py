@@ -88,8 +88,8 @@ def compressed(model: Model, family: Family, kind: str) -> Model:
     return method.compress(model, family)
 
 
-def moved(one: Any, other: Any) -> float:
-    return float((one - other).norm() / other.norm())
+def moved(outputs: Any, expected: Any) -> float:
+    return float((outputs - expected).norm() / expected.norm())
 
 
 @pytest.fixture
@@ -101,24 +101,24 @@ def ids() -> Any:
 def test_logits_are_those_of_torch(name: str, ids: Any) -> None:
     model, family = made(name)
     with torch.no_grad():
-        wanted = family.forward(model, ids)
+        expected = family.forward(model, ids)
     model = compressed(model, family, "f32")
-    assert moved(family.forward(model, ids), wanted) < 0.01  # keys and values are float16
+    assert moved(family.forward(model, ids), expected) < 0.01  # keys and values are float16
     assert family.run(model, ids[:, :12], lambda stage: None).shape == (2, 6)
 
 
-@pytest.mark.parametrize(("kind", "most", "bits"), [("bf16", 0.02, 16.0), ("q8_0", 0.03, 8.5), ("q6_k", 0.1, 6.6)])
-def test_types(kind: str, most: float, bits: float, ids: Any) -> None:
+@pytest.mark.parametrize(("kind", "tolerance", "bits"), [("bf16", 0.02, 16.0), ("q8_0", 0.03, 8.5), ("q6_k", 0.1, 6.6)])
+def test_types(kind: str, tolerance: float, bits: float, ids: Any) -> None:
     model, family = made("qwen2")
     with torch.no_grad():
-        wanted = family.forward(model, ids)
+        expected = family.forward(model, ids)
     count = sum(parameter.numel() for parameter in model.module.parameters())
     model = compressed(model, family, kind)
-    assert moved(family.forward(model, ids), wanted) < most
-    held = size.in_memory(model.module)
-    assert held["size/params"] == count
-    assert held["size/params_nonzero"] > 0.9 * count
-    assert held["size/weights_mib"] * 2**20 * 8 / count == pytest.approx(bits, rel=0.05)
+    assert moved(family.forward(model, ids), expected) < tolerance
+    numbers = size.in_memory(model.module)
+    assert numbers["size/params"] == count
+    assert numbers["size/params_nonzero"] > 0.9 * count
+    assert numbers["size/weights_mib"] * 2**20 * 8 / count == pytest.approx(bits, rel=0.05)
     assert kind in model.facts["types"]
 
 
@@ -136,23 +136,23 @@ def test_half_precision_is_written_without_widening(ids: Any) -> None:
     model, family = made("llama")
     model.module.to(torch.bfloat16)
     with torch.no_grad():
-        wanted = family.forward(model, ids).float()
+        expected = family.forward(model, ids).float()
     model = compressed(model, family, "bf16")
-    assert moved(family.forward(model, ids), wanted) < 0.05
+    assert moved(family.forward(model, ids), expected) < 0.05
     assert {tensor.type for tensor in model.module.calls["model"].header.tensors} == {"bf16", "f32"}
 
 
 def test_the_binding_reads_the_saved_file_without_this_package(tmp_path: Path, ids: Any) -> None:
     model, family = made("tied, with biases")
     with torch.no_grad():
-        wanted = family.forward(model, ids[:1])[0].numpy()
+        expected = family.forward(model, ids[:1])[0].numpy()
     saved(model, family, "f32", tmp_path)
     np.save(tmp_path / "ids.npy", ids[0].numpy())
     command = [sys.executable, "-c", ALONE, *(str(tmp_path / name) for name in ("model.gguf", "ids.npy", "made.npy"))]
     output = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
     assert json.loads(output.splitlines()[-1]) == []
     logits = np.load(tmp_path / "made.npy")
-    assert np.linalg.norm(logits - wanted) / np.linalg.norm(wanted) < 0.01
+    assert np.linalg.norm(logits - expected) / np.linalg.norm(expected) < 0.01
 
 
 def saved(model: Model, family: Family, kind: str, folder: Path) -> Model:
@@ -171,9 +171,9 @@ def saved(model: Model, family: Family, kind: str, folder: Path) -> Model:
 def test_restored_it_gives_the_same(tmp_path: Path, ids: Any) -> None:
     model, family = made("llama")
     model = saved(model, family, "q4_0", tmp_path)
-    wanted, text = family.forward(model, ids), family.predict(model, ["Once"])
+    expected, text = family.forward(model, ids), family.predict(model, ["Once"])
     restored = model_folder.restore_others(tmp_path)
-    assert torch.equal(restored.family.forward(restored.model, ids), wanted)
+    assert torch.equal(restored.family.forward(restored.model, ids), expected)
     assert restored.family.predict(restored.model, ["Once"]) == text
     assert restored.model.runtime == "llama-cpp-python"
 
@@ -200,8 +200,8 @@ def test_texts_of_a_batch_are_generated_as_single_texts(ids: Any) -> None:
 
 
 def test_memory_grows_while_a_text_is_generated(ids: Any) -> None:
-    long = {**SIZES, "model_type": "llama", "max_position_embeddings": 1024}
-    model, family = made("llama", new_tokens=420, architecture=long)
+    architecture = {**SIZES, "model_type": "llama", "max_position_embeddings": 1024}
+    model, family = made("llama", new_tokens=420, architecture=architecture)
     model = compressed(model, family, "f32")
     made_tokens = family.generate(model, ids[:1, :30], 420)
     assert made_tokens is not None
@@ -220,11 +220,11 @@ def test_the_past_of_another_text_is_refused(ids: Any) -> None:
 def test_perplexity_is_near() -> None:
     model, family = made("llama")
     texts = ["The little boat left the harbour at dawn.", "Nobody on the pier could say when."]
-    wanted = family.answers(model, texts)
+    expected = family.answers(model, texts)
     model = compressed(model, family, "q8_0")
-    for one, other in zip(family.answers(model, texts), wanted, strict=True):
-        assert one["tokens"] == other["tokens"]
-        assert one["nll"] == pytest.approx(other["nll"], rel=0.02)
+    for answer, reference in zip(family.answers(model, texts), expected, strict=True):
+        assert answer["tokens"] == reference["tokens"]
+        assert answer["nll"] == pytest.approx(reference["nll"], rel=0.02)
 
 
 def test_a_sliding_window_that_llama_cpp_lacks_has_a_caution() -> None:
@@ -235,17 +235,17 @@ def test_a_sliding_window_that_llama_cpp_lacks_has_a_caution() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "why"),
+    ("change", "message"),
     [
         ({"model_type": "gpt_neox"}, "architecture is gpt_neox"),
         ({"hidden_act": "relu"}, "activation is relu"),
         ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "scaled by dynamic"),
     ],
 )
-def test_unsupported_architectures_are_rejected(change: dict[str, Any], why: str) -> None:
+def test_unsupported_architectures_are_rejected(change: dict[str, Any], message: str) -> None:
     family = registry.build("families", "causal_lm", {"architecture": {**SIZES, "model_type": "llama", **change}})
     model = family.load("none", "random", Path(), 0)
-    with pytest.raises(Unsupported, match=why):
+    with pytest.raises(Unsupported, match=message):
         compressed(model, family, "q8_0")
 
 
@@ -337,11 +337,11 @@ def test_a_gguf_file_is_measured_as_it_is(file: Path, tmp_path: Path, ids: Any) 
     assert model.runtime == "llama-cpp-python"
     unpacked = family_of(dtype="float32").load(str(file), "auto", Path(), 0)
     with torch.no_grad():
-        wanted = family.forward(unpacked, ids)
-    assert moved(family.forward(model, ids), wanted) < 0.02
+        expected = family.forward(unpacked, ids)
+    assert moved(family.forward(model, ids), expected) < 0.02
     texts = ["the little boat left the harbour at dawn"]
-    one, other = (family.answers(each, texts)[0] for each in (model, unpacked))
-    assert one["nll"] == pytest.approx(other["nll"], rel=0.01)
+    packed_answer, unpacked_answer = (family.answers(candidate, texts)[0] for candidate in (model, unpacked))
+    assert packed_answer["nll"] == pytest.approx(unpacked_answer["nll"], rel=0.01)
 
     variant = Variant(
         team="t",

@@ -43,8 +43,8 @@ def test_gptq_is_the_papers_algorithm(width: int, group_size: int) -> None:
     gram = inputs.T @ inputs / 500
     blocked = rounded(weight, gram, 4, group_size, 0.01)()
     plain = plain_gptq(weight, gram, 4, min(group_size, width), 0.01)
-    same = torch.isclose(blocked, plain, rtol=0, atol=1e-5).float().mean()
-    assert same > 0.97  # a tie rounded the other way changes its neighbours
+    equal_share = torch.isclose(blocked, plain, rtol=0, atol=1e-5).float().mean()
+    assert equal_share > 0.97  # a tie rounded the other way changes its neighbours
     assert error(weight, blocked, inputs) == pytest.approx(error(weight, plain, inputs), rel=0.1)
 
 

@@ -56,18 +56,18 @@ def test_an_outlier_token_costs_the_others_nothing() -> None:
     layer = nn.Linear(64, 32).requires_grad_(False)
     inputs = torch.randn(8, 64)
     inputs[0] *= 1000  # one scale for all would leave the others two or three codes
-    made = Int8Linear.of(layer.weight, layer.bias)
-    assert stored_weights.distance(made(inputs)[1:], layer(inputs)[1:]) < 0.02
+    quantised = Int8Linear.of(layer.weight, layer.bias)
+    assert stored_weights.distance(quantised(inputs)[1:], layer(inputs)[1:]) < 0.02
 
 
 def test_an_output_channel_has_a_scale_of_its_own() -> None:
     weight = torch.randn(4, 64) * torch.tensor([[0.001], [1.0], [1000.0], [1.0]])
-    made = Int8Linear.of(weight, None)
-    assert torch.allclose(made.scales, weight.abs().amax(1) / 127)
-    assert torch.equal(made.weight.abs().amax(1), torch.full((4,), 127, dtype=torch.int8))
-    one = Int8Linear.of(weight, None, per_channel=False)
-    assert torch.allclose(one.scales, (weight.abs().max() / 127).expand(4))
-    assert not one.weight[0].any()
+    quantised = Int8Linear.of(weight, None)
+    assert torch.allclose(quantised.scales, weight.abs().amax(1) / 127)
+    assert torch.equal(quantised.weight.abs().amax(1), torch.full((4,), 127, dtype=torch.int8))
+    of_tensor = Int8Linear.of(weight, None, per_channel=False)
+    assert torch.allclose(of_tensor.scales, (weight.abs().max() / 127).expand(4))
+    assert not of_tensor.weight[0].any()
 
 
 @pytest.mark.parametrize("rows", [0, 1, 5])
@@ -123,18 +123,18 @@ def test_recurrent_layers_are_int8_and_restored(kind: str, tmp_path: Path) -> No
 )
 def test_recurrent_layers_take_what_torchs_take(kind: type, options: dict[str, object]) -> None:
     layer = kind(16, 24, **options).requires_grad_(False)
-    made = Int8Recurrent.of(layer)
+    quantised = Int8Recurrent.of(layer)
     inputs = torch.randn(5, 3, 16)
     is_first = bool(options.get("batch_first"))
     lengths = [1, 3, 2, 2, 3] if is_first else [2, 4, 1]
     sequences = nn.utils.rnn.pack_padded_sequence(inputs, lengths, is_first, enforce_sorted=False)
-    for given in ((inputs,), (inputs[:, 0],), (sequences,), (inputs, layer(inputs)[1])):
-        output, state = made(*given)
-        wanted, wanted_state = layer(*given)
+    for arguments in ((inputs,), (inputs[:, 0],), (sequences,), (inputs, layer(inputs)[1])):
+        output, state = quantised(*arguments)
+        expected, expected_state = layer(*arguments)
         if isinstance(output, nn.utils.rnn.PackedSequence):
-            output, wanted = output.data, wanted.data
-        assert stored_weights.distance(output, wanted) < 0.05
-        assert stored_weights.distance(stored_weights.flat(state), stored_weights.flat(wanted_state)) < 0.05
+            output, expected = output.data, expected.data
+        assert stored_weights.distance(output, expected) < 0.05
+        assert stored_weights.distance(stored_weights.flat(state), stored_weights.flat(expected_state)) < 0.05
 
 
 def test_gpt2s_transposed_linear_layers_are_quantised() -> None:
@@ -142,19 +142,19 @@ def test_gpt2s_transposed_linear_layers_are_quantised() -> None:
 
     layer = Conv1D(12, 8).requires_grad_(False)
     inputs = torch.randn(3, 8)
-    wanted = layer(inputs)
-    made = Int8Dynamic().compress(Model(nn.Sequential(layer)), build("families", "python")).module
-    assert isinstance(made[0], Int8Linear)
-    assert stored_weights.distance(made(inputs), wanted) < 0.03
+    expected = layer(inputs)
+    quantised = Int8Dynamic().compress(Model(nn.Sequential(layer)), build("families", "python")).module
+    assert isinstance(quantised[0], Int8Linear)
+    assert stored_weights.distance(quantised(inputs), expected) < 0.03
 
 
 def test_a_rebuilt_model_has_layers_of_the_same_shapes() -> None:
     family, model = tiny_model("text_classification")
-    _, other = tiny_model("text_classification")
-    made, rebuilt = Int8Dynamic().compress(model, family), Int8Dynamic().rebuild(other, family)
+    _, empty = tiny_model("text_classification")
+    quantised, rebuilt = Int8Dynamic().compress(model, family), Int8Dynamic().rebuild(empty, family)
     shapes = [
-        [layer.weight.shape for layer in each.module.modules() if isinstance(layer, Int8Linear)]
-        for each in (made, rebuilt)
+        [layer.weight.shape for layer in variant.module.modules() if isinstance(layer, Int8Linear)]
+        for variant in (quantised, rebuilt)
     ]
     assert shapes[0] == shapes[1]
     assert len(shapes[0]) == 14

@@ -39,11 +39,11 @@ def test_linear_layers_are_packed_and_nothing_else(per_channel: bool, scheme: to
 
 def test_a_rebuilt_model_has_packed_layers_of_the_same_shapes() -> None:
     family, model = tiny_model("text_classification")
-    _, other = tiny_model("text_classification")
-    made, rebuilt = Int8DynamicTorch().compress(model, family), Int8DynamicTorch().rebuild(other, family)
+    _, empty = tiny_model("text_classification")
+    packed, rebuilt = Int8DynamicTorch().compress(model, family), Int8DynamicTorch().rebuild(empty, family)
     shapes = [
-        [layer.weight().shape for layer in each.module.modules() if isinstance(layer, Linear)]
-        for each in (made, rebuilt)
+        [layer.weight().shape for layer in variant.module.modules() if isinstance(layer, Linear)]
+        for variant in (packed, rebuilt)
     ]
     assert shapes[0] == shapes[1]
     assert len(shapes[0]) == 14
@@ -51,9 +51,9 @@ def test_a_rebuilt_model_has_packed_layers_of_the_same_shapes() -> None:
 
 def test_a_module_that_is_one_linear_layer_is_packed() -> None:
     family, _ = tiny_model("text_classification")
-    made = Int8DynamicTorch().compress(Model(nn.Linear(16, 8).eval()), family)
+    packed = Int8DynamicTorch().compress(Model(nn.Linear(16, 8).eval()), family)
     rebuilt = Int8DynamicTorch().rebuild(Model(nn.Linear(16, 8)), family)
-    assert isinstance(made.module, Linear)
+    assert isinstance(packed.module, Linear)
     assert isinstance(rebuilt.module, Linear)
 
 
@@ -61,10 +61,10 @@ def test_layers_of_torchs_own_encoder_are_not_packed() -> None:
     family, _ = tiny_model("text_classification")
     encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 1)
     module = nn.Sequential(encoder, nn.Linear(16, 4)).eval().requires_grad_(False)
-    made = Int8DynamicTorch().compress(Model(module), family)
+    packed = Int8DynamicTorch().compress(Model(module), family)
     with torch.no_grad():
-        assert made.module(torch.rand(2, 3, 16)).shape == (2, 3, 4)
-    assert [type(layer) for layer in made.module.modules() if isinstance(layer, Linear)] == [Linear]
+        assert packed.module(torch.rand(2, 3, 16)).shape == (2, 3, 4)
+    assert [type(layer) for layer in packed.module.modules() if isinstance(layer, Linear)] == [Linear]
 
 
 def test_without_linear_layers_it_is_unsupported() -> None:
@@ -77,8 +77,8 @@ def test_a_tied_head_that_is_stored_twice_has_a_caution() -> None:
     family, model = tiny_model("causal_lm")
     assert model.module.lm_head.weight is model.module.model.embed_tokens.weight
     rows, columns = model.module.lm_head.weight.shape
-    made = Int8DynamicTorch().compress(model, family)
-    (caution,) = (caution for caution in made.cautions if caution.code == "tied_held_twice")
+    packed = Int8DynamicTorch().compress(model, family)
+    (caution,) = (caution for caution in packed.cautions if caution.code == "tied_held_twice")
     assert f"{rows * columns:,} more weights are stored" in caution.message
 
 

@@ -21,12 +21,12 @@ def test_static_int8_layers_are_those_of_torch() -> None:
     module = stack(
         nn.Linear(64, 64), nn.Unflatten(1, (4, 16)), nn.Conv1d(4, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(112, 4)
     )
-    made = compressed(module, "int8_static", samples=4)
-    kinds = [type(made.module[index].module) for index in (0, 2, 5)]
+    model = compressed(module, "int8_static", samples=4)
+    kinds = [type(model.module[index].module) for index in (0, 2, 5)]
     assert kinds == [quantized.Linear, quantized.Conv1d, quantized.Linear]
-    assert {model.dtype for model in (made.module[0].module.weight(), made.module[2].module.weight())} == {torch.qint8}
-    assert made.facts["layers"] == "3 of 3 linear and convolution layers"
-    assert made.module[2].stride == (1,)
+    assert {model.module[index].module.weight().dtype for index in (0, 2)} == {torch.qint8}
+    assert model.facts["layers"] == "3 of 3 linear and convolution layers"
+    assert model.module[2].stride == (1,)
 
 
 def test_static_int8_steps_are_those_that_the_data_ask_for() -> None:
@@ -35,11 +35,11 @@ def test_static_int8_steps_are_those_that_the_data_ask_for() -> None:
     weight, bias = module[0].weight.detach().clone(), module[0].bias.detach().clone()
     family = Vectors()
     family.mix = torch.eye(64)
-    made = registry.build("methods", "int8_static", {"samples": 50}).compress(Model(module), family).module
+    quantised = registry.build("methods", "int8_static", {"samples": 50}).compress(Model(module), family).module
     inputs = torch.randn(200, 64).clamp(-2, 2)
-    step = float(made[0].quant.scale)
+    step = float(quantised[0].quant.scale)
     assert 4 / 127 < step < 10 / 127  # 7 bits, over about 4 to 10 standard deviations
-    assert stored_weights.distance(made(inputs), inputs @ weight.T + bias) < 0.05
+    assert stored_weights.distance(quantised(inputs), inputs @ weight.T + bias) < 0.05
 
 
 @pytest.mark.parametrize(

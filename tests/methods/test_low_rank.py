@@ -69,7 +69,7 @@ def test_it_is_the_truncated_singular_value_decomposition(shape: tuple[int, int]
 
 
 @pytest.mark.parametrize(
-    ("convolution", "inputs"),
+    ("convolution", "shape"),
     [
         (nn.Conv1d(6, 20, 5, stride=2, padding=2), (2, 6, 31)),
         (nn.Conv2d(6, 20, (3, 5), stride=(2, 1), padding=(1, 2), dilation=(1, 2)), (2, 6, 17, 19)),
@@ -78,14 +78,14 @@ def test_it_is_the_truncated_singular_value_decomposition(shape: tuple[int, int]
         (nn.Conv3d(4, 12, 3), (1, 4, 5, 6, 7)),
     ],
 )
-def test_a_convolution_is_the_one_with_the_truncated_weight(convolution: Any, inputs: tuple[int, ...]) -> None:
+def test_a_convolution_is_the_one_with_the_truncated_weight(convolution: Any, shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     weight = convolution.weight.detach().clone()
-    given = torch.randn(inputs)
+    inputs = torch.randn(shape)
     halves = split(nn.Sequential(convolution)).module[0]
     rank = len(halves[0].weight)
     convolution.weight = nn.Parameter(truncated(weight.flatten(1), rank).view(weight.shape))
-    torch.testing.assert_close(halves(given), convolution(given), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(halves(inputs), convolution(inputs), rtol=1e-4, atol=1e-5)
     assert halves.stride == convolution.stride  # callers read it
 
 
@@ -116,18 +116,18 @@ def test_the_ratio_holds_over_all_layers_which_keep_equal_energy(ratio: float) -
         layer.weight.data = left * power ** torch.arange(100) @ right
     weights = [layer.weight.detach().clone() for layer in module]
     model = split(module, ratio=ratio)
-    kept = [
-        sum(half.weight.numel() for half in each) if len(list(each.children())) else 10_000 for each in model.module
+    sizes = [
+        sum(half.weight.numel() for half in part) if len(list(part.children())) else 10_000 for part in model.module
     ]
-    assert ratio * 30_000 - 400 < sum(kept) <= ratio * 30_000
-    ranks = [len(each[0].weight) if size < 10_000 else 100 for each, size in zip(model.module, kept, strict=True)]
+    assert ratio * 30_000 - 400 < sum(sizes) <= ratio * 30_000
+    ranks = [len(part[0].weight) if size < 10_000 else 100 for part, size in zip(model.module, sizes, strict=True)]
     assert ranks == sorted(ranks, reverse=True)
     shares = []
     for weight, rank in zip(weights, ranks, strict=True):
         squares = torch.linalg.svdvals(weight) ** 2
         shares.append((squares[: rank - 1].sum() / squares.sum(), squares[:rank].sum() / squares.sum()))
     assert max(low for low, _ in shares[-2:]) < min(high for _, high in shares[-2:])
-    assert model.facts["layers"].endswith(f"{sum(kept) / 30_000:.0%} of their weights left")
+    assert model.facts["layers"].endswith(f"{sum(sizes) / 30_000:.0%} of their weights left")
 
 
 def test_it_has_fewer_parameters() -> None:
@@ -233,9 +233,9 @@ def test_it_is_restored_alone_and_in_a_chain(chain: str, tmp_path: Path) -> None
     variant = Variant("own", chain, "t", "python", "own.py", "auto", chain=steps, batch_size=2, folder=str(tmp_path))
     worker.prepare(variant, tmp_path, worker.Report(io.StringIO()))
     saved = model_folder.restore(tmp_path / worker.MODEL_FOLDER)
-    again = model_folder.restore(tmp_path / worker.MODEL_FOLDER)
+    repeated = model_folder.restore(tmp_path / worker.MODEL_FOLDER)
     with torch.inference_mode():
         inputs = saved.family.batch(saved.model, 2, 0)
         outputs = saved.family.forward(saved.model, inputs).float()
-    assert torch.equal(outputs, again.family.forward(again.model, inputs).float())
+    assert torch.equal(outputs, repeated.family.forward(repeated.model, inputs).float())
     assert len(list(saved.model.module.modules())) >= 3 * 3 + 3

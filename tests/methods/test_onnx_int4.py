@@ -68,7 +68,7 @@ def test_a_tied_table_is_held_once_where_both_are_quantised(
     onnx.save(model, str(tmp_path / "plain.onnx"))
     blocks = Blocks(bits, 32, symmetric, 4)
     count = change(
-        tmp_path / "plain.onnx", tmp_path / "few.onnx", lambda each: onnx_blocks.quantise(each, blocks, embeddings)
+        tmp_path / "plain.onnx", tmp_path / "few.onnx", lambda graph: onnx_blocks.quantise(graph, blocks, embeddings)
     )
     assert (count.products, count.lengths) == (64 * 64 + 40 * 64, {32: 2})
     assert (count.shared, count.tied) == ((2560, 0) if embeddings else (0, 2560))
@@ -76,11 +76,11 @@ def test_a_tied_table_is_held_once_where_both_are_quantised(
     ids = torch.tensor([[3, 39, 0], [1, 1, 20]])
     want = torch.from_numpy(table[ids.numpy()] @ matrix @ table.T)
     assert stored_weights.distance(session(ids)[0], want) < (0.2 if bits == 4 else 0.02)
-    kept = [part for part in held(session) if part.parameters]
-    assert sum(part.parameters for part in kept) == 4096 + 2560 * (1 if embeddings else 2)
-    codes = sum(part.tensor.nbytes for part in kept if part.tensor.dtype == torch.uint8)
+    parts = [part for part in held(session) if part.parameters]
+    assert sum(part.parameters for part in parts) == 4096 + 2560 * (1 if embeddings else 2)
+    codes = sum(part.tensor.nbytes for part in parts if part.tensor.dtype == torch.uint8)
     assert codes == (4096 + 2560) * bits // 8
-    assert all(0.8 * part.parameters < part.nonzero() <= part.parameters for part in kept)
+    assert all(0.8 * part.parameters < part.nonzero() <= part.parameters for part in parts)
 
 
 def test_zeros_are_counted_as_zeros(tmp_path: Path) -> None:
@@ -99,13 +99,13 @@ def test_zeros_are_counted_as_zeros(tmp_path: Path) -> None:
 def test_a_gemm_is_a_product_too(transposed: int, tmp_path: Path) -> None:
     generator = np.random.default_rng(1)
     matrix, bias = generator.normal(size=(64, 32)).astype(np.float32), np.arange(32, dtype=np.float32)
-    kept = matrix.T if transposed else matrix
+    stored = matrix.T if transposed else matrix
     graph = helper.make_graph(
         [helper.make_node("Gemm", ["x", "b", "c"], ["y"], transB=transposed)],
         "gemm",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 64])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 32])],
-        [numpy_helper.from_array(np.ascontiguousarray(kept), "b"), numpy_helper.from_array(bias, "c")],
+        [numpy_helper.from_array(np.ascontiguousarray(stored), "b"), numpy_helper.from_array(bias, "c")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     assert onnx_blocks.quantise(model, Blocks(8, 64, True, 4), embeddings=False).products == 2048
@@ -132,8 +132,8 @@ def test_a_language_model_generates_with_its_past(chain: str, allowed: float) ->
     total = sum(parameter.numel() for parameter in model.module.parameters())
     model = compress(chain, family, model)
     assert stored_weights.distance(forward(family, model, batch), want) < allowed
-    for made in generation_check.generate(family, model):
-        assert generation_check.agrees(made, 0.05)
+    for continuation in generation_check.generate(family, model):
+        assert generation_check.agrees(continuation, 0.05)
     bits = 4 if "int4" in chain else 8
     assert f"in {bits} bits" in model.facts["weights"]
     assert model.facts["reached"].endswith("weights")
@@ -179,8 +179,8 @@ def test_encoders_and_decoders(family_name: str, chain: str) -> None:
     model = compress(chain, family, model)
     assert stored_weights.distance(forward(family, model, batch), want) < (0.3 if "int4" in chain else 0.03)
     assert "MatMulNBits" in _operators(model)
-    for made in generation_check.generate(family, model):
-        assert generation_check.agrees(made, 0.05)
+    for continuation in generation_check.generate(family, model):
+        assert generation_check.agrees(continuation, 0.05)
 
 
 @pytest.mark.parametrize("mode", ["static", "dynamic"])
@@ -208,7 +208,7 @@ def test_bfloat16_is_exported_as_float32(chain: str) -> None:
     assert model.facts["widened"] == "ONNX takes float32: the weights were cast from bfloat16"
     assert stored_weights.distance(forward(family, model, batch), want) < (0.2 if "int4" in chain else 0.03)
     assert model.module.dtype == torch.float32
-    assert all(made.logits.dtype == torch.float32 for made in generation_check.generate(family, model))
+    assert all(continuation.logits.dtype == torch.float32 for continuation in generation_check.generate(family, model))
 
 
 @pytest.mark.parametrize("chain", ["onnx", "onnx_int4:embeddings=true", "onnx_int8"])
@@ -216,15 +216,15 @@ def test_onnx_runtime_opens_the_file_without_this_package(chain: str, tmp_path: 
     family, model = tiny_model("causal_lm", WIDE)
     model = compress(chain, family, model)
     assert model.files is not None
-    given: dict[str, Any] = {"input_ids": np.array([[5, 6, 7, 8]]), "kept": np.arange(4)}
+    inputs: dict[str, Any] = {"input_ids": np.array([[5, 6, 7, 8]]), "kept": np.arange(4)}
     for layer in range(2):
         for kind in ("key", "value"):
-            given[f"past_{kind}_{layer}"] = np.zeros((1, 3, 0, 32), np.float32)
-    np.savez(tmp_path / "given.npz", **given)
+            inputs[f"past_{kind}_{layer}"] = np.zeros((1, 3, 0, 32), np.float32)
+    np.savez(tmp_path / "given.npz", **inputs)
     (tmp_path / "model.onnx").write_bytes((Path(model.files.name) / "model.onnx").read_bytes())
     ran = subprocess.run([sys.executable, "-c", ALONE, str(tmp_path)], capture_output=True, text=True, check=True)
     assert json.loads(ran.stdout.splitlines()[-1]) == []
-    want = forward(family, model, torch.from_numpy(given["input_ids"]))
+    want = forward(family, model, torch.from_numpy(inputs["input_ids"]))
     assert stored_weights.distance(torch.from_numpy(np.load(tmp_path / "made.npy")).flatten(), want) < 1e-5
 
 
@@ -238,12 +238,12 @@ def test_two_hundred_tokens_take_no_more_and_more_memory() -> None:
     process = psutil.Process()
 
     def continued(tokens: int) -> list[torch.Tensor]:
-        past, kept = model.module.empty_past(1), []
+        past, outputs = model.module.empty_past(1), []
         for token in range(tokens):
             logits, *past = model.module.calls["model"](ids, torch.arange(1), *past)
-            kept.append(logits)
+            outputs.append(logits)
             assert past[0].shape[2] == token + 1
-        return kept
+        return outputs
 
     with torch.inference_mode():
         first = continued(200)
@@ -252,6 +252,6 @@ def test_two_hundred_tokens_take_no_more_and_more_memory() -> None:
         for _ in range(5):
             continued(200)
         grown = process.memory_info().rss - before
-    assert all(torch.equal(each, copy) for each, copy in zip(first, copies, strict=True))
+    assert all(torch.equal(output, copy) for output, copy in zip(first, copies, strict=True))
     assert grown < 20 * 2**20
     assert len(list(held(model.module))) > 10

@@ -47,9 +47,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Path]:
     return module, method.load(model, family, folder).module, folder
 
 
-def options(ids: Any, **more: Any) -> dict[str, Any]:
+def options(ids: Any, **changes: Any) -> dict[str, Any]:
     plain = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **plain, **more}
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **plain, **changes}
 
 
 def test_it_generates_what_the_module_does_text_after_text(pair: tuple[Any, Any, Path]) -> None:
@@ -57,10 +57,10 @@ def test_it_generates_what_the_module_does_text_after_text(pair: tuple[Any, Any,
     assert isinstance(exported.calls["model"], Stateful)
     for seed, shape in enumerate([(1, 5), (2, 7), (1, 3)]):
         ids = torch.randint(5, 290, shape, generator=torch.Generator().manual_seed(seed))
-        more = {"return_dict_in_generate": True, "output_logits": True}
-        want, got = (model.generate(**options(ids, **more)) for model in (module, exported))
-        assert torch.equal(got.sequences, want.sequences)
-        torch.testing.assert_close(torch.stack(got.logits), torch.stack(want.logits), rtol=0, atol=1e-5)
+        settings = {"return_dict_in_generate": True, "output_logits": True}
+        expected, generated = (model.generate(**options(ids, **settings)) for model in (module, exported))
+        assert torch.equal(generated.sequences, expected.sequences)
+        torch.testing.assert_close(torch.stack(generated.logits), torch.stack(expected.logits), rtol=0, atol=1e-5)
 
 
 def test_beams_change_places_in_the_state(pair: tuple[Any, Any, Path]) -> None:

@@ -40,8 +40,8 @@ def test_weights_have_4_bits_in_groups(options: dict[str, Any], groups: str) -> 
     assert 0 < moved < 0.25
     assert groups in model.facts["bits"]
     assert "embeddings: 19,200 in 8 bits" in model.facts["bits"]
-    held = list(stored_weights.held(model.module))
-    of_4_bits = [part for part in held if part.parameters and part.parameters == 2 * part.tensor.numel()]
+    parts = list(stored_weights.held(model.module))
+    of_4_bits = [part for part in parts if part.parameters and part.parameters == 2 * part.tensor.numel()]
     assert sum(part.parameters for part in of_4_bits) == int(model.facts["bits"].split()[2].replace(",", ""))
     assert all(0 < part.nonzero() <= part.parameters for part in of_4_bits)
 

@@ -21,12 +21,12 @@ def test_two_of_each_four_stay_and_they_are_the_largest(tmp_path: Path) -> None:
     assert model.facts["layers"] == "3 of 4 layers pruned"  # the first sees 3 channels
     layers = pruning.learned(model.module)
     assert torch.equal(layers[0].weight, before[0])
-    for layer, old in zip(layers[1:], before[1:], strict=True):
-        for now, was in zip(groups(layer.weight, 4), groups(old, 4), strict=True):
-            kept = now != 0
-            assert kept.sum() == 2
-            assert torch.equal(now[kept], was[kept])
-            assert was[kept].abs().min() >= was[~kept].abs().max()
+    for layer, original in zip(layers[1:], before[1:], strict=True):
+        for pruned, dense in zip(groups(layer.weight, 4), groups(original, 4), strict=True):
+            is_kept = pruned != 0
+            assert is_kept.sum() == 2
+            assert torch.equal(pruned[is_kept], dense[is_kept])
+            assert dense[is_kept].abs().min() >= dense[~is_kept].abs().max()
 
 
 def test_sparse_kernels_are_dense_without_a_gpu(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_sparse_kernels_are_dense_without_a_gpu(tmp_path: Path) -> None:
     linear = [layer for layer in restored.model.module if isinstance(layer, nn.Linear)]
     with torch.inference_mode():
         restored.family.forward(restored.model, restored.family.batch(restored.model, 2, 0))
-    assert all(type(each.weight) is nn.Parameter for each in linear)
+    assert all(type(leaf.weight) is nn.Parameter for leaf in linear)
 
 
 @pytest.mark.gpu

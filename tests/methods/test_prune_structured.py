@@ -126,8 +126,8 @@ def restored(name: str, family: Family, model: Model, chain: str, folder: Path) 
     return model_folder.restore(folder / "saved")
 
 
-@pytest.mark.parametrize(("norm", "kept"), [("l1", [0, 3]), ("l2", [1, 3])])
-def test_the_channels_with_the_greatest_norm_stay_as_they_were(folder: Path, norm: str, kept: list[int]) -> None:
+@pytest.mark.parametrize(("norm", "channels"), [("l1", [0, 3]), ("l2", [1, 3])])
+def test_the_channels_with_the_greatest_norm_stay_as_they_were(folder: Path, norm: str, channels: list[int]) -> None:
     family, model = loaded(folder)
     first, last = nn.Linear(3, 4), nn.Linear(4, 2)
     with torch.no_grad():  # l1 of each channel's weights: 3.9, 3.5, 1.2, 9; squared l2: 3.05, 6.25, 0.54, 27
@@ -139,9 +139,9 @@ def test_the_channels_with_the_greatest_norm_stay_as_they_were(folder: Path, nor
     code.batch = lambda size: torch.rand(size, 3)
     method = registry.build("methods", "prune_structured", {"norm": norm, "steps": 0})
     module = method.compress(model, family).module
-    assert torch.equal(module[0].weight, weights[0][kept])
-    assert torch.equal(module[0].bias, weights[1][kept])
-    assert torch.equal(module[2].weight, weights[2][:, kept])
+    assert torch.equal(module[0].weight, weights[0][channels])
+    assert torch.equal(module[0].bias, weights[1][channels])
+    assert torch.equal(module[2].weight, weights[2][:, channels])
     assert torch.equal(module[2].bias, weights[3])
     assert not any(parameter.requires_grad for parameter in module.parameters())
 
@@ -172,14 +172,14 @@ def test_channels_without_weight_are_not_missed_through_sums_norms_and_groups(fo
 )
 def test_a_pruned_module_is_restored_smaller(chain: str, folder: Path) -> None:
     family, model = loaded(folder)
-    whole = sum(parameter.numel() for parameter in model.module.parameters())
+    original = sum(parameter.numel() for parameter in model.module.parameters())
     model, _ = compressed(family, model, chain)
     count = sum(parameter.numel() for parameter in model.module.parameters())
-    again = restored("python", family, model, chain, folder)
-    assert torch.equal(outputs(again.family, again.model), outputs(family, model))
-    assert count == sum(parameter.numel() for parameter in again.model.module.parameters()) < 0.6 * whole
-    held = sum(tensor.numel() * tensor.element_size() for tensor in model.module.state_dict().values())
-    assert held <= (folder / "saved" / "model.safetensors").stat().st_size < held + 3000
+    reloaded = restored("python", family, model, chain, folder)
+    assert torch.equal(outputs(reloaded.family, reloaded.model), outputs(family, model))
+    assert count == sum(parameter.numel() for parameter in reloaded.model.module.parameters()) < 0.6 * original
+    size_bytes = sum(tensor.numel() * tensor.element_size() for tensor in model.module.state_dict().values())
+    assert size_bytes <= (folder / "saved" / "model.safetensors").stat().st_size < size_bytes + 3000
 
 
 def test_a_detector_without_half_of_its_channels_is_the_same(tmp_path: Path) -> None:
@@ -189,15 +189,15 @@ def test_a_detector_without_half_of_its_channels_is_the_same(tmp_path: Path) -> 
     head = model.module.model[-1]
     ends = [branch[-1] for branches in (head.cv2, head.cv3) for branch in branches]
     attention = next(layer for layer in model.module.modules() if type(layer).__name__ == "C2PSA")
-    kept = {*inside, *ends, head.dfl.conv, attention.cv1.conv}
+    unpruned = {*inside, *ends, head.dfl.conv, attention.cv1.conv}
     halves = {layer.cv1.conv for layer in model.module.modules() if type(layer).__name__ == "C3k2"}
     with torch.no_grad():
-        for each in model.module.modules():
-            if isinstance(each, nn.Conv2d) and each not in kept:
-                each.weight *= 5  # otherwise the outputs do not depend on the image
-                width = each.out_channels // (2 if each in halves else 1)
-                for start in range(0, each.out_channels, width):
-                    for part in each.parameters():
+        for module in model.module.modules():
+            if isinstance(module, nn.Conv2d) and module not in unpruned:
+                module.weight *= 5  # otherwise the outputs do not depend on the image
+                width = module.out_channels // (2 if module in halves else 1)
+                for start in range(0, module.out_channels, width):
+                    for part in module.parameters():
                         part[start : start + width // 2] = 0
     images = [torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
     with torch.inference_mode():
@@ -209,8 +209,8 @@ def test_a_detector_without_half_of_its_channels_is_the_same(tmp_path: Path) -> 
     for mine, theirs in zip(after, before, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
     assert sum(parameter.numel() for parameter in model.module.parameters()) < 0.31 * 2_616_248
-    again = restored("yolo", family, model, "prune_structured", tmp_path)
-    assert torch.equal(outputs(again.family, again.model), outputs(family, model))
+    reloaded = restored("yolo", family, model, "prune_structured", tmp_path)
+    assert torch.equal(outputs(reloaded.family, reloaded.model), outputs(family, model))
 
 
 def test_training_afterwards_brings_it_nearer_to_the_original_and_can_be_repeated(folder: Path) -> None:
@@ -251,8 +251,8 @@ def test_a_pruned_transformer_is_rebuilt_from_its_config(
     family, model = language_model()
     chain = "prune_structured+prune_structured:what=layers+int8_dynamic"
     model, _ = compressed(family, model, chain)
-    again = restored("causal_lm", family, model, chain, tmp_path)
-    torch.testing.assert_close(outputs(again.family, again.model), outputs(family, model))
+    reloaded = restored("causal_lm", family, model, chain, tmp_path)
+    torch.testing.assert_close(outputs(reloaded.family, reloaded.model), outputs(family, model))
     config = json.loads((tmp_path / "saved" / "config.json").read_text())
     assert (config["num_hidden_layers"], config["intermediate_size"]) == (2, 16)
     if model_type == "llama":  # its config has the size of a head, so that the number of heads can change
@@ -261,7 +261,7 @@ def test_a_pruned_transformer_is_rebuilt_from_its_config(
     else:
         assert (config["num_attention_heads"], config["kept_heads"]) == (4, {"model.layers": [2, 1]})
     with torch.inference_mode():
-        family.run(again.model, family.batch(again.model, 1, 0), lambda stage: None)  # with a cache
+        family.run(reloaded.model, family.batch(reloaded.model, 1, 0), lambda stage: None)  # with a cache
 
 
 def test_the_layer_that_changes_least_goes() -> None:

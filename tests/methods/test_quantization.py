@@ -83,9 +83,9 @@ def test_what_has_no_layer_to_quantise_is_skipped(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_single_layer_is_a_model_too(name: str) -> None:
-    made = compressed(nn.Linear(64, 64), name).module
-    assert type(made) is not nn.Linear or type(made.weight) is not nn.Parameter
-    assert size.in_memory(made)["size/params"] == 64 * 64 + 64
+    layer = compressed(nn.Linear(64, 64), name).module
+    assert type(layer) is not nn.Linear or type(layer.weight) is not nn.Parameter
+    assert size.in_memory(layer)["size/params"] == 64 * 64 + 64
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -138,11 +138,11 @@ def test_the_disk_holds_so_many_bits_a_weight(chain: str, bits: int, tmp_path: P
     (file,) = (*tmp_path.glob("model/model.safetensors"), *tmp_path.glob("model/weights.*"))
     least = weights * bits // 8 + 4 * (256 + 512)
     assert least < file.stat().st_size < least + weights * 1.1 / 8 + 10_000  # scales, names
-    found = size.in_memory(after.module)
-    assert found["size/params"] == weights + 256 + 512
-    assert 0.6 < found["size/params_nonzero"] / found["size/params"] <= 1
+    numbers = size.in_memory(after.module)
+    assert numbers["size/params"] == weights + 256 + 512
+    assert 0.6 < numbers["size/params_nonzero"] / numbers["size/params"] <= 1
     widened = weights * max(0, 4 - bits) // 8  # the kernel's codes have at least 4 bits
-    assert least < found["size/weights_mib"] * MIB < least + widened + weights * 1.1 / 8 + 10_000
+    assert least < numbers["size/weights_mib"] * MIB < least + widened + weights * 1.1 / 8 + 10_000
 
 
 @pytest.mark.parametrize(
@@ -151,8 +151,8 @@ def test_the_disk_holds_so_many_bits_a_weight(chain: str, bits: int, tmp_path: P
 )
 def test_no_file_holds_code(name: str, file: str, tmp_path: Path) -> None:
     round_trip(tmp_path, name, WIDE)
-    written = (*tmp_path.glob("model/*.safetensors"), *tmp_path.glob("model/weights*"))
-    assert [path.name for path in written] == [file]
+    files = (*tmp_path.glob("model/*.safetensors"), *tmp_path.glob("model/weights*"))
+    assert [path.name for path in files] == [file]
     stored_weights.read_state(tmp_path / "model" / file)  # which loads no pickled code
 
 
@@ -195,9 +195,9 @@ def test_half_precision_models_are_quantised_too(name: str, dtype: torch.dtype) 
     family = Vectors()
     family.mix = family.mix.to(dtype)
     family.calibration = lambda model, count, seed, size=1: [inputs]  # type: ignore[method-assign]
-    made = registry.build("methods", name).compress(Model(module), family).module
+    quantised = registry.build("methods", name).compress(Model(module), family).module
     with torch.inference_mode():
-        output = made(inputs)
+        output = quantised(inputs)
     assert output.dtype == dtype
     assert stored_weights.distance(output.float(), plain) < 0.2
 
@@ -210,11 +210,11 @@ def test_embeddings_and_the_head_may_be_rounded_too(name: str, tied: bool, tmp_p
         tmp_path, f"{name}:embeddings=true", family="causal_lm", prompt_tokens=8, architecture=architecture
     )
     assert before.facts["layers"].startswith("9 of 9")
-    found = size.in_memory(after.module)
+    numbers = size.in_memory(after.module)
     require_same_size(before, after)
     plain = registry.build("families", "causal_lm", {"architecture": architecture}).load("t", "random", tmp_path, 0)
-    assert found["size/params"] == size.in_memory(plain.module)["size/params"]
-    assert found["size/weights_mib"] < 0.3 * size.in_memory(plain.module)["size/weights_mib"]
+    assert numbers["size/params"] == size.in_memory(plain.module)["size/params"]
+    assert numbers["size/weights_mib"] < 0.3 * size.in_memory(plain.module)["size/weights_mib"]
     if tied:
         assert after.module.lm_head.packed is after.module.model.embed_tokens.packed
 
@@ -234,8 +234,8 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
             model = method.compress(model, family)
         samples = family.samples(model, "own", DIGITS, None, 0)
         predictions = family.predict(model, [sample.inputs for sample in samples])
-        right = [bool(label == sample.reference) for label, sample in zip(predictions, samples, strict=True)]
-        return sum(right) / len(right)
+        is_right = [bool(label == sample.reference) for label, sample in zip(predictions, samples, strict=True)]
+        return sum(is_right) / len(is_right)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))

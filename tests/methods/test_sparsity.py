@@ -62,15 +62,15 @@ def batch(size):
 
 def test_they_say_why_they_can_not(tmp_path: Path) -> None:
     family, model = loaded(tmp_path)
-    nothing, odd = Model(nn.ReLU()), Model(nn.Linear(7, 7))
+    without_layers, odd = Model(nn.ReLU()), Model(nn.Linear(7, 7))
     with pytest.raises(Unsupported, match="inputs that are a multiple of 4"):
         method("prune_2_4").compress(odd, family)
     with pytest.raises(Unsupported, match="no linear or convolution layer"):
-        method("prune_2_4").compress(nothing, family)
+        method("prune_2_4").compress(without_layers, family)
     with pytest.raises(Unsupported, match="to prune whose inputs are a multiple of 8"):
         method("wanda", pattern="4:8").compress(odd, family)
     with pytest.raises(Unsupported, match=r"no linear or convolution layer to prune$"):
-        method("wanda").compress(nothing, family)
+        method("wanda").compress(without_layers, family)
     with pytest.raises(Unsupported, match=r"2:4 has a sparsity of 0\.5, not 0\.7"):
         method("wanda", pattern="2:4", sparsity=0.7).compress(model, family)
     method("prune_2_4").compress(model, family)

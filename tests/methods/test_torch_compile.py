@@ -87,7 +87,7 @@ def test_without_a_compiler_it_is_unsupported(tmp_path: Path, monkeypatch: pytes
 
 def test_without_pythons_headers_it_is_unsupported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     family, model, _ = loaded(tmp_path)
-    monkeypatch.setattr("sysconfig.get_paths", lambda *which: {"include": str(tmp_path)})
+    monkeypatch.setattr("sysconfig.get_paths", lambda *names: {"include": str(tmp_path)})
     with pytest.raises(Unsupported, match="Python's headers"):
         torch_compile.TorchCompile().compress(model, family)
 

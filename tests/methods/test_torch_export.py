@@ -28,8 +28,8 @@ def test_an_exported_model_is_one_file_with_the_weights_once(method: str, suffix
     restored = model_folder.restore(target)
     assert stored_weights.distance(outputs(restored), want) < 1e-6
     assert outputs(restored, size=1).shape == (80_000,), "another batch size than the example's"
-    held = list(stored_weights.held(restored.model.module))
-    assert sum(part.parameters for part in held) == sum(part.tensor.numel() for part in held) == PARAMETERS
+    parts = list(stored_weights.held(restored.model.module))
+    assert sum(part.parameters for part in parts) == sum(part.tensor.numel() for part in parts) == PARAMETERS
 
 
 @pytest.mark.parametrize("method", ["torchscript", "torch_export"])
@@ -83,8 +83,8 @@ def test_what_depends_on_values_is_not_exported(tmp_path: Path) -> None:
         registry.build("methods", "torch_export").compress(model, family)
 
 
-@pytest.mark.parametrize("after", ["int8_dynamic", "torchscript", "bf16"])
-def test_nothing_follows_what_is_exported_or_compiled(after: str) -> None:
+@pytest.mark.parametrize("follower", ["int8_dynamic", "torchscript", "bf16"])
+def test_nothing_follows_what_is_exported_or_compiled(follower: str) -> None:
     for method in ("torchscript", "torch_export", "torch_compile"):
-        with pytest.raises(RecipeError, match=f"{after} can't follow {method}"):
-            parse_chain(f"{method}+{after}")
+        with pytest.raises(RecipeError, match=f"{follower} can't follow {method}"):
+            parse_chain(f"{method}+{follower}")

@@ -19,8 +19,8 @@ def test_wanda_is_the_formula(samples: int, tmp_path: Path) -> None:
     """Repeat it with loops: |W_ij| ||X_j||, the lowest scores of each output."""
     family, model = loaded(tmp_path)
     layers: list[Any] = pruning.learned(model.module)
-    seen: dict[Any, list[torch.Tensor]] = {layer: [] for layer in layers}
-    hooks = [layer.register_forward_pre_hook(lambda layer, given: seen[layer].append(given[0])) for layer in layers]
+    recorded: dict[Any, list[torch.Tensor]] = {layer: [] for layer in layers}
+    hooks = [layer.register_forward_pre_hook(lambda layer, args: recorded[layer].append(args[0])) for layer in layers]
     with torch.no_grad():
         for batch in family.calibration(model, samples, 0):
             family.forward(model, batch)
@@ -29,18 +29,18 @@ def test_wanda_is_the_formula(samples: int, tmp_path: Path) -> None:
     before = [layer.weight.clone() for layer in layers]
     method("wanda", sparsity=0.4, samples=samples).compress(model, family)
     for layer, weight in zip(layers, before, strict=True):
-        inputs = torch.cat(seen[layer])
+        inputs = torch.cat(recorded[layer])
         columns: Any = (inputs,)
         if layer.weight.dim() == 4:  # each group's filters see their own channels
             unfolded = nn.functional.unfold(inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
             columns = unfolded.movedim(1, -1).reshape(-1, unfolded.shape[1]).split(weight[0].numel(), 1)
-        for output, (now, was) in enumerate(zip(layer.weight.flatten(1), weight.flatten(1), strict=True)):
+        for output, (pruned, dense) in enumerate(zip(layer.weight.flatten(1), weight.flatten(1), strict=True)):
             features = columns[output * len(columns) // len(weight)]
-            scores = torch.tensor([abs(was[index]) * features[:, index].norm() for index in range(len(was))])
-            kept = now != 0
-            assert int((~kept).sum()) == int(0.4 * len(was))
-            assert torch.equal(now[kept], was[kept])
-            assert scores[~kept].max() <= scores[kept].min() * (1 + 1e-5)
+            scores = torch.tensor([abs(dense[index]) * features[:, index].norm() for index in range(len(dense))])
+            is_kept = pruned != 0
+            assert int((~is_kept).sum()) == int(0.4 * len(dense))
+            assert torch.equal(pruned[is_kept], dense[is_kept])
+            assert scores[~is_kept].max() <= scores[is_kept].min() * (1 + 1e-5)
         assert not layer._forward_pre_hooks
 
 

@@ -98,17 +98,17 @@ def test_each_cell_is_right_or_has_a_reason_and_served_cells_stay_served(module:
                 break
     assert [cell for cell in cells.values() if cell.status == "failed"] == []
     assert any(cell.status == "refused" for cell in cells.values()) is (module in REFUSED)
-    once = {method for method in cells if (module, method) in served()}
-    no_more = once - {method for method, cell in cells.items() if cell.status == "ok"}
+    served_before = {method for method in cells if (module, method) in served()}
+    no_more = served_before - {method for method, cell in cells.items() if cell.status == "ok"}
     assert len(no_more) <= (0 if is_as_in_the_benchmark() else 1), [cells[method] for method in no_more]
 
 
 def test_the_benchmark_tried_all_that_torch_runs_itself_served_most_and_nothing_failed() -> None:
     lines = (RESULTS / "zoo.jsonl").read_text(encoding="utf-8").splitlines()
     cells = [json.loads(line) for line in lines]
-    own = [name for name in registry.own("methods") if registry.find("methods", name).gives != "runtime"]
-    missing = set(itertools.product(zoo.MODULES, own)) - {(cell["module"], cell["method"]) for cell in cells}
-    assert not missing, "try them: python -m benchmarks zoo"
+    methods = [name for name in registry.own("methods") if registry.find("methods", name).gives != "runtime"]
+    untried = set(itertools.product(zoo.MODULES, methods)) - {(cell["module"], cell["method"]) for cell in cells}
+    assert not untried, "try them: python -m benchmarks zoo"
     assert [cell for cell in cells if cell["status"] == "failed"] == []
     assert len(served()) >= FEWEST_SERVED
 

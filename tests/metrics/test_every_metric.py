@@ -53,14 +53,14 @@ def test_it_gives_a_finite_number_and_says_by_which_protocol(name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_what_is_right_scores_better_than_what_is_not(name: str) -> None:
     metric, references, predictions = build(name)
-    right: list[Any] = references
+    perfect: list[Any] = references
     if metric.takes == "labels":
-        right = [[reference] for reference in references]
+        perfect = [[reference] for reference in references]
     elif metric.takes == "likelihoods":
-        right = [{**reference, "nll": 0.0} for reference in predictions]
+        perfect = [{**reference, "nll": 0.0} for reference in predictions]
     elif metric.takes == "boxes":
-        right = [{**reference, "scores": [0.9] * len(reference["boxes"])} for reference in references]
-    better, worse = metric.compute(references, right), metric.compute(references, predictions)
+        perfect = [{**reference, "scores": [0.9] * len(reference["boxes"])} for reference in references]
+    better, worse = metric.compute(references, perfect), metric.compute(references, predictions)
     assert (better > worse) is metric.greater_is_better
     assert better != worse
 
@@ -68,22 +68,22 @@ def test_what_is_right_scores_better_than_what_is_not(name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_lengths_that_differ_and_nothing_at_all_raise(name: str) -> None:
     metric, references, predictions = build(name)
-    for one, other in ((references, predictions[:-1]), (references[:-1], predictions), ([], [])):
+    for some_references, some_predictions in ((references, predictions[:-1]), (references[:-1], predictions), ([], [])):
         with pytest.raises(ValueError, match="can't be scored"):
-            metric.compute(one, other)
+            metric.compute(some_references, some_predictions)
 
 
 @pytest.mark.parametrize("name", ADDITIVE)
 def test_sums_of_parts_make_the_whole(name: str) -> None:
     metric, references, predictions = build(name)
     assert isinstance(metric, AdditiveMetric)
-    whole = metric.statistics(references, predictions)
-    assert whole.shape[0] == len(references)
-    assert whole.dtype == np.float64
-    assert metric.reduce(whole.sum(axis=0)) == metric.compute(references, predictions)
+    statistics = metric.statistics(references, predictions)
+    assert statistics.shape[0] == len(references)
+    assert statistics.dtype == np.float64
+    assert metric.reduce(statistics.sum(axis=0)) == metric.compute(references, predictions)
     names = metric.columns(references, predictions)
-    assert len(names) in (0, whole.shape[1])
-    parts = np.zeros(whole.shape[1])
+    assert len(names) in (0, statistics.shape[1])
+    parts = np.zeros(statistics.shape[1])
     for part in (slice(0, 2), slice(2, 3), slice(3, None)):
         sums = metric.statistics(references[part], predictions[part]).sum(axis=0)
         columns = metric.columns(references[part], predictions[part])
@@ -94,12 +94,12 @@ def test_sums_of_parts_make_the_whole(name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_what_is_no_number_raises(name: str) -> None:
     metric, references, predictions = build(name)
-    nothing: Any = float("nan")
+    invalid: Any = float("nan")
     if metric.takes == "likelihoods":
-        nothing = {**predictions[0], "nll": float("nan")}
+        invalid = {**predictions[0], "nll": float("nan")}
     elif metric.takes == "boxes":
-        nothing = {**predictions[0], "scores": [float("nan")]}
+        invalid = {**predictions[0], "scores": [float("nan")]}
     elif metric.takes == "labels":
-        nothing = [float("nan")]
+        invalid = [float("nan")]
     with pytest.raises((ValueError, TypeError)):
-        metric.compute(references, [nothing, *predictions[1:]])
+        metric.compute(references, [invalid, *predictions[1:]])

@@ -84,9 +84,9 @@ def written(folder: Path, kind: str = "mine", code: str = "") -> Path:
 
 def changed(path: Path, **fields: Any) -> None:
     """Change fields of a config, or write a new config."""
-    kept = json.loads(path.read_text()) if path.exists() else {}
+    config = json.loads(path.read_text()) if path.exists() else {}
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({**kept, **fields}))
+    path.write_text(json.dumps({**config, **fields}))
 
 
 def imported() -> list[str]:
@@ -118,13 +118,13 @@ def test_trusted_code_builds_a_model_that_is_saved_with_it(tmp_path: Path) -> No
     methods = model_folder.methods_of(chain)
     for method in methods:
         model = method.compress(model, family)
-    kept = tmp_path / "kept"
-    kept.mkdir()
+    target = tmp_path / "kept"
+    target.mkdir()
     saved_as = replace(variant, chain=chain, method="int8_dynamic")
-    model_folder.save(model, family, methods, saved_as, kept)
+    model_folder.save(model, family, methods, saved_as, target)
     for path in (*folder.glob("*.py"), tmp_path / "ran"):  # the saved model needs none of these
         path.unlink()
-    restored = model_folder.restore_others(kept)
+    restored = model_folder.restore_others(target)
     batch = family.batch(model, 2, 0)
     assert torch.equal(
         restored.family.run(restored.model, batch, lambda stage: None), family.run(model, batch, lambda stage: None)
@@ -153,9 +153,9 @@ def test_a_check_asks_for_trust_as_a_run_does(tmp_path: Path, capsys: pytest.Cap
     folder = written(tmp_path / "folder", "checked")
     with pytest.raises(RecipeError, match=r"Python code that builds the model.*say so: --trust"):
         check_models([str(folder)], recipe.Settings(), deep=False)
-    asked = capsys.readouterr().out
+    output = capsys.readouterr().out
     check_models([str(folder)], recipe.Settings(trust=True), deep=False)
-    assert capsys.readouterr().out == asked == "folder, original\n"
+    assert capsys.readouterr().out == output == "folder, original\n"
     assert not (tmp_path / "ran").exists()
 
 

@@ -28,7 +28,7 @@ def test_projections_are_taken_out_of_the_attentions() -> None:
         return layer
 
     attentions = [attention(), attention()]
-    projections = [each for layer in attentions for each in (layer.k_proj, layer.v_proj)]
+    projections = [projection for layer in attentions for projection in (layer.k_proj, layer.v_proj)]
     cross = take_projections(attentions, "k_proj", "v_proj", "count")
     assert list(cross.projections) == projections
     assert (cross.layers, cross.heads, cross.width, cross.cache_shape) == (2, 2, 4, [2, 2, 4])
@@ -45,19 +45,19 @@ def test_what_the_graphs_take_and_give(name: str, inputs: list[str], heeded: lis
     model, graphs = graphs_of(name)
     encode, decode = graphs["encoder"], graphs["decoder"]
     cross = ("cross_key_0", "cross_value_0", "cross_key_1", "cross_value_1")
-    past, present = ([each.replace("cross", word) for each in cross] for word in ("past", "present"))
+    past, present = ([key.replace("cross", word) for key in cross] for word in ("past", "present"))
     assert (list(encode.inputs), encode.outputs) == (inputs, cross)
     assert list(decode.inputs) == ["input_ids", *heeded, *past, *cross]
     assert decode.outputs == ("logits", *present)
-    assert [encode.dynamic[each].get(2) for each in cross] == [source] * 4
+    assert [encode.dynamic[key].get(2) for key in cross] == [source] * 4
     assert decode.dynamic["past_key_0"] == {0: "batch", 2: "past"}
     assert model.config.cache_shape == [2, 2, 8]
     with torch.no_grad():
         crossed = encode.module(*encode.inputs.values())
         logits, *states = decode.module(*decode.inputs.values())
-    assert all(map(torch.equal, crossed, (decode.inputs[each] for each in cross)))
+    assert all(map(torch.equal, crossed, (decode.inputs[key] for key in cross)))
     assert logits.shape == (2, 3, 300)
-    assert all(each.shape == (2, 2, 5 + 3, 8) for each in states)
+    assert all(state.shape == (2, 2, 5 + 3, 8) for state in states)
 
 
 @pytest.mark.parametrize("name", ["asr", "seq2seq"])

@@ -26,7 +26,7 @@ def test_a_graph_takes_its_inputs_by_position_or_name_and_holds_the_weights() ->
     (by_name,) = exported.module(**inputs)
     assert torch.equal(by_position, by_name)
     assert torch.equal(by_position, linear(inputs["one"]) + inputs["two"])
-    assert {id(parameter) for parameter in exported.module.parameters()} == {id(each) for each in linear.parameters()}
+    assert {id(weight) for weight in exported.module.parameters()} == {id(each) for each in linear.parameters()}
     with pytest.raises(TypeError):
         exported.module(inputs["one"])
 
@@ -46,6 +46,6 @@ def test_what_is_attached_takes_the_type_of_its_graphs_and_holds_their_weights()
     assert (attached.dtype, dtype_of(attached), dtype_of(half)) == (torch.float16,) * 3
     assert dtype_of(nn.ReLU()) is None
     assert TorchCall(nn.ReLU()).dtype == torch.float32
-    weights = [each.tensor for each in TorchCall(half).held_weights()]
+    weights = [part.tensor for part in TorchCall(half).held_weights()]
     assert {tensor.data_ptr() for tensor in weights} == {parameter.data_ptr() for parameter in half.parameters()}
     assert len(list(attached.held_weights())) == 2

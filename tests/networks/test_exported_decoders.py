@@ -40,10 +40,10 @@ def test_a_cache_is_taken_under_either_name(name: str, keyword: str) -> None:
             inputs = dict(batch)
         key = "input_ids" if name == "causal_lm" else "decoder_input_ids"
         tokens = torch.tensor([[5, 6, 7]])
-        whole = model.module(**inputs, **{key: tokens}).logits[:, -1]
+        expected = model.module(**inputs, **{key: tokens}).logits[:, -1]
         first = model.module(**inputs, **{key: tokens[:, :2]})
-        rest: dict[str, Any] = {key: tokens[:, 2:], keyword: first[cache_keyword()]}
-        torch.testing.assert_close(model.module(**inputs, **rest).logits[:, -1], whole)
+        later: dict[str, Any] = {key: tokens[:, 2:], keyword: first[cache_keyword()]}
+        torch.testing.assert_close(model.module(**inputs, **later).logits[:, -1], expected)
 
 
 @pytest.mark.parametrize("name", ["asr", "causal_lm", "seq2seq"])

@@ -86,16 +86,16 @@ def test_arguments_by_name_and_nested_ones_are_taken_as_they_were() -> None:
 def test_arguments_by_name_may_come_in_any_order(by_name: bool) -> None:
     module = Giving(lambda values, scale: values - 10 * scale)
     values, scale = torch.arange(3.0), torch.ones(3)
-    given: Any = {"values": values, "scale": scale} if by_name else [values, scale]
-    graph, form = graph_of(module, lambda size, seed: given, 1)
+    batch: Any = {"values": values, "scale": scale} if by_name else [values, scale]
+    graph, form = graph_of(module, lambda size, seed: batch, 1)
     exported = ExportedModule(
         {"model": TorchCall(graph.module)}, CallForm.of_json(json.loads(json.dumps(asdict(form))))
     )
     assert exported(scale=scale, values=values).tolist() == [-10, -9, -8]
     assert exported(values=values, scale=scale).tolist() == [-10, -9, -8]
-    for wrong in ({"values": values}, {"values": values, "scale": scale, "more": scale}):
+    for refused in ({"values": values}, {"values": values, "scale": scale, "more": scale}):
         with pytest.raises(TypeError, match=r"was exported for the arguments values, scale \("):
-            exported(**wrong)
+            exported(**refused)
     if by_name:
         with pytest.raises(TypeError, match=r"\(by name\); it got 2 by position and these by name: none"):
             exported(values, scale)
@@ -133,11 +133,11 @@ def test_a_module_of_one_batch_size_says_so() -> None:
 
 
 def test_forms_that_0_1_wrote_are_read() -> None:
-    old: list[tuple[Any, list[Any], Any]] = [
+    cases: list[tuple[Any, list[Any], Any]] = [
         ("tensor", [ONE], ONE),
         ("tuple", [ONE, TWO], (ONE, TWO)),
         (["b", "a"], [TWO, ONE], {"b": TWO, "a": ONE}),
     ]
-    for form, tensors, expected in old:
+    for form, tensors, expected in cases:
         assert value_trees.is_equal(filled(CallForm.of_json(form).output, iter(tensors)), expected)
     assert form_of(ONE) == "tensor"

@@ -28,14 +28,15 @@ class Tied(torch.nn.Module):
         self.table = torch.nn.Embedding(4, 3)
 
     def forward(self, x: Any, index: Any) -> Any:
-        seen = torch.where(self.mask, self.one(x), torch.tensor(float("-inf")))
+        masked = torch.where(self.mask, self.one(x), torch.tensor(float("-inf")))
         with torch.no_grad():
             shifted = self.table(index).to(torch.bfloat16)
-        return torch.nn.functional.scaled_dot_product_attention(seen[None], shifted.float()[None], self.other(x)[None])
+        keys, values = shifted.float(), self.other(x)
+        return torch.nn.functional.scaled_dot_product_attention(masked[None], keys[None], values[None])
 
 
-def exported(path: Path, net: torch.nn.Module, arguments: Any, **how: Any) -> Path:
-    torch.export.save(torch.export.export(net, arguments, strict=False, **how), path)
+def exported(path: Path, net: torch.nn.Module, arguments: Any, **options: Any) -> Path:
+    torch.export.save(torch.export.export(net, arguments, strict=False, **options), path)
     return path
 
 
@@ -52,8 +53,8 @@ AUTO = torch.export.Dim.DYNAMIC
     ],
 )
 def test_honest_graphs_are_let_through(net: torch.nn.Module, arguments: Any, axes: Any, tmp_path: Path) -> None:
-    named = dict(zip(("x", "y"), axes, strict=False)) if isinstance(net, Dynamic) else axes
-    path = exported(tmp_path / "model.pt2", net, arguments, dynamic_shapes=named)
+    shapes = dict(zip(("x", "y"), axes, strict=False)) if isinstance(net, Dynamic) else axes
+    path = exported(tmp_path / "model.pt2", net, arguments, dynamic_shapes=shapes)
     assert code_in_program(path) == ""
     torch.export.load(path).module()(*arguments)
 

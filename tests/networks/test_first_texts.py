@@ -73,10 +73,10 @@ def test_a_cache_that_gives_other_tokens_is_not_used(monkeypatch: pytest.MonkeyP
 
     forward = LlamaForCausalLM.forward
 
-    def forgets(self: LlamaForCausalLM, input_ids: torch.Tensor, **given: object):  # type: ignore[no-untyped-def]
+    def forgets(self: LlamaForCausalLM, input_ids: torch.Tensor, **options: object):  # type: ignore[no-untyped-def]
         if input_ids.shape[1] == 1:  # with a cache, only the newest token
-            given.pop("cache", None), given.pop("past_key_values", None)
-        return forward(self, input_ids, **given)
+            options.pop("cache", None), options.pop("past_key_values", None)
+        return forward(self, input_ids, **options)
 
     monkeypatch.setattr(LlamaForCausalLM, "forward", forgets)
     _, model = tiny_model("causal_lm")

@@ -79,7 +79,7 @@ def test_other_weights_say_something_else(name: str, tmp_path: Path) -> None:
 
 def test_what_generates_nothing_is_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     family, model = loaded("text_classification")
-    monkeypatch.setattr(type(family), "calibration", lambda *given: pytest.fail("data were read for nothing"))
+    monkeypatch.setattr(type(family), "calibration", lambda *args: pytest.fail("data were read for nothing"))
     path = tmp_path / "generated.pt"
     generation_check.keep(family, model, path)
     assert not path.exists()
@@ -90,49 +90,49 @@ def test_what_generates_nothing_is_not_compared(tmp_path: Path, monkeypatch: pyt
 def test_one_text_and_two_are_generated_from_calibration_inputs(name: str) -> None:
     family, model = loaded(name)
     continuations = generation_check.generate(family, model)
-    assert [len(each.tokens) for each in continuations] == [1, 2]
-    for each in continuations:
-        assert each.tokens.shape == (len(each.tokens), TINY[name]["new_tokens"])
-        assert each.logits.shape == each.at_once.shape == (*each.tokens.shape, 300)
-        torch.testing.assert_close(each.logits, each.at_once, rtol=1e-3, atol=1e-5)
+    assert [len(c.tokens) for c in continuations] == [1, 2]
+    for generated in continuations:
+        assert generated.tokens.shape == (len(generated.tokens), TINY[name]["new_tokens"])
+        assert generated.logits.shape == generated.at_once.shape == (*generated.tokens.shape, 300)
+        torch.testing.assert_close(generated.logits, generated.at_once, rtol=1e-3, atol=1e-5)
     assert not model.cautions, "of inputs that only this check takes"
 
 
 def test_beams_are_checked_as_they_score() -> None:
     family: Family = registry.build("families", "seq2seq", {**TINY["seq2seq"], "beams": 3})
     model = family.load("tiny", "random", Path(), 0)
-    (one, two) = generation_check.generate(family, model)
-    for each in (one, two):
-        torch.testing.assert_close(each.logits, each.at_once, rtol=1e-3, atol=1e-5)
-    before = [one, two]
+    (single, double) = generation_check.generate(family, model)
+    for generated in (single, double):
+        torch.testing.assert_close(generated.logits, generated.at_once, rtol=1e-3, atol=1e-5)
+    before = [single, double]
     model = compress("torchscript", family, model)
     after = generation_check.generate(family, model)
-    assert [each.tokens.tolist() for each in after] == [each.tokens.tolist() for each in before]
+    assert [c.tokens.tolist() for c in after] == [c.tokens.tolist() for c in before]
 
 
 def continuation(tokens: list[int], logits: list[list[float]], at_once: list[list[float]]) -> Continuation:
-    return Continuation(*(torch.tensor([each]) for each in (tokens, logits, at_once)))
+    return Continuation(*(torch.tensor([values]) for values in (tokens, logits, at_once)))
 
 
 def test_the_message_speaks_of_the_likeliest_token_only_where_it_is_another() -> None:
     lost = continuation([0], [[4.0, 1.0]], [[1.0, 4.0]])
     with pytest.raises(WorkerError, match="is 0, but 1 is the likeliest in one pass"):
         generation_check.require_past([continuation([0], [[1.0, 4.0]], [[1.0, 4.0]])], [lost])
-    same = continuation([0], [[4.0, 1.0, 1.0]], [[4.0, 3.0, -9.0]])
+    equal = continuation([0], [[4.0, 1.0, 1.0]], [[4.0, 3.0, -9.0]])
     with pytest.raises(WorkerError, match="is 0, but its probability is different in one pass"):
-        generation_check.require_past([continuation([0], [[4.0, 3.0, -9.0]], [[4.0, 3.0, -9.0]])], [same])
+        generation_check.require_past([continuation([0], [[4.0, 3.0, -9.0]], [[4.0, 3.0, -9.0]])], [equal])
 
 
 @pytest.mark.parametrize(("timed", "sizes"), [(1, [1, 2]), (3, [1, 2, 3]), (64, [1, 2, 4])])
 def test_a_batch_of_the_timed_size_is_generated_too(timed: int, sizes: list[int]) -> None:
     family, model = loaded("causal_lm")
     model.batch_size = timed
-    assert [len(each.tokens) for each in generation_check.generate(family, model)] == sizes
+    assert [len(c.tokens) for c in generation_check.generate(family, model)] == sizes
 
 
 def test_a_tie_that_rounding_breaks_is_no_difference() -> None:
-    one = continuation([0, 1], [[1.0, 0.999, -2.0], [0.0, 1.0, -2.0]], [[0.999, 1.0, -2.0], [0.0, 1.0, -2.0]])
-    generation_check.require_past([one], [one])
+    tied = continuation([0, 1], [[1.0, 0.999, -2.0], [0.0, 1.0, -2.0]], [[0.999, 1.0, -2.0], [0.0, 1.0, -2.0]])
+    generation_check.require_past([tied], [tied])
 
 
 def test_what_compressing_changed_in_one_pass_explains_as_much_in_generating() -> None:
@@ -145,16 +145,16 @@ def test_what_compressing_changed_in_one_pass_explains_as_much_in_generating() -
 
 def test_what_changed_too_much_to_be_checked_is_said() -> None:
     original = continuation([0], [[3.0, 1.0]], [[3.0, 1.0]])
-    little = continuation([0], [[2.9, 1.0]], [[2.9, 1.0]])
-    much = continuation([0], [[1.5, 1.0]], [[1.5, 1.0]])
-    assert generation_check.require_past([original, original], [little, little]) == []
-    (caution,) = generation_check.require_past([original, original], [little, much])
+    near = continuation([0], [[2.9, 1.0]], [[2.9, 1.0]])
+    far = continuation([0], [[1.5, 1.0]], [[1.5, 1.0]])
+    assert generation_check.require_past([original, original], [near, near]) == []
+    (caution,) = generation_check.require_past([original, original], [near, far])
     assert caution.code == "unchecked_past"
     assert "by up to 75%" in caution.message
 
 
 def test_logits_that_are_no_numbers_fail() -> None:
     nan = float("nan")
-    made = continuation([0], [[nan, 1.0]], [[1.0, 0.0]])
+    broken = continuation([0], [[nan, 1.0]], [[1.0, 0.0]])
     with pytest.raises(WorkerError, match="token 1 of text 1"):
-        generation_check.require_past([made], [made])
+        generation_check.require_past([broken], [broken])

@@ -57,9 +57,9 @@ def put(place: Callable[[bytes], int], number: int, code: str = "Q") -> Callable
     """Return a function that overwrites a position with a number."""
 
     def change(content: bytes) -> bytes:
-        where = place(content)
+        position = place(content)
         packed = struct.pack(f"<{code}", number)
-        return content[:where] + packed + content[where + len(packed) :]
+        return content[:position] + packed + content[position + len(packed) :]
 
     return change
 

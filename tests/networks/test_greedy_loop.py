@@ -18,10 +18,10 @@ def model() -> Any:
     config = LlamaConfig(
         vocab_size=6, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, eos_token_id=2
     )
-    made = AutoModelForCausalLM.from_config(config).eval()
-    for parameter in made.parameters():
+    module = AutoModelForCausalLM.from_config(config).eval()
+    for parameter in module.parameters():
         parameter.data.mul_(8)
-    return made
+    return module
 
 
 def greedy(model: Any, refused: bool = False, **settings: Any) -> Greedy:
@@ -68,18 +68,18 @@ def test_some_texts_end_before_others(model: Any) -> None:
 
 
 def test_a_streamer_hears_the_prompt_and_each_token(model: Any) -> None:
-    heard: list[Any] = []
+    events: list[Any] = []
 
     class Streamer:
         def put(self, tokens: Any) -> None:
-            heard.append(tuple(tokens.shape))
+            events.append(tuple(tokens.shape))
 
         def end(self) -> None:
-            heard.append("end")
+            events.append("end")
 
     with torch.inference_mode():
         greedy(model)(input_ids=torch.zeros((1, 3), dtype=torch.long), max_new_tokens=2, streamer=Streamer())
-    assert heard == [(1, 3), (1,), (1,), "end"]
+    assert events == [(1, 3), (1,), (1,), "end"]
 
 
 @pytest.mark.parametrize(
@@ -95,6 +95,6 @@ def test_a_streamer_hears_the_prompt_and_each_token(model: Any) -> None:
     ],
 )
 def test_all_else_goes_to_transformers(model: Any, settings: dict[str, Any], options: dict[str, Any]) -> None:
-    given: dict[str, Any] = {"max_new_tokens": 4, **options}
-    made = greedy(model, refused=True, **settings)(input_ids=torch.zeros((1, 3), dtype=torch.long), **given)
-    assert made == "transformers"
+    arguments: dict[str, Any] = {"max_new_tokens": 4, **options}
+    answer = greedy(model, refused=True, **settings)(input_ids=torch.zeros((1, 3), dtype=torch.long), **arguments)
+    assert answer == "transformers"

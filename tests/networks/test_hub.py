@@ -109,8 +109,8 @@ def put(cache: Path, name: str, revision: str, number: str, folder: str = "") ->
 
 
 def test_a_revision_and_a_folder_of_the_hub_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def look(source: str, file: str, **named: Any) -> Any:
-        return original(source, file, cache_dir=tmp_path, **named)
+    def look(source: str, file: str, **kwargs: Any) -> Any:
+        return original(source, file, cache_dir=tmp_path, **kwargs)
 
     original = huggingface_hub.file_download.try_to_load_from_cache
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", look)
@@ -118,10 +118,10 @@ def test_a_revision_and_a_folder_of_the_hub_are_found(tmp_path: Path, monkeypatc
     put(tmp_path, "org/name", "v2", "b")
     put(tmp_path, "org/parts", "main", "c", "inner/model")
     assert find_weights("org/name", "auto", tmp_path) == Origin("pretrained", "org/name", offline=True)
-    other = find_weights("org/name@v2", "auto", tmp_path)
-    assert other == Origin("pretrained", "org/name", offline=True, revision="v2")
-    assert (other.arguments["revision"], other.source) == ("v2", "org/name@v2")
-    assert [hub.config_fields(f"org/name{at}")["model_type"] for at in ("", "@v2", f"@{'b' * 40}")] == [
+    origin = find_weights("org/name@v2", "auto", tmp_path)
+    assert origin == Origin("pretrained", "org/name", offline=True, revision="v2")
+    assert (origin.arguments["revision"], origin.source) == ("v2", "org/name@v2")
+    assert [hub.config_fields(f"org/name{suffix}")["model_type"] for suffix in ("", "@v2", f"@{'b' * 40}")] == [
         "main",
         *["v2"] * 2,
     ]
@@ -146,8 +146,8 @@ def test_an_adapter_of_the_hub_is_fetched_with_its_base(tmp_path: Path, monkeypa
     (adapter / "config.json").write_text("{}")  # some trainers save the base's config, but not its weights
     assert find_weights("org/adapter", "auto", tmp_path).location == "org/base"
     (adapter / "model.safetensors").touch()
-    beside = Origin("pretrained", str(adapter), offline=True, adapter=str(adapter))
-    assert find_weights("org/adapter", "auto", tmp_path) == beside
+    expected = Origin("pretrained", str(adapter), offline=True, adapter=str(adapter))
+    assert find_weights("org/adapter", "auto", tmp_path) == expected
 
 
 def test_an_adapter_of_the_hub_that_names_itself_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

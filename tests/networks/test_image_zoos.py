@@ -41,7 +41,7 @@ def test_a_model_of_torchvision_answers_as_torchvision_does(tmp_path: Path) -> N
         logits = model.module(weights.transforms()(image.convert("RGB"))[None])[0]
     names = [weights.meta["categories"][index] for index in logits.argsort(descending=True)[:5].tolist()]
     (answer,) = family.answers(model, [str(path)])
-    assert [each.partition(" (")[0] for each in answer] == [each.partition(" (")[0] for each in names]
+    assert [label.partition(" (")[0] for label in answer] == [label.partition(" (")[0] for label in names]
     assert family.batch(model, 2, 0).shape == (2, 3, 224, 224)
     restored = stored(family, model, tmp_path / "saved", SMALL)
     assert family.answers(restored, [str(path)]) == [answer]
@@ -49,13 +49,13 @@ def test_a_model_of_torchvision_answers_as_torchvision_does(tmp_path: Path) -> N
 
 def test_weights_of_a_file_fill_a_model_of_torchvision(tmp_path: Path) -> None:
     options: dict[str, Any] = {"architecture": {"num_classes": 4}}
-    _, other = loaded(SMALL, **options)
-    for parameter in other.module.parameters():
+    _, trained = loaded(SMALL, **options)
+    for parameter in trained.module.parameters():
         parameter.mul_(2)
-    torch.save(other.module.state_dict(), tmp_path / "own.pt")
+    torch.save(trained.module.state_dict(), tmp_path / "own.pt")
     family, model = loaded(SMALL, "own.pt", tmp_path, **options)
     assert model.weights == "local"
-    assert torch.equal(model.module.classifier[1].weight, other.module.classifier[1].weight)
+    assert torch.equal(model.module.classifier[1].weight, trained.module.classifier[1].weight)
     assert set(family.answers(model, [np.zeros((9, 9, 3), np.uint8)])[0]) == {f"LABEL_{index}" for index in range(4)}
     with pytest.raises(WeightsError, match=r"own\.pt are not this model's: different shapes: classifier\.1\.weight"):
         loaded(SMALL, "own.pt", tmp_path)
@@ -68,12 +68,12 @@ def test_weights_of_a_file_fill_a_model_of_torchvision(tmp_path: Path) -> None:
 
 def test_what_a_trainer_saved_fills_a_model_of_torchvision(tmp_path: Path) -> None:
     options: dict[str, Any] = {"architecture": {"num_classes": 4}}
-    _, other = loaded(SMALL, **options)
-    state = {f"module.{name}": tensor.mul(2).half() for name, tensor in other.module.state_dict().items()}
+    _, trained = loaded(SMALL, **options)
+    state = {f"module.{name}": tensor.mul(2).half() for name, tensor in trained.module.state_dict().items()}
     torch.save({"state_dict": state, "epoch": 3, "optimizer": {"state": {}}}, tmp_path / "run.ckpt")
     _, model = loaded(SMALL, "run.ckpt", tmp_path, **options)
-    wanted = state["module.classifier.1.weight"].float()
-    assert torch.equal(model.module.classifier[1].weight, wanted)
+    expected = state["module.classifier.1.weight"].float()
+    assert torch.equal(model.module.classifier[1].weight, expected)
     assert model.facts == {
         "checkpoint": "the entry 'state_dict' was used; 'module.' was removed from its names",
         "precision": "the weights were cast: float16 to float32",
@@ -116,12 +116,12 @@ def test_timm_is_asked_for() -> None:
 def test_channels_of_a_model_of_torchvision_are_pruned(tmp_path: Path) -> None:
     pytest.importorskip("torch_pruning")
     family, model = loaded(SMALL, architecture={"num_classes": 4})
-    before = sum(each.numel() for each in model.module.parameters())
+    before = sum(parameter.numel() for parameter in model.module.parameters())
     (method,) = model_folder.methods_of(chains.parse_chain("prune_structured:amount=0.5"))
     pruned = method.compress(model, family)
     batch = family.batch(pruned, 1, 0)
     restored = stored(family, pruned, tmp_path / "saved", SMALL, "prune_structured:amount=0.5")
-    assert sum(each.numel() for each in restored.module.parameters()) < before / 3
+    assert sum(parameter.numel() for parameter in restored.module.parameters()) < before / 3
     with torch.no_grad():
         torch.testing.assert_close(family.forward(restored, batch), family.forward(pruned, batch))
 

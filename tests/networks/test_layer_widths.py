@@ -19,22 +19,22 @@ def deeper(name: str, **architecture: Any) -> tuple[Family, Model]:
 
 def outputs(family: Any, model: Model) -> torch.Tensor:
     with torch.no_grad():
-        given: torch.Tensor = stored_weights.flat(family.forward(model, family.batch(model, 2, 0)))
-    return given
+        values: torch.Tensor = stored_weights.flat(family.forward(model, family.batch(model, 2, 0)))
+    return values
 
 
 @torch.no_grad()
 def silence(model: Model, stack: transformer_layers.Stack, unit: int) -> None:
     """Make one unit of heads and one neuron of every layer output zeros, so that removing them changes nothing."""
     for layer in stack.layers(model):
-        for each in layer_widths._attentions(layer):
-            width = each.size * each.heads // each.units
+        for part in layer_widths._attentions(layer):
+            width = part.size * part.heads // part.units
             rows = slice(unit * width, (unit + 1) * width)
-            for linear in (each.query, each.key, each.value):
+            for linear in (part.query, part.key, part.value):
                 linear.weight *= 9  # so that no other head is as small
-            columns = rows if each.units == each.heads else slice(unit * each.size, (unit + 1) * each.size)
-            each.query.weight[rows] = each.key.weight[columns] = each.value.weight[columns] = 0
-            each.output.weight[:, rows] = 0
+            columns = rows if part.units == part.heads else slice(unit * part.size, (unit + 1) * part.size)
+            part.query.weight[rows] = part.key.weight[columns] = part.value.weight[columns] = 0
+            part.output.weight[:, rows] = 0
         for inputs, output in layer_widths._feed_forwards(layer):
             for linear in inputs:
                 linear.weight *= 9
@@ -73,7 +73,7 @@ def test_heads_that_share_a_key_go_together() -> None:
 def test_importance_is_the_norm_of_all_that_goes() -> None:
     _, model = deeper("text_classification")
     layer = model.module.distilbert.transformer.layer[0]
-    (each,) = layer_widths._attentions(layer)
+    (attention,) = layer_widths._attentions(layer)
     parts = [part.weight for part in (layer.attention.q_lin, layer.attention.k_lin, layer.attention.v_lin)]
     for power in (1, 2):
         expected = [
@@ -81,7 +81,7 @@ def test_importance_is_the_norm_of_all_that_goes() -> None:
             + float(layer.attention.out_lin.weight[:, 4 * head : 4 * head + 4].abs().pow(power).sum())
             for head in range(4)
         ]
-        torch.testing.assert_close(each.importance(power), torch.tensor(expected))
+        torch.testing.assert_close(attention.importance(power), torch.tensor(expected))
 
 
 @pytest.mark.parametrize("name", DEEPER)
@@ -90,10 +90,10 @@ def test_a_model_built_from_the_config_is_narrowed_to_the_same_shapes(name: str)
     layer_widths.drop_heads(model, 0.5, 2)
     layer_widths.drop_neurons(model, 0.5, 2)
     with unfilled():
-        again = Model(type(model.module)(model.config), config=model.config)
-    layer_widths.narrow(again)
+        rebuilt = Model(type(model.module)(model.config), config=model.config)
+    layer_widths.narrow(rebuilt)
     shapes = {key: tensor.shape for key, tensor in model.module.state_dict().items()}
-    assert {key: tensor.shape for key, tensor in again.module.state_dict().items()} == shapes
+    assert {key: tensor.shape for key, tensor in rebuilt.module.state_dict().items()} == shapes
 
 
 def test_a_share_that_leaves_everything_is_told_by_nothing() -> None:

@@ -106,12 +106,12 @@ def outputs(saved: Path, to: Path, body: str) -> tuple[torch.Tensor, torch.Tenso
     with torch.inference_mode():
         output = restored.family.forward(restored.model, batch)
     expected = torch.as_tensor(output[0] if isinstance(output, (list, tuple)) else output)
-    given, found = to.parent / "given.safetensors", to.parent / "found.safetensors"
-    save_file({key: value.contiguous() for key, value in inputs.items()}, given)
-    command = [sys.executable, "-c", ALONE.format(body=body), str(to), str(given), str(found)]
+    inputs_file, outputs_file = to.parent / "given.safetensors", to.parent / "found.safetensors"
+    save_file({key: value.contiguous() for key, value in inputs.items()}, inputs_file)
+    command = [sys.executable, "-c", ALONE.format(body=body), str(to), str(inputs_file), str(outputs_file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    return expected.float(), load_file(found)["given"]
+    return expected.float(), load_file(outputs_file)["given"]
 
 
 @pytest.mark.parametrize(
@@ -129,9 +129,9 @@ def test_integer_files_are_run_by_their_library_alone(
     for name in needs:
         pytest.importorskip(name)
     saved, to = exported("text_classification", chain, tmp_path, WIDE_TEXT)
-    expected, found = outputs(saved, to, body)
-    assert found.shape == expected.shape
-    assert float((found - expected).norm() / expected.norm()) < 1e-4
+    expected, computed = outputs(saved, to, body)
+    assert computed.shape == expected.shape
+    assert float((computed - expected).norm() / expected.norm()) < 1e-4
     plain = tmp_path / "plain"
     plain.mkdir()
     before, _ = exported("text_classification", "original", plain, WIDE_TEXT)
@@ -146,12 +146,12 @@ def test_ncnn_runs_its_files_alone(chain: str, tmp_path: Path) -> None:
     pytest.importorskip("ncnn")
     pytest.importorskip("pnnx")
     (tmp_path / "own.py").write_text(OWN)
-    expected, found = outputs(*exported("python", chain, tmp_path, {}, "own.py"), NCNN)
-    assert float((found - expected).norm() / expected.norm()) < 1e-5
+    expected, computed = outputs(*exported("python", chain, tmp_path, {}, "own.py"), NCNN)
+    assert float((computed - expected).norm() / expected.norm()) < 1e-5
 
 
 def test_llama_cpp_runs_the_gguf_file_alone(tmp_path: Path) -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
-    expected, found = outputs(*exported("causal_lm", "gguf:type=q8_0", tmp_path, WIDE_LLAMA), LLAMA)
-    assert float((found - expected).norm() / expected.norm()) < 0.03  # llama.cpp alone stores the past in float16
-    assert float((found[:, 0] - expected[:, 0]).norm() / expected[:, 0].norm()) < 1e-3
+    expected, computed = outputs(*exported("causal_lm", "gguf:type=q8_0", tmp_path, WIDE_LLAMA), LLAMA)
+    assert float((computed - expected).norm() / expected.norm()) < 0.03  # llama.cpp alone stores the past in float16
+    assert float((computed[:, 0] - expected[:, 0]).norm() / expected[:, 0].norm()) < 1e-3

@@ -32,29 +32,29 @@ def base(folder: Path, auto_class: str = CAUSAL, architecture: dict[str, Any] = 
     return module
 
 
-def thin(layer: str, out: int = 16, into: int = 16, rank: int = 2) -> Tensors:
+def thin(layer: str, rows: int = 16, columns: int = 16, rank: int = 2) -> Tensors:
     generator = torch.Generator().manual_seed(rank)
     return {
-        f"base_model.model.{layer}.lora_A.weight": torch.randn(rank, into, generator=generator),
-        f"base_model.model.{layer}.lora_B.weight": torch.randn(out, rank, generator=generator),
+        f"base_model.model.{layer}.lora_A.weight": torch.randn(rank, columns, generator=generator),
+        f"base_model.model.{layer}.lora_B.weight": torch.randn(rows, rank, generator=generator),
     }
 
 
 def change(tensors: Tensors, layer: str) -> torch.Tensor:
-    down, up = (tensors[f"base_model.model.{layer}.lora_{which}.weight"] for which in "AB")
+    down, up = (tensors[f"base_model.model.{layer}.lora_{side}.weight"] for side in "AB")
     return up @ down
 
 
 def adapter(folder: Path, tensors: Tensors, **fields: Any) -> Path:
     folder.mkdir(exist_ok=True)
-    said = {
+    config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "r": 2,
         "lora_alpha": 6,
         "base_model_name_or_path": "../base",
     }
-    (folder / "adapter_config.json").write_text(json.dumps({**said, **fields}))
+    (folder / "adapter_config.json").write_text(json.dumps({**config, **fields}))
     save_file(tensors, folder / "adapter_model.safetensors")
     return folder
 
@@ -97,7 +97,7 @@ def test_an_adapter_beside_its_base_is_merged_into_it(tmp_path: Path) -> None:
 def test_a_weight_that_is_stored_transposed_is_changed_so(tmp_path: Path) -> None:
     layer = "transformer.h.0.attn.c_attn"
     before = base(tmp_path / "base", architecture=GPT2).state_dict()[f"{layer}.weight"]
-    tensors = thin(layer, out=48)
+    tensors = thin(layer, rows=48)
     after = loaded(adapter(tmp_path / "mine", tensors, fan_in_fan_out=True)).module.state_dict()[f"{layer}.weight"]
     assert torch.allclose(after, before + 3 * change(tensors, layer).T, atol=1e-6)
 
@@ -105,14 +105,14 @@ def test_a_weight_that_is_stored_transposed_is_changed_so(tmp_path: Path) -> Non
 def test_a_head_that_was_trained_replaces_the_bases(tmp_path: Path) -> None:
     base(tmp_path / "base", CLASSIFIER, DISTILBERT).distilbert.save_pretrained(tmp_path / "base")
     query = "distilbert.transformer.layer.0.attention.q_lin"
-    whole = {
+    head = {
         "base_model.model.classifier.weight": torch.ones(5, 16),
         "base_model.model.classifier.bias": torch.ones(5),
         "base_model.model.pre_classifier.modules_to_save.weight": torch.ones(16, 16),
         "base_model.model.pre_classifier.modules_to_save.bias": torch.ones(16),
         f"base_model.model.{query}.base_layer.bias": torch.ones(16),
     }
-    folder = adapter(tmp_path / "mine", {**whole, **thin(query)}, task_type="SEQ_CLS", modules_to_save=["classifier"])
+    folder = adapter(tmp_path / "mine", {**head, **thin(query)}, task_type="SEQ_CLS", modules_to_save=["classifier"])
     assert recognise(str(folder)).family == "text_classification"  # type: ignore[union-attr]
     model = loaded(folder, CLASSIFIER)
     state = model.module.state_dict()
@@ -144,7 +144,7 @@ EMBEDDING, HEAD = "base_model.model.model.embed_tokens", "base_model.model.lm_he
     ("tensors", "message"),
     [
         (thin("model.layers.7.self_attn.q_proj"), "which its base does not have"),
-        (thin(QUERY, into=8), "was trained on another base"),
+        (thin(QUERY, columns=8), "was trained on another base"),
         (
             {f"{EMBEDDING}.weight": torch.ones(303, 16)},
             r"3 more rows .* its base's 300, as when tokens are added",
@@ -173,15 +173,15 @@ def test_a_tied_layer_is_not_changed_behind_the_others_back(tmp_path: Path) -> N
 
 def test_tied_layers_that_were_replaced_are_equal_or_refused(tmp_path: Path) -> None:
     base(tmp_path / "base", architecture={**LLAMA, "tie_word_embeddings": True})
-    whole = {f"{EMBEDDING}.weight": torch.ones(300, 16), f"{HEAD}.weight": torch.ones(300, 16)}
-    module = loaded(adapter(tmp_path / "mine", whole)).module
+    replaced = {f"{EMBEDDING}.weight": torch.ones(300, 16), f"{HEAD}.weight": torch.ones(300, 16)}
+    module = loaded(adapter(tmp_path / "mine", replaced)).module
     assert bool((module.lm_head.weight == 1).all())
     assert module.lm_head.weight is module.model.embed_tokens.weight
     with pytest.raises(WeightsError, match=r"changes model\.embed_tokens\.weight and lm_head\.weight differently"):
-        loaded(adapter(tmp_path / "mine", {**whole, f"{HEAD}.weight": torch.zeros(300, 16)}))
+        loaded(adapter(tmp_path / "mine", {**replaced, f"{HEAD}.weight": torch.zeros(300, 16)}))
     one_only = {f"{EMBEDDING}.lora_embedding_A": torch.ones(2, 300), f"{EMBEDDING}.lora_embedding_B": torch.ones(16, 2)}
     with pytest.raises(WeightsError, match=r"embed_tokens\.weight, which is tied to another layer"):
-        loaded(adapter(tmp_path / "mine", {**whole, **one_only}))
+        loaded(adapter(tmp_path / "mine", {**replaced, **one_only}))
 
 
 def test_one_change_of_tied_layers_is_added_once(tmp_path: Path) -> None:
@@ -220,11 +220,11 @@ def test_an_adapter_is_not_dropped_for_a_gguf_file(tmp_path: Path) -> None:
 
 
 def test_an_adapter_on_an_adapter_is_refused(tmp_path: Path) -> None:
-    whole = adapter(tmp_path / "base", thin(QUERY), base_model_name_or_path="org/base")
+    stacked = adapter(tmp_path / "base", thin(QUERY), base_model_name_or_path="org/base")
     for name in ("config.json", "model.safetensors"):
-        (whole / name).touch()
+        (stacked / name).touch()
     outer = adapter(tmp_path / "outer", thin(QUERY))
-    for source, weights in ((outer, "auto"), (whole, str(outer))):
+    for source, weights in ((outer, "auto"), (stacked, str(outer))):
         with pytest.raises(WeightsError, match=r"adapter in .*outer has another adapter, in .*base: merge that"):
             find_weights(str(source), weights, tmp_path)
     inner = adapter(tmp_path / "inner", thin(QUERY), base_model_name_or_path=".")

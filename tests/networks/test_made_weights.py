@@ -21,7 +21,7 @@ def masked(layer: nn.Module) -> nn.Module:
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
 @pytest.mark.parametrize(
-    "made",
+    "wrap",
     [
         weight_norm,
         spectral_norm,
@@ -32,9 +32,9 @@ def masked(layer: nn.Module) -> nn.Module:
         parametrizations.orthogonal,
     ],
 )
-def test_what_is_made_becomes_a_parameter(made: Callable[[nn.Module], nn.Module]) -> None:
+def test_what_is_made_becomes_a_parameter(wrap: Callable[[nn.Module], nn.Module]) -> None:
     torch.manual_seed(0)
-    module = nn.Sequential(made(nn.Linear(4, 4)), nn.ReLU(), nn.Linear(4, 2)).eval()
+    module = nn.Sequential(wrap(nn.Linear(4, 4)), nn.ReLU(), nn.Linear(4, 2)).eval()
     module.requires_grad_(False)
     batch = torch.rand(3, 4)
     want = module(batch)
@@ -43,7 +43,7 @@ def test_what_is_made_becomes_a_parameter(made: Callable[[nn.Module], nn.Module]
     assert sorted(name for name, _ in module.named_parameters()) == ["0.bias", "0.weight", "2.bias", "2.weight"]
     assert not list(module.buffers())
     assert not any(isinstance(value, torch.Tensor) for layer in module for value in vars(layer).values())
-    assert not any(each.requires_grad for each in module.parameters())
+    assert not any(parameter.requires_grad for parameter in module.parameters())
 
 
 def test_a_recurrent_layer_is_folded_too() -> None:

@@ -16,10 +16,10 @@ from mlflow_compress.networks import mlflow_folders
 MAY_UNPICKLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 
 
-def written(folder: Path, loader: str, more: str = "", *files: str, data: str = "data") -> Path:
+def written(folder: Path, loader: str, extra: str = "", *files: str, data: str = "data") -> Path:
     folder.mkdir(exist_ok=True)
-    own = f"flavors:\n  python_function:\n    loader_module: {loader}\n    data: {data}\n"
-    (folder / "MLmodel").write_text(own + more)
+    flavors = f"flavors:\n  python_function:\n    loader_module: {loader}\n    data: {data}\n"
+    (folder / "MLmodel").write_text(flavors + extra)
     for name in files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
@@ -44,9 +44,9 @@ TORCH = "  pytorch:\n    model_data: data\n"
 
 
 def test_the_source_is_the_folder_unless_other_weights_are_named(tmp_path: Path) -> None:
-    one, two = (written(tmp_path / name, "mlflow.sklearn") for name in ("one", "two"))
-    assert mlflow_folders.locate("one", "auto", tmp_path) == one
-    assert mlflow_folders.locate("models:/one/1", str(two), tmp_path) == two
+    source, weights = (written(tmp_path / name, "mlflow.sklearn") for name in ("one", "two"))
+    assert mlflow_folders.locate("one", "auto", tmp_path) == source
+    assert mlflow_folders.locate("models:/one/1", str(weights), tmp_path) == weights
     with pytest.raises(WeightsError, match="has no file MLmodel"):
         mlflow_folders.locate("three", "auto", tmp_path)
     with pytest.raises(WeightsError, match="weights=random is not available for one"):
@@ -84,10 +84,10 @@ def test_the_flavor_that_is_opened_decides(tmp_path: Path) -> None:
     onnx_file(named_onnx / "model.onnx")  # opened by its pytorch flavor
     other_data = written(tmp_path / "other", "mlflow.pytorch", TORCH, "more/model.pth", data="more")
     exported(other_data / "data/model.pt2")  # `more` is opened
-    both = written(tmp_path / "both", "mlflow.pytorch", "", "data/model.pth")
-    exported(both / "data/model.pt2")  # MLflow prefers the pickle
+    two_files = written(tmp_path / "both", "mlflow.pytorch", "", "data/model.pth")
+    exported(two_files / "data/model.pt2")  # MLflow prefers the pickle
     file = written(tmp_path / "file", "mlflow.pytorch", "", "data")  # a single file is unpickled
-    assert {mlflow_folders.code_in(path) for path in (named_onnx, other_data, both, file)} == {"a pickle of torch"}
+    assert {mlflow_folders.code_in(path) for path in (named_onnx, other_data, two_files, file)} == {"a pickle of torch"}
 
 
 @pytest.mark.parametrize("data", ["../elsewhere", "/tmp", "deep/model.onnx", ".."])
@@ -97,15 +97,15 @@ def test_a_flavor_that_looks_elsewhere_may_run_code(data: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("more", "message"),
+    ("settings", "message"),
     [
         ("    providers: [[TensorrtExecutionProvider, {trt_extra_plugin_lib_paths: x.so}]]\n", "libraries"),
         ("    onnx_session_options: {extra_session_config: {a: b}}\n", "libraries"),
         ("    providers: [CPUExecutionProvider]\n    onnx_session_options: {intra_op_num_threads: 1}\n", ""),
     ],
 )
-def test_settings_of_onnx_may_name_libraries(more: str, message: str, tmp_path: Path) -> None:
-    folder = written(tmp_path / "model", "mlflow.onnx", ONNX + more, data="model.onnx")
+def test_settings_of_onnx_may_name_libraries(settings: str, message: str, tmp_path: Path) -> None:
+    folder = written(tmp_path / "model", "mlflow.onnx", ONNX + settings, data="model.onnx")
     onnx_file(folder / "model.onnx")
     assert mlflow_folders.code_in(folder).startswith(message)
     assert bool(mlflow_folders.code_in(folder)) is bool(message)

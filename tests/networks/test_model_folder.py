@@ -40,10 +40,10 @@ def test_a_folder_that_0_1_wrote_gives_the_same_outputs(name: str, tmp_path: Pat
     restored = model_folder.restore(OF_0_1 / name / "model")
     moved = output_error.compare(restored.family, restored.model, variant, OF_0_1 / name / worker.OUTPUTS, "cpu")
     assert moved["quality/output_error_rel_l2"] > 0.01  # it was pruned, so this is not the original
-    again = tmp_path / "again"
-    again.mkdir()
-    model_folder.save(restored.model, restored.family, restored.methods, variant, again)
-    twice = model_folder.restore(again)
+    saved_again = tmp_path / "again"
+    saved_again.mkdir()
+    model_folder.save(restored.model, restored.family, restored.methods, variant, saved_again)
+    twice = model_folder.restore(saved_again)
     output_error.compare(twice.family, twice.model, variant, OF_0_1 / name / worker.OUTPUTS, "cpu")
 
 

@@ -43,7 +43,7 @@ class Many(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("batch", "module", "how"),
+    ("batch", "module", "expected"),
     [
         (ONE, One(), "one"),
         ((ONE,), One(), "by position"),
@@ -60,8 +60,8 @@ class Many(nn.Module):
         (rnn.pack_sequence([ONE]), One(), "one"),
     ],
 )
-def test_a_batch_is_passed_as_forward_takes_it(batch: Any, module: nn.Module, how: str) -> None:
-    assert module_calls.passing(batch, module, lambda: batch) == how
+def test_a_batch_is_passed_as_forward_takes_it(batch: Any, module: nn.Module, expected: str) -> None:
+    assert module_calls.passing(batch, module, lambda: batch) == expected
 
 
 def test_a_list_as_long_as_the_batch_holds_samples() -> None:
@@ -80,8 +80,8 @@ def test_a_list_as_long_as_the_batch_holds_samples() -> None:
 @pytest.mark.parametrize("make", [lambda: {"bias": 1, "x": 0}, lambda: (0, 1)])
 def test_arguments_are_in_the_order_of_forward(make: Callable[[], Any]) -> None:
     module, batch = Two(), make()
-    how = module_calls.passing(batch, module, make)
-    arguments = module_calls.arguments(batch, how, module)
+    passing = module_calls.passing(batch, module, make)
+    arguments = module_calls.arguments(batch, passing, module)
     assert module_calls.called(module, arguments) == (0, 1)
     assert module_calls.named(arguments, module) == {"x": 0, "bias": 1}
     assert list(module_calls.named(arguments, module)) == ["x", "bias"]

@@ -31,7 +31,7 @@ def batch(size):
 
 def dtypes(name: str, **options: Any) -> set[torch.dtype]:
     _, model = tiny_model(name, **options)
-    return {each.dtype for each in model.module.parameters()}
+    return {parameter.dtype for parameter in model.module.parameters()}
 
 
 def test_random_weights_of_a_language_model_are_in_the_precision_of_their_architecture() -> None:
@@ -55,8 +55,8 @@ def test_a_checkpoint_is_loaded_as_it_is_or_as_wanted(tmp_path: Path, dtype: str
     _, model = tiny_model("causal_lm", architecture={"dtype": "bfloat16"})
     model.module.save_pretrained(tmp_path)
     companions(model).tokenizer.save_pretrained(tmp_path)
-    again = registry.build("families", "causal_lm", {**TINY["causal_lm"], "dtype": dtype})
-    loaded = again.load(str(tmp_path), "auto", tmp_path, 0)
+    loader = registry.build("families", "causal_lm", {**TINY["causal_lm"], "dtype": dtype})
+    loaded = loader.load(str(tmp_path), "auto", tmp_path, 0)
     assert loaded.module.lm_head.weight.dtype == expected
     assert torch.equal(loaded.module.lm_head.weight.bfloat16(), model.module.lm_head.weight)
 

@@ -19,15 +19,15 @@ def outside(location: str) -> TensorProto:
 
 def model(path: Path, tensor: TensorProto, place: str) -> Path:
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [4])
-    given = helper.make_tensor_value_info("y", TensorProto.FLOAT, [4])
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [4])
     if place == "initializer":
-        graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", [value], [given], [tensor])
+        graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", [value], [output], [tensor])
     else:
         constant = helper.make_node("Constant", [], ["w"], value=tensor)
         inner = helper.make_graph([constant, helper.make_node("Add", ["x", "w"], ["z"])], "inner", [], [])
         choice = helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner)
         nodes = {"constant": [constant], "branch": [choice]}[place]
-        graph = helper.make_graph(nodes, "g", [value], [given])
+        graph = helper.make_graph(nodes, "g", [value], [output])
     path.write_bytes(helper.make_model(graph).SerializeToString())
     return path
 

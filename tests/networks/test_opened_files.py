@@ -14,18 +14,18 @@ pytestmark = pytest.mark.full
 
 def test_threads_that_read_at_once_are_all_heard(tmp_path: Path) -> None:
     """Each thread inspects its file while the others open theirs."""
-    paths = [tmp_path / str(at) for at in range(200)]
+    paths = [tmp_path / str(index) for index in range(200)]
     for path in paths:
         path.write_text("x")
     start = threading.Barrier(8)
 
-    def read(some: list[Path]) -> None:
+    def read(files: list[Path]) -> None:
         start.wait()
-        for path in some:
+        for path in files:
             path.read_text()
 
     with opened_files.watched() as watch:
-        threads = [threading.Thread(target=read, args=(paths[at::8],)) for at in range(8)]
+        threads = [threading.Thread(target=read, args=(paths[offset::8],)) for offset in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:

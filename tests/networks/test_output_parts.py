@@ -16,7 +16,7 @@ INF, NAN = math.inf, math.nan
 
 
 @pytest.mark.parametrize(
-    ("own", "other", "moved"),
+    ("ours", "theirs", "moved"),
     [
         ([1.0, 2.0, -INF], [1.0, 2.0, -INF], 0.0),
         ([1.0, 4.0, NAN], [1.0, 3.0, NAN], 1 / math.sqrt(10)),
@@ -35,21 +35,21 @@ INF, NAN = math.inf, math.nan
         ([1.0], [1.0, 2.0], INF),
     ],
 )
-def test_numbers_are_compared_and_others_must_be_the_same(own: list[float], other: list[float], moved: float) -> None:
-    assert farthest([torch.tensor(own)], [torch.tensor(other)], [0.0]) == pytest.approx(moved)
+def test_numbers_are_compared_and_others_must_be_the_same(ours: list[float], theirs: list[float], moved: float) -> None:
+    assert farthest([torch.tensor(ours)], [torch.tensor(theirs)], [0.0]) == pytest.approx(moved)
 
 
 def test_the_part_that_differs_most_counts() -> None:
-    large, small, empty = torch.ones(4) * 100, torch.ones(4), torch.zeros(0)
-    assert farthest([large, small * 2, empty], [large, small, empty], [0.0] * 3) == 1.0
+    hundreds, ones, empty = torch.ones(4) * 100, torch.ones(4), torch.zeros(0)
+    assert farthest([hundreds, ones * 2, empty], [hundreds, ones, empty], [0.0] * 3) == 1.0
     assert math.isnan(farthest([empty], [empty], [0.0]))
-    assert farthest([large], [large, small], [0.0]) == INF
+    assert farthest([hundreds], [hundreds, ones], [0.0]) == INF
 
 
 def test_places_that_only_one_has_are_counted() -> None:
-    own, other = torch.tensor([NAN, 1.0, -INF, 2.0]), torch.tensor([NAN, 1.0, 3.0, -INF])
-    assert odd_places([own], [other]) == 2
-    assert odd_places([own], [own]) == 0
+    ours, theirs = torch.tensor([NAN, 1.0, -INF, 2.0]), torch.tensor([NAN, 1.0, 3.0, -INF])
+    assert odd_places([ours], [theirs]) == 2
+    assert odd_places([ours], [ours]) == 0
 
 
 def test_numbers_arrays_and_any_kind_of_tensor_are_one_vector() -> None:

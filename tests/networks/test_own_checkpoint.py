@@ -112,8 +112,8 @@ def test_tied_tensors_stay_tied_when_they_are_cast(saved: Callable[[Any], Any], 
     assert fill_from(module, tmp_path / "w.pt").cast == "float16 to float32"
     assert module[1].weight is module[0].weight
     assert sum(parameter.numel() for parameter in module.parameters()) == 40
-    for one, other in zip(module.parameters(), half.parameters(), strict=True):
-        assert torch.equal(one, other.float())
+    for tensor, half_tensor in zip(module.parameters(), half.parameters(), strict=True):
+        assert torch.equal(tensor, half_tensor.float())
 
 
 class Bomb:

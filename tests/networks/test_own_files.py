@@ -36,7 +36,7 @@ def test_pipes_and_sockets_are_refused(tmp_path: Path, monkeypatch: pytest.Monke
         require_own_files(tmp_path)
     (tmp_path / "pipe").unlink()
     monkeypatch.chdir(tmp_path)  # the path of a socket must be short
-    with socket.socket(socket.AF_UNIX) as held:
-        held.bind("socket")
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind("socket")
         with pytest.raises(WeightsError, match=r"socket in .* is not a file"):
             require_own_files(tmp_path)

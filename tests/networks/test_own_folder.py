@@ -82,11 +82,11 @@ def test_what_the_file_needs_is_kept_and_no_more(tmp_path: Path) -> None:
     before = list(sys.path)
     _, model = loaded(written(tmp_path / "home", FILES))
     folder = saved(model, tmp_path / "saved")
-    kept = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     code = {
         f"code/{name}" for name in FILES if name.startswith(("own", "helper", "blocks", "later", "words", "config"))
     }
-    assert kept == {"manifest.json", "architecture.json", "model.safetensors", *code}
+    assert files == {"manifest.json", "architecture.json", "model.safetensors", *code}
     assert sys.path == before
 
 
@@ -106,7 +106,7 @@ def test_samples_are_read_where_the_file_was(tmp_path: Path) -> None:
     _, model = loaded(home)
     restored = model_folder.restore(saved(model, tmp_path / "saved"))
     restored.model.origin = home / "own.py"
-    assert [each.reference for each in restored.family.samples(restored.model, "own", home, None, 0)] == [1]
+    assert [sample.reference for sample in restored.family.samples(restored.model, "own", home, None, 0)] == [1]
     (home / "own.py").write_text("another file")
     assert list(restored.family.samples(restored.model, "own", home, None, 0)) == []
 
@@ -127,18 +127,18 @@ def test_nobody_else_finds_the_modules_beside_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["json", "torch"])
 def test_a_file_called_like_what_others_use_takes_nothing_over(name: str, tmp_path: Path) -> None:
-    kept: Any = sys.modules[name]
+    module: Any = sys.modules[name]
     loaded(written(tmp_path / "home", FILES | {f"{name}.py": "1 / 0"}))
-    assert sys.modules[name] is kept
+    assert sys.modules[name] is module
 
 
 def test_this_package_is_neither_copied_nor_replaced(tmp_path: Path) -> None:
     package = Path(errors.__file__).parent
     files = {"own.py": f"from {package.name}.errors import Unsupported\n{NET}", f"{package.name}/__init__.py": ""}
     _, model = loaded(written(tmp_path / "home", files | {f"{package.name}/errors.py": "Unsupported = None"}))
-    kept: Any = model.data_as(OwnCode)
-    assert kept.code.Unsupported is errors.Unsupported
-    assert own_folder.files_beside(kept) == []
+    own_code: Any = model.data_as(OwnCode)
+    assert own_code.code.Unsupported is errors.Unsupported
+    assert own_folder.files_beside(own_code) == []
     code = saved(model, tmp_path / "saved")
     written(code, {f"{package.name}/__init__.py": "", f"{package.name}/errors.py": "Unsupported = None"})
     model_folder.restore(code)
@@ -280,10 +280,10 @@ def test_an_exported_model_does_not_carry_the_checkpoint_that_built_it(tmp_path:
     torch.save({"a": 1}, home / "names.pt")
     torch.save(torch.nn.Linear(2, 2).state_dict(), home / "best.pt")
     _, model = loaded(home)
-    own = model.data_as(OwnCode)
-    assert [path.name for path in own_folder.files_beside(own)] == ["names.pt", "best.pt"]
-    own.form = CallForm(form_of(torch.zeros(1)), {})
-    assert [path.name for path in own_folder.files_beside(own)] == ["names.pt"]
+    own_code = model.data_as(OwnCode)
+    assert [path.name for path in own_folder.files_beside(own_code)] == ["names.pt", "best.pt"]
+    own_code.form = CallForm(form_of(torch.zeros(1)), {})
+    assert [path.name for path in own_folder.files_beside(own_code)] == ["names.pt"]
 
 
 LATE = """from torch import nn

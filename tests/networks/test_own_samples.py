@@ -33,7 +33,7 @@ class Inputs:
 
 
 @pytest.mark.parametrize(
-    "given",
+    "source",
     [
         [(ONE, 0), (ONE + 1, 1)],
         ([ONE + n, n] for n in range(2)),
@@ -42,8 +42,8 @@ class Inputs:
         [{"inputs": ONE, "label": 0}, {"inputs": ONE + 1, "label": np.int64(1)}],
     ],
 )
-def test_samples_are_read_in_any_form(given: Any) -> None:
-    samples = own_samples.read(given, "own.py: samples()")
+def test_samples_are_read_in_any_form(source: Any) -> None:
+    samples = own_samples.read(source, "own.py: samples()")
     assert [sample.reference for sample in samples] == [0, 1]
     assert all(type(sample.reference) is int for sample in samples)
     assert [float(sample.inputs[0]) for sample in samples] == [0, 1]
@@ -55,7 +55,7 @@ def test_a_mapping_of_several_inputs_stays_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("source", "message"),
     [
         (3, r"samples\(\) returned a int: return a list of pairs"),
         ([(ONE, 0), (ONE, ONE, 0)], r"samples\(\), sample 2 is 3 values: .*\(\(one, other\), reference\)"),
@@ -63,9 +63,9 @@ def test_a_mapping_of_several_inputs_stays_one() -> None:
         ([{"x": ONE}], "sample 1 has the keys x: it must have one of reference, label"),
     ],
 )
-def test_other_things_are_refused_with_their_place(given: Any, message: str) -> None:
+def test_other_things_are_refused_with_their_place(source: Any, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        own_samples.read(given, "own.py: samples()")
+        own_samples.read(source, "own.py: samples()")
 
 
 def put_together(batch: Any, samples: list[Any], at_once: int | None = None) -> list[Any]:
@@ -79,8 +79,8 @@ def test_inputs_are_stacked_along_the_axis_of_the_batch() -> None:
 
 
 def test_what_is_no_tensor_comes_from_the_batch() -> None:
-    (given,) = put_together(lambda size: [torch.ones(size, 4), 2.0, "sum"], [ONE, ONE])
-    assert (given[0].shape, given[1:]) == ((2, 4), [2.0, "sum"])
+    (inputs,) = put_together(lambda size: [torch.ones(size, 4), 2.0, "sum"], [ONE, ONE])
+    assert (inputs[0].shape, inputs[1:]) == ((2, 4), [2.0, "sum"])
 
 
 @pytest.mark.parametrize(
@@ -95,10 +95,10 @@ def test_what_is_no_tensor_comes_from_the_batch() -> None:
     ],
 )
 def test_several_inputs_are_put_together(batch: Any, sample: Any) -> None:
-    (given,) = put_together(batch, [sample] * 3)
-    shapes = [tuple(tensor.shape) for tensor in value_trees.tensors(given)]
+    (inputs,) = put_together(batch, [sample] * 3)
+    shapes = [tuple(tensor.shape) for tensor in value_trees.tensors(inputs)]
     assert shapes == [(3, 4), (3, 2)]
-    assert [type(value) for value in value_trees.leaves(given)] == [
+    assert [type(value) for value in value_trees.leaves(inputs)] == [
         type(value) for value in value_trees.leaves(batch(1))
     ]
 
@@ -106,8 +106,8 @@ def test_several_inputs_are_put_together(batch: Any, sample: Any) -> None:
 def test_inputs_of_other_lengths_go_one_by_one() -> None:
     calls = put_together(lambda size: [torch.ones(size, 4)], [torch.ones(3), torch.ones(5)])
     assert [tuple(call[0].shape) for call in calls] == [(1, 3), (1, 5)]
-    (given,) = put_together(lambda size: [[torch.ones(3, 4)] * size], [torch.ones(3, 4), torch.ones(5, 4)])
-    assert [tuple(tensor.shape) for tensor in given[0]] == [(3, 4), (5, 4)]  # a list may contain samples of any shape
+    (inputs,) = put_together(lambda size: [[torch.ones(3, 4)] * size], [torch.ones(3, 4), torch.ones(5, 4)])
+    assert [tuple(tensor.shape) for tensor in inputs[0]] == [(3, 4), (5, 4)]  # a list may contain samples of any shape
 
 
 def test_a_call_of_a_fixed_number_is_filled_up() -> None:

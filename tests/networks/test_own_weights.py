@@ -49,10 +49,10 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def loaded(folder: Path, filling: str, beside: str = "") -> Model:
+def loaded(folder: Path, filling: str, helper: str = "") -> Model:
     folder.mkdir(exist_ok=True)
-    if beside:
-        (folder / "filler.py").write_text(beside)
+    if helper:
+        (folder / "filler.py").write_text(helper)
     code = CODE.format(counter=str(folder.parent / "calls"))
     (folder / "own.py").write_text(f"{code}    {filling}\n")
     family: Family = registry.build("families", "python")
@@ -125,8 +125,8 @@ def test_what_each_value_of_a_variable_gave_is_kept(tmp_path: Path, monkeypatch:
 
 def test_a_helper_that_changed_is_called_again(tmp_path: Path) -> None:
     for value in (1, 2):  # with the same size, and within one second
-        beside = f"import torch\ndef fill(module): torch.nn.init.constant_(module.layer.weight, {value})\n"
-        module = loaded(tmp_path / "home", "from filler import fill; fill(module)", beside).module
+        helper = f"import torch\ndef fill(module): torch.nn.init.constant_(module.layer.weight, {value})\n"
+        module = loaded(tmp_path / "home", "from filler import fill; fill(module)", helper).module
         assert float(module.layer.weight.mean()) == value
 
 
@@ -159,7 +159,7 @@ def test_two_folders_with_the_same_file_have_each_their_own_weights(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("filling", "named"),
+    ("filling", "place"),
     [
         ("global CALLED; CALLED = 3.0", "CALLED in own.py"),
         ("SETTINGS['scale'] = 3.0", "SETTINGS in own.py"),
@@ -173,7 +173,7 @@ def test_two_folders_with_the_same_file_have_each_their_own_weights(tmp_path: Pa
     ],
 )
 def test_what_is_set_elsewhere_than_on_the_module_is_told_and_set_each_time(
-    filling: str, named: str, tmp_path: Path
+    filling: str, place: str, tmp_path: Path
 ) -> None:
     before = """import filler
 from types import SimpleNamespace
@@ -183,12 +183,12 @@ ROUND = [1]
 ROUND.append(ROUND)"""
     for _ in range(2):
         code = CODE.format(counter=str(tmp_path / "calls")).replace("class Net", f"{before}\nclass Net", 1)
-        written = f"{code}    {filling}\n"
+        source = f"{code}    {filling}\n"
         (tmp_path / "home").mkdir(exist_ok=True)
-        (tmp_path / "home" / "own.py").write_text(written)
+        (tmp_path / "home" / "own.py").write_text(source)
         (tmp_path / "home" / "filler.py").write_text("scale = 1.0\n")
         model = registry.build("families", "python").load("own.py", "auto", tmp_path / "home", 0)
-        assert model.data_as(OwnCode).lost == [named]
+        assert model.data_as(OwnCode).lost == [place]
     assert calls(tmp_path) == 2
 
 

@@ -28,7 +28,7 @@ def test_the_architectures_of_ultralytics_are_no_code(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "named"),
+    ("content", "name"),
     [
         (Call(os.system, "true"), "posix system"),
         (Call(eval, "1"), "__builtin__ eval"),
@@ -38,8 +38,8 @@ def test_the_architectures_of_ultralytics_are_no_code(tmp_path: Path) -> None:
         (Call(torch.load, "x.pt"), "torch.serialization load"),
     ],
 )
-def test_calls_are_found_without_being_made(tmp_path: Path, content: Call, named: str) -> None:
-    assert code_in(saved(tmp_path / "evil.pt", {"model": [torch.nn.ReLU(), content]})) == [named]
+def test_calls_are_found_without_being_made(tmp_path: Path, content: Call, name: str) -> None:
+    assert code_in(saved(tmp_path / "evil.pt", {"model": [torch.nn.ReLU(), content]})) == [name]
 
 
 @pytest.mark.parametrize("protocol", range(2, 6))
@@ -51,10 +51,10 @@ def test_every_protocol_is_looked_into(tmp_path: Path, protocol: int) -> None:
 
 
 def test_taking_a_method_of_a_layer_is_no_code(tmp_path: Path) -> None:
-    taken = Call(getattr, torch.nn.ReLU, "forward")
-    assert code_in(saved(tmp_path / "taken.pt", {"model": taken})) == []
-    other = Call(getattr, torch.nn.ReLU, "__base__")
-    assert code_in(saved(tmp_path / "other.pt", {"model": [taken, other]})) == ["__builtin__ getattr"]
+    public = Call(getattr, torch.nn.ReLU, "forward")
+    assert code_in(saved(tmp_path / "taken.pt", {"model": public})) == []
+    private = Call(getattr, torch.nn.ReLU, "__base__")
+    assert code_in(saved(tmp_path / "other.pt", {"model": [public, private]})) == ["__builtin__ getattr"]
 
 
 def test_augmentations_that_a_classifier_was_trained_with_are_no_code(tmp_path: Path) -> None:

@@ -51,47 +51,47 @@ WIDE = {  # groups of 32 in all layers
 
 def saved(name: str, chain: str, folder: Path, options: dict[str, object] | None = None, source: str = "tiny") -> Path:
     """Prepare a tiny model with random weights like the worker, and return its folder."""
-    wanted = options or TINY[name]
-    variant = Variant(name, chain, "t", name, source, "random", chain=chains.parse_chain(chain), options=wanted)
+    arguments = options or TINY[name]
+    variant = Variant(name, chain, "t", name, source, "random", chain=chains.parse_chain(chain), options=arguments)
     worker.prepare(variant, folder, worker.Report(io.StringIO()))
     return folder / worker.MODEL_FOLDER
 
 
-def alone(body: str, model: Path, given: dict[str, torch.Tensor], *more: str) -> torch.Tensor:
+def alone(body: str, model: Path, tensors: dict[str, torch.Tensor], *arguments: str) -> torch.Tensor:
     """Run code on a folder without this package, and return its logits."""
     inputs, outputs = model.parent / "inputs.safetensors", model.parent / "outputs.safetensors"
-    save_file(given, inputs)
-    done = outsider.run(ALONE.format(body=body), str(model), str(inputs), str(outputs), *more)
+    save_file(tensors, inputs)
+    done = outsider.run(ALONE.format(body=body), str(model), str(inputs), str(outputs), *arguments)
     assert done.returncode == 0, done.output[-3000:]
     logits: torch.Tensor = load_file(outputs)["logits"]
     return logits
 
 
-def ours(model: Path, given: dict[str, torch.Tensor]) -> torch.Tensor:
+def ours(model: Path, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """Return the logits of the restored model, with the kernels of this machine."""
     with torch.inference_mode():
-        logits: torch.Tensor = model_folder.restore(model).model.module(**given).logits.float()
+        logits: torch.Tensor = model_folder.restore(model).model.module(**inputs).logits.float()
     return logits
 
 
-def without_kernels(model: Path, given: dict[str, torch.Tensor]) -> torch.Tensor:
+def without_kernels(model: Path, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """Return the same with unpacked weights: kernels compute in bfloat16, other libraries in the model's precision."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model_folder, "use_kernels", lambda module: None)
-        return ours(model, given)
+        return ours(model, inputs)
 
 
 def exported(model: Path, to: Path) -> Path:
     lines = export(str(model), to, lambda: pytest.fail("no store is needed for a folder"))
     assert len(lines) == 3
-    written = (to / "README.md").read_text(encoding="utf-8")
-    assert str(to) not in written
+    readme = (to / "README.md").read_text(encoding="utf-8")
+    assert str(to) not in readme
     assert not list(to.rglob("manifest.json"))
     return to
 
 
-def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found - expected).norm() / expected.norm())
+def distance(logits: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((logits - expected).norm() / expected.norm())
 
 
 @pytest.mark.parametrize(
@@ -168,12 +168,12 @@ def test_the_files_of_a_runtime_are_loaded_by_it_alone(chain: str, tmp_path: Pat
         pytest.importorskip(name)
     model = saved("text_classification", chain, tmp_path)
     to = exported(model, tmp_path / "to")
-    given = {"input_ids": torch.arange(5, 21)[None], "attention_mask": torch.ones(1, 16, dtype=torch.long)}
-    found = alone("with torch.no_grad():\n " + RUNTIMES[chain].strip().replace("\n", "\n "), to, given)
+    inputs = {"input_ids": torch.arange(5, 21)[None], "attention_mask": torch.ones(1, 16, dtype=torch.long)}
+    logits = alone("with torch.no_grad():\n " + RUNTIMES[chain].strip().replace("\n", "\n "), to, inputs)
     plain = tmp_path / "plain"
     plain.mkdir()
-    expected = ours(saved("text_classification", "original", plain), given)
-    assert distance(found.reshape(expected.shape), expected) < 1e-3
+    expected = ours(saved("text_classification", "original", plain), inputs)
+    assert distance(logits.reshape(expected.shape), expected) < 1e-3
 
 
 @pytest.mark.parametrize(

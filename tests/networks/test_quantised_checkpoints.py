@@ -33,7 +33,7 @@ def checkpoint(folder: Path, **arguments: Any) -> int:
     companions(model).tokenizer.save_pretrained(folder)
     loaded = transformers.AutoModelForCausalLM.from_pretrained(folder / "float", dtype="auto", **arguments)
     loaded.save_pretrained(folder)
-    return sum(each.numel() for each in model.module.parameters())
+    return sum(parameter.numel() for parameter in model.module.parameters())
 
 
 def loaded(folder: Path) -> tuple[Any, Any]:
@@ -70,7 +70,7 @@ def by_compressed_tensors(folder: Path) -> int:
     from compressed_tensors.quantization.utils import calculate_qparams
 
     _, model = tiny_model("causal_lm", architecture={"dtype": "bfloat16", "hidden_size": 64, "intermediate_size": 128})
-    count: int = sum(each.numel() for each in model.module.parameters())
+    count: int = sum(parameter.numel() for parameter in model.module.parameters())
     scheme = preset_name_to_scheme("W4A16", ["Linear"])
     scheme.weights.group_size = 32
     config = QuantizationConfig(config_groups={"group_0": scheme}, ignore=["lm_head"])
@@ -110,8 +110,8 @@ def test_a_checkpoint_is_measured_saved_and_restored_as_it_is(tmp_path: Path, ma
     part = worker.prepare(variant, work, worker.Report(io.StringIO()))
     assert part.outcome.status == "ok"
     assert part.facts["packed"] == packed
-    original, kept = (folder / "model.safetensors" for folder in (tmp_path, work / "model"))
-    assert original.read_bytes() == kept.read_bytes()  # nothing was encoded again
+    original, stored = (folder / "model.safetensors" for folder in (tmp_path, work / "model"))
+    assert original.read_bytes() == stored.read_bytes()  # nothing was encoded again
     family, model = loaded(tmp_path)
     restored = model_folder.restore(work / "model")
     assert in_memory(restored.model.module)["size/params"] == count
@@ -119,9 +119,9 @@ def test_a_checkpoint_is_measured_saved_and_restored_as_it_is(tmp_path: Path, ma
     assert torch.equal(family.forward(model, batch), family.forward(restored.model, batch))
     assert in_memory(restored.model.module)["size/params"] == count  # unpacked by now, or as before
     (tmp_path / "more").mkdir()
-    again = described(tmp_path, "int8_weight_only")
+    compressed = described(tmp_path, "int8_weight_only")
     with pytest.raises(Unsupported, match=rf"already quantised \({packed.partition(',')[0]}\)"):
-        worker.prepare(again, tmp_path / "more", worker.Report(io.StringIO()))
+        worker.prepare(compressed, tmp_path / "more", worker.Report(io.StringIO()))
 
 
 def with_config(folder: Path, settings: object) -> None:
@@ -150,7 +150,7 @@ def test_what_no_library_runs_here_is_skipped_before_weights_are_read(
 
 
 @pytest.mark.parametrize(
-    ("settings", "why"),
+    ("settings", "message"),
     [
         ({**GPTQ, "bits": 0}, "bits=0"),
         ({**GPTQ, "bits": True}, "bits=True"),
@@ -163,9 +163,9 @@ def test_what_no_library_runs_here_is_skipped_before_weights_are_read(
         ({"quant_method": "compressed-tensors", "config_groups": {"a": {"weights": {"num_bits": 99}}}}, "num_bits=99"),
     ],
 )
-def test_a_config_that_contradicts_itself_is_told_in_a_sentence(tmp_path: Path, settings: object, why: str) -> None:
+def test_a_config_that_contradicts_itself_is_told_in_a_sentence(tmp_path: Path, settings: object, message: str) -> None:
     with_config(tmp_path, settings)
-    with pytest.raises(WeightsError, match=why) as error:
+    with pytest.raises(WeightsError, match=message) as error:
         loaded(tmp_path)
     assert "\n" not in str(error.value)
 

@@ -54,9 +54,9 @@ def test_the_greatest_score_is_the_prediction() -> None:
 
 
 def test_classes_of_images_are_the_second_axis_as_in_cross_entropy() -> None:
-    wanted = torch.tensor([[[0, 2, 1, 1], [2, 2, 0, 0]]] * 2)  # [batch, height, width]
-    scores = torch.nn.functional.one_hot(wanted, 3).movedim(-1, 1).float()  # [batch, classes, height, width]
-    assert classes_of(scores, 2) == wanted.tolist()
+    classes = torch.tensor([[[0, 2, 1, 1], [2, 2, 0, 0]]] * 2)  # [batch, height, width]
+    scores = torch.nn.functional.one_hot(classes, 3).movedim(-1, 1).float()  # [batch, classes, height, width]
+    assert classes_of(scores, 2) == classes.tolist()
     assert classes_of(scores[..., :1, :1], 2) == [0, 0]  # one pixel: a classifier
 
 

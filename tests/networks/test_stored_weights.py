@@ -114,9 +114,9 @@ def test_views_that_overlap_in_part_are_kept(tmp_path: Path) -> None:
     class Overlapping(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            whole = torch.rand(10)
-            self.front = nn.Parameter(whole[:6])
-            self.back = nn.Parameter(whole[4:])
+            memory = torch.rand(10)
+            self.front = nn.Parameter(memory[:6])
+            self.back = nn.Parameter(memory[4:])
             self.turned = nn.Parameter(torch.rand(3, 4).t())
 
     first, second = made(Overlapping, 1), made(Overlapping, 2)
@@ -142,13 +142,13 @@ def test_missing_weights_are_told(tmp_path: Path) -> None:
 def test_a_damaged_file_is_told_with_its_path(tmp_path: Path, packed: bool, damage: str) -> None:
     save_weights(quantised() if packed else mlp(), tmp_path)
     path = tmp_path / (TORCH if packed else SAFETENSORS)
-    whole = path.read_bytes()
+    valid = path.read_bytes()
     path.write_bytes(
         {
-            "cut in half": whole[: len(whole) // 2],
+            "cut in half": valid[: len(valid) // 2],
             "cut to nothing": b"",
             "noise": b"\x00\xff" * 500,
-            "header": b"\xff" * 8 + whole[8:],
+            "header": b"\xff" * 8 + valid[8:],
         }[damage]
     )
     with pytest.raises(WeightsError) as caught:
@@ -158,7 +158,7 @@ def test_a_damaged_file_is_told_with_its_path(tmp_path: Path, packed: bool, dama
 
 
 @pytest.mark.parametrize(
-    "other",
+    "module",
     [
         nn.Sequential(nn.Linear(6, 10)),
         nn.Sequential(nn.Linear(6, 11), nn.ReLU(), nn.Linear(11, 3, bias=False)),
@@ -167,10 +167,10 @@ def test_a_damaged_file_is_told_with_its_path(tmp_path: Path, packed: bool, dama
         nn.ReLU(),
     ],
 )
-def test_another_models_weights_are_refused(tmp_path: Path, other: nn.Module) -> None:
+def test_another_models_weights_are_refused(tmp_path: Path, module: nn.Module) -> None:
     save_weights(mlp(), tmp_path)
     with pytest.raises(WeightsError, match="not this model's"):
-        load_weights(other, tmp_path)
+        load_weights(module, tmp_path)
 
 
 def test_packed_weights_do_not_fit_plain_layers(tmp_path: Path) -> None:
@@ -186,11 +186,11 @@ class Bomb:
         return (Path.touch, (Path("exploded"),))
 
 
-@pytest.mark.parametrize("how", ["torch", "pickle"])
-def test_a_pickle_with_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+@pytest.mark.parametrize("writer", ["torch", "pickle"])
+def test_a_pickle_with_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / TORCH
-    if how == "torch":
+    if writer == "torch":
         torch.save({"0.weight": Bomb()}, path)
     else:
         path.write_bytes(pickle.dumps({"0.weight": Bomb()}))
@@ -286,7 +286,7 @@ def test_a_subclass_of_tensor_is_opened() -> None:
     module = nn.Module()
     packed = Packed(torch.ones(4, 3, dtype=torch.uint8), torch.ones(4))
     module.weight = nn.Parameter(packed, requires_grad=False)
-    opened = [(each.tensor.dtype, each.tensor.numel(), each.parameters) for each in held(module)]
+    opened = [(part.tensor.dtype, part.tensor.numel(), part.parameters) for part in held(module)]
     assert opened == [(torch.uint8, 12, 24), (torch.float32, 4, 0)]
 
 

@@ -68,10 +68,10 @@ def test_texts_are_filled_up_with_the_padding_of_the_config() -> None:
 
 def test_padding_that_no_embedding_has_is_left_as_it_is() -> None:
     family, model = tiny_model("text_classification")
-    right = family.predict(model, ["a", "a longer one"])
+    expected = family.predict(model, ["a", "a longer one"])
     for unknown in (-1, 300):
         model.config.pad_token_id = unknown
-        assert family.predict(model, ["a", "a longer one"]) == right
+        assert family.predict(model, ["a", "a longer one"]) == expected
 
 
 def test_random_texts_of_a_classifier_with_a_decoder_end_once() -> None:
@@ -163,13 +163,13 @@ def test_a_model_that_needs_other_inputs_is_refused_in_one_sentence() -> None:
 
 def test_a_folder_that_samples_is_saved_and_decodes_greedily(tmp_path: Path) -> None:
     family, model = tiny_model("causal_lm")
-    own = tmp_path / "own"
-    model.module.save_pretrained(own)
-    companions(model).tokenizer.save_pretrained(own)
+    source = tmp_path / "own"
+    model.module.save_pretrained(source)
+    companions(model).tokenizer.save_pretrained(source)
     settings = {"do_sample": True, "temperature": 0.6, "num_return_sequences": 3, "repetition_penalty": 1.5}
     settings |= {"return_dict_in_generate": True, "max_time": 1e-6, "use_cache": False}
-    (own / "generation_config.json").write_text(json.dumps(settings))
-    loaded = family.load(str(own), "auto", Path(), 0)
+    (source / "generation_config.json").write_text(json.dumps(settings))
+    loaded = family.load(str(source), "auto", Path(), 0)
     assert loaded.facts["decoding"].startswith("greedy")
     stages: list[str] = []
     with torch.inference_mode():
@@ -178,18 +178,18 @@ def test_a_folder_that_samples_is_saved_and_decodes_greedily(tmp_path: Path) -> 
     saved = tmp_path / "saved"
     saved.mkdir()
     family.save(loaded, saved)
-    kept = json.loads((saved / "generation_config.json").read_text())
-    assert (kept["do_sample"], kept["temperature"], kept["repetition_penalty"]) == (True, 0.6, 1.5)
+    restored = json.loads((saved / "generation_config.json").read_text())
+    assert (restored["do_sample"], restored["temperature"], restored["repetition_penalty"]) == (True, 0.6, 1.5)
 
 
 def test_settings_that_contradict_each_other_are_saved_as_they_are(tmp_path: Path) -> None:
     family, model = tiny_model("causal_lm")
-    own = tmp_path / "own"
-    model.module.save_pretrained(own)
-    companions(model).tokenizer.save_pretrained(own)
+    source = tmp_path / "own"
+    model.module.save_pretrained(source)
+    companions(model).tokenizer.save_pretrained(source)
     settings = {"do_sample": False, "temperature": 0.6, "early_stopping": True, "pad_token_id": -1}
-    (own / "generation_config.json").write_text(json.dumps(settings))
-    loaded = family.load(str(own), "auto", Path(), 0)
+    (source / "generation_config.json").write_text(json.dumps(settings))
+    loaded = family.load(str(source), "auto", Path(), 0)
     saved = tmp_path / "saved"
     saved.mkdir()
     family.save(loaded, saved)

@@ -145,15 +145,15 @@ def test_blocks_and_rolling_windows_score_as_a_loop_over_tokens_does() -> None:
         logged = model(torch.tensor([texts[1]]))[0].log_softmax(-1)
         ((nll, tokens),) = likelihoods(model, texts[1:2], blocks(0, 7), VOCABULARY)
         assert tokens == 6
-        assert nll == pytest.approx(-sum(float(logged[at, texts[1][at + 1]]) for at in range(6)), rel=1e-5)
+        assert nll == pytest.approx(-sum(float(logged[token, texts[1][token + 1]]) for token in range(6)), rel=1e-5)
         rolled = [part for index, text in enumerate(texts) for part in rolling(index, len(text), 16)]
         results = likelihoods(model, texts, rolled, VOCABULARY)
         for text, (nll, tokens) in zip(texts, results, strict=True):
             expected = 0.0
             for place in range(1, len(text)):
-                first = (place - 1) // 16 * 16  # the window that predicts it
-                last = min(first + 16, len(text) - 1)
-                context = text[max(0, last - 16) : place]
+                start = (place - 1) // 16 * 16  # the window that predicts it
+                stop = min(start + 16, len(text) - 1)
+                context = text[max(0, stop - 16) : place]
                 expected -= float(model(torch.tensor([context]))[0, -1].log_softmax(-1)[text[place]])
             assert tokens == len(text) - 1
             assert nll == pytest.approx(expected, rel=1e-5)

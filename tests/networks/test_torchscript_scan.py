@@ -20,7 +20,7 @@ def bert() -> torch.nn.Module:
 
 
 @pytest.mark.parametrize(
-    ("net", "given"),
+    ("net", "inputs"),
     [
         (torchvision.models.mobilenet_v3_small(weights=None).eval(), torch.rand(1, 3, 64, 64)),
         (torchvision.models.vit_b_32(weights=None, num_classes=3).eval(), torch.rand(1, 3, 224, 224)),
@@ -29,9 +29,9 @@ def bert() -> torch.nn.Module:
         (bert(), torch.zeros(2, 5, dtype=torch.int64)),
     ],
 )
-def test_honest_traces_are_let_through(net: torch.nn.Module, given: Any, tmp_path: Path) -> None:
+def test_honest_traces_are_let_through(net: torch.nn.Module, inputs: Any, tmp_path: Path) -> None:
     with torch.no_grad():
-        torch.jit.save(torch.jit.trace(net, given, strict=False, check_trace=False), str(tmp_path / "model.ts"))
+        torch.jit.save(torch.jit.trace(net, inputs, strict=False, check_trace=False), str(tmp_path / "model.ts"))
     assert code_in_script(tmp_path / "model.ts") == ""
 
 

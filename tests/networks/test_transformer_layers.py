@@ -19,8 +19,8 @@ def deeper(name: str, **architecture: Any) -> tuple[Family, Model]:
 
 def outputs(family: Any, model: Model) -> torch.Tensor:
     with torch.no_grad():
-        given: torch.Tensor = stored_weights.flat(family.forward(model, family.batch(model, 2, 0)))
-    return given
+        values: torch.Tensor = stored_weights.flat(family.forward(model, family.batch(model, 2, 0)))
+    return values
 
 
 def test_spacing_is_that_of_distilbert_and_keeps_both_ends() -> None:
@@ -31,14 +31,14 @@ def test_spacing_is_that_of_distilbert_and_keeps_both_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "amount", "left"), [(6, 0.5, 3), (3, 0.5, 2), (6, 0.6, 2), (12, 0.3, 8), (1, 0.9, 1), (2, 0.99, 1)]
+    ("count", "amount", "remaining"), [(6, 0.5, 3), (3, 0.5, 2), (6, 0.6, 2), (12, 0.3, 8), (1, 0.9, 1), (2, 0.99, 1)]
 )
-def test_a_share_is_removed_but_never_all(count: int, amount: float, left: int) -> None:
-    assert transformer_layers.share(count, amount) == left
+def test_a_share_is_removed_but_never_all(count: int, amount: float, remaining: int) -> None:
+    assert transformer_layers.share(count, amount) == remaining
 
 
 def test_the_stacks_of_each_family_are_found() -> None:
-    names = {name: [(each.name, each.count) for each in transformer_layers.stacks(deeper(name)[1])] for name in DEEPER}
+    names = {name: [(s.name, s.count) for s in transformer_layers.stacks(deeper(name)[1])] for name in DEEPER}
     assert names == {
         "text_classification": [("distilbert.transformer.layer", "num_hidden_layers")],
         "causal_lm": [("model.layers", "num_hidden_layers")],
@@ -66,11 +66,11 @@ def test_a_layer_that_changes_nothing_has_no_influence() -> None:
     layer = stack.layers(model)[2]
     for linear in (layer.self_attn.o_proj, layer.mlp.down_proj):
         linear.weight.zero_()
-    with transformer_layers.watched(model) as seen:
+    with transformer_layers.watched(model) as states:
         outputs(family, model)
         outputs(family, model)
-    hidden = seen["model.layers"]
-    assert [each.shape for each in hidden] == [(2, 8, 16)] * 5
+    hidden = states["model.layers"]
+    assert [state.shape for state in hidden] == [(2, 8, 16)] * 5
     influence = transformer_layers.influence(hidden)
     assert influence[2] == pytest.approx(0, abs=1e-6)
     assert min(influence[:2] + influence[3:]) > 1e-6
@@ -81,7 +81,7 @@ def test_a_thinned_copy_leaves_the_original() -> None:
     family, model = deeper("asr")
     before = outputs(family, model)
     thin = transformer_layers.thinned(model, 0.5, "decoder")
-    counts = [(each.encoder_layers, each.decoder_layers) for each in (thin.config, model.config)]
+    counts = [(config.encoder_layers, config.decoder_layers) for config in (thin.config, model.config)]
     assert counts == [(2, 2), (2, 4)]
     torch.testing.assert_close(outputs(family, model), before)
     ours, theirs = thin.module.model.decoder.layers, model.module.model.decoder.layers

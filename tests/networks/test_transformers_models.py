@@ -133,11 +133,11 @@ def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
 def test_a_damaged_folder_is_told_with_its_path(tmp_path: Path, damage: str) -> None:
     saved(tmp_path, CLASSIFIER, DISTILBERT)
     path = tmp_path / "model.safetensors"
-    whole = path.read_bytes()
+    valid = path.read_bytes()
     if damage == "noise":
         path.write_bytes(b"\x00\xff" * 5000)
     elif damage == "cut in half":
-        path.write_bytes(whole[: len(whole) // 2])
+        path.write_bytes(valid[: len(valid) // 2])
     elif damage == "empty":
         path.write_bytes(b"")
     elif damage == "gone":
@@ -172,8 +172,8 @@ def test_a_tokenizer_without_a_padding_token_pads_with_its_last(tmp_path: Path) 
     vocabulary = {"hello": 0, "there": 1, "<end>": 2}
     plain = Tokenizer(models.WordLevel(vocabulary, unk_token="<end>"))
     plain.pre_tokenizer = pre_tokenizers.Whitespace()
-    made = transformers.PreTrainedTokenizerFast(tokenizer_object=plain, eos_token="<end>", unk_token="<end>")
-    made.save_pretrained(tmp_path)
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=plain, eos_token="<end>", unk_token="<end>")
+    fast.save_pretrained(tmp_path)
     tokenizer = load_tokenizer(Origin("local", str(tmp_path), offline=True))
     assert tokenizer(["hello", "hello there"], padding=True)["input_ids"] == [[0, 2], [0, 1]]
 
@@ -189,13 +189,13 @@ def test_a_saved_transformer_is_restored_unfilled(tmp_path: Path, name: str) -> 
     assert not any(buffer.is_meta for buffer in restored.module.buffers())
     shapes = {key: tensor.shape for key, tensor in model.module.state_dict().items()}
     assert {key: tensor.shape for key, tensor in restored.module.state_dict().items()} == shapes
-    own, read = companions(model), companions(restored)
-    assert [part is None for part in vars(read).values()] == [part is None for part in vars(own).values()]
-    if own.tokenizer is not None:
-        assert read.tokenizer("abc")["input_ids"] == own.tokenizer("abc")["input_ids"]
-    if own.generation is not None:
+    saved_parts, read = companions(model), companions(restored)
+    assert [part is None for part in vars(read).values()] == [part is None for part in vars(saved_parts).values()]
+    if saved_parts.tokenizer is not None:
+        assert read.tokenizer("abc")["input_ids"] == saved_parts.tokenizer("abc")["input_ids"]
+    if saved_parts.generation is not None:
         assert restored.module.generation_config is read.generation
-        assert read.generation.decoder_start_token_id == own.generation.decoder_start_token_id
+        assert read.generation.decoder_start_token_id == saved_parts.generation.decoder_start_token_id
 
 
 def test_the_longest_text_is_what_model_and_tokenizer_take(tmp_path: Path) -> None:
@@ -259,10 +259,10 @@ def test_a_gguf_file_that_is_none_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "named", [{"attn_implementation": "evil/kernels:run"}, {"_experts_implementation": {"": "evil/k"}}]
+    "setting", [{"attn_implementation": "evil/kernels:run"}, {"_experts_implementation": {"": "evil/k"}}]
 )
-def test_kernels_of_the_hub_are_never_run(named: dict[str, Any], tmp_path: Path) -> None:
-    fields = {**DISTILBERT, **named}
+def test_kernels_of_the_hub_are_never_run(setting: dict[str, Any], tmp_path: Path) -> None:
+    fields = {**DISTILBERT, **setting}
     with pytest.raises(WeightsError, match="That is code from the hub, which is never run"):
         load_transformer(CLASSIFIER, SOURCE, Origin("random"), fields, 0)
     (tmp_path / "config.json").write_text(json.dumps(fields))
@@ -292,9 +292,9 @@ def test_a_language_model_within_one_that_sees_is_restored(tmp_path: Path) -> No
     load_tokenizer(Origin("random")).save_pretrained(folder)
     family: Family = registry.build("families", "causal_lm", {"prompt_tokens": 4, "new_tokens": 2})
     model = family.load(str(folder), "auto", tmp_path, 0)
-    kept = tmp_path / "kept"
-    kept.mkdir()
-    family.save(model, kept)
-    restored = family.restore(kept)
+    target = tmp_path / "kept"
+    target.mkdir()
+    family.save(model, target)
+    restored = family.restore(target)
     assert type(restored.module) is type(model.module)
     assert [*restored.module.state_dict()] == [*model.module.state_dict()]

@@ -27,19 +27,19 @@ def leaves(output: Any) -> list[torch.Tensor]:
     return [leaf for part in (output.values() if isinstance(output, dict) else output) for leaf in leaves(part)]
 
 
-def assert_same(one: Any, other: Any) -> None:
+def assert_same(model: Any, reference: Any) -> None:
     images = torch.rand((2, 3, 64, 64), generator=torch.Generator().manual_seed(1))
     for fused in (False, True):
-        for module in (one, other):
+        for module in (model, reference):
             module.float().eval()
             if fused:
                 module.fuse(verbose=False)
         with torch.no_grad():
-            pairs = list(zip(leaves(one(images)), leaves(other(images)), strict=True))
+            pairs = list(zip(leaves(model(images)), leaves(reference(images)), strict=True))
         assert pairs
         assert all(torch.equal(mine, theirs) for mine, theirs in pairs)
-    assert one.names == other.names
-    assert one.yaml == other.yaml
+    assert model.names == reference.names
+    assert model.yaml == reference.yaml
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -134,10 +134,10 @@ def test_what_the_first_versions_wrote_is_read(tmp_path: Path, monkeypatch: pyte
         for layer in {type(layer) for layer in module.modules() if type(layer).__module__.startswith(modules.__name__)}:
             patch.setattr(layer, "__module__", modules.__name__)
         for place, name in (("yolo.v8.detect.train", "Loss"), ("yolo.data.augment", "CenterCrop")):
-            named = types.ModuleType(f"ultralytics.{place}")
-            setattr(named, name, type(name, (), {"__module__": named.__name__}))
-            patch.setitem(sys.modules, named.__name__, named)
-            setattr(module, name, getattr(named, name)())
+            old_module = types.ModuleType(f"ultralytics.{place}")
+            setattr(old_module, name, type(name, (), {"__module__": old_module.__name__}))
+            patch.setitem(sys.modules, old_module.__name__, old_module)
+            setattr(module, name, getattr(old_module, name)())
         path = saved(tmp_path / "model.pt", module)
     assert b"cultralytics.nn.modules\nConv\n" in path.read_bytes()
     mine, kind, _ = ultralytics_models.load("model.pt", "auto", tmp_path)

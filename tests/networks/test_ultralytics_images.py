@@ -32,8 +32,8 @@ def test_a_path_an_opened_file_and_an_array_are_the_same_photo(tmp_path: Path) -
 
 
 def test_what_is_no_image_is_told(tmp_path: Path) -> None:
-    for held in (b"no image", b""):
-        (tmp_path / "a.png").write_bytes(held)
+    for content in (b"no image", b""):
+        (tmp_path / "a.png").write_bytes(content)
         with pytest.raises(FileNotFoundError, match=r"a\.png can't be read as an image"):
             ultralytics_images.read_photo(tmp_path / "a.png")
 

@@ -21,8 +21,8 @@ def fused(task: str) -> torch.nn.Module:
     assert (kind, caution) == ("random", "")
     module = module.float().eval()
     module.fuse(verbose=False)
-    made: torch.nn.Module = module.requires_grad_(False)
-    return made
+    fixed: torch.nn.Module = module.requires_grad_(False)
+    return fixed
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -31,11 +31,11 @@ def test_a_module_is_built_again_from_its_description(task: str) -> None:
     described = Architecture.of(module)
     assert (described.task, described.does) == (task, TASKS[task])
     assert len(described.names) == (1000 if task == "classify" else 80)
-    again = ultralytics_models.build(described)
-    again.load_state_dict(module.state_dict())
+    rebuilt = ultralytics_models.build(described)
+    rebuilt.load_state_dict(module.state_dict())
     images = torch.rand((2, 3, 64, 64), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        one, other = (described.does.output_of(each(images)) for each in (module, again))
+        one, other = (described.does.output_of(each(images)) for each in (module, rebuilt))
     one, other = (each if isinstance(each, (tuple, list)) else (each,) for each in (one, other))
     assert len(one) == len(described.does.outputs)
     assert all(map(torch.equal, one, other))
@@ -49,9 +49,9 @@ def test_a_graph_in_the_modules_place_gives_what_its_task_looks_at(task: str) ->
     assert (list(graph.inputs), graph.outputs) == (["images"], does.outputs)
     exported = ExportedNet({"model": graph.module}, does)
     with torch.no_grad():
-        expected, given = does.output_of(module(images)), does.output_of(exported(images))
-    pairs = zip(given, expected, strict=True) if isinstance(given, tuple) else [(given, expected)]
-    assert all(torch.allclose(one, other, atol=1e-5) for one, other in pairs)
+        expected, outputs = does.output_of(module(images)), does.output_of(exported(images))
+    pairs = zip(outputs, expected, strict=True) if isinstance(outputs, tuple) else [(outputs, expected)]
+    assert all(torch.allclose(computed, reference, atol=1e-5) for computed, reference in pairs)
 
 
 @pytest.mark.parametrize(
@@ -74,11 +74,11 @@ def test_weights_that_can_not_be_had_are_told(source: str, weights: str, message
 
 
 def test_layers_of_torchvision_fetch_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fetch(*arguments: object, **named: object) -> None:
+    def fetch(*arguments: object, **kwargs: object) -> None:
         raise AssertionError("nothing is fetched")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
-    for given in ([512, "resnet18", "DEFAULT", True, 2, False], [512, "resnet18"]):
-        layers = {"backbone": [[-1, 1, "TorchVision", given]], "head": [[-1, 1, "Classify", ["nc"]]]}
+    for layer_arguments in ([512, "resnet18", "DEFAULT", True, 2, False], [512, "resnet18"]):
+        layers = {"backbone": [[-1, 1, "TorchVision", layer_arguments]], "head": [[-1, 1, "Classify", ["nc"]]]}
         module = ultralytics_models.build(Architecture({"nc": 2, **layers}, {0: "a", 1: "b"}, "classify"))
-        assert sum(each.numel() for each in module.model[0].parameters()) > 10**7
+        assert sum(parameter.numel() for parameter in module.model[0].parameters()) > 10**7

@@ -39,12 +39,12 @@ def doubled(tree: Any) -> Any:
 
 def test_leaves_are_found_in_everything_that_holds_values_with_the_way_to_each() -> None:
     tree = {"logits": ONE, "hidden": (TWO, [None, 3]), "answer": Answer(ONE), "pair": Pair("text", TWO)}
-    named = dict(value_trees.named_leaves(tree))
-    assert list(named) == [
+    paths = dict(value_trees.named_leaves(tree))
+    assert list(paths) == [
         ("logits",), ("hidden", 0), ("hidden", 1, 0), ("hidden", 1, 1), ("answer", "logits"), ("answer", "count"),
         ("answer", "made"), ("pair", "first"), ("pair", "second"),
     ]  # fmt: skip
-    assert named["hidden", 1, 1] == 3
+    assert paths["hidden", 1, 1] == 3
     assert [len(tensor) for tensor in value_trees.tensors(tree)] == [2, 3, 2, 3]
     assert value_trees.leaves(ONE)[0] is ONE
     assert value_trees.leaves([]) == value_trees.leaves({}) == []
