@@ -33,12 +33,12 @@ def own_place(error: BaseException) -> str:
     The user's code is all code that does not belong to Python, an installed library or this package.
     """
     paths = sysconfig.get_paths()
-    others = [Path(paths[name]) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    others += [Path(__file__).parent, Path(traceback.__file__).parent]
+    library_folders = [Path(paths[name]) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    library_folders += [Path(__file__).parent, Path(traceback.__file__).parent]
 
     def is_users(file: str | None) -> bool:
         path = Path(file or "")
-        is_library = "site-packages" in path.parts or any(path.is_relative_to(other) for other in others)
+        is_library = "site-packages" in path.parts or any(path.is_relative_to(library) for library in library_folders)
         return path.is_file() and not is_library
 
     for cause in reversed(list(_chain(error))):
@@ -68,9 +68,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and its causes, one after the other."""
-    seen: set[int] = set()
+    seen_ids: set[int] = set()
     cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
+    while cause is not None and id(cause) not in seen_ids:
+        seen_ids.add(id(cause))
         yield cause
         cause = cause.__cause__ or getattr(cause, "inner_exception", None)  # torch.compile stores a backend's error so

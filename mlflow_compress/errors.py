@@ -42,13 +42,13 @@ class UnknownName(RecipeError):  # noqa: N818  (says what is wrong without a suf
     """
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        names = sorted(other for other in known if other != name)
-        near = difflib.get_close_matches(name[:_LONGEST_NAME], names, n=1, cutoff=0.5)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        names = sorted(candidate for candidate in known if candidate != name)
+        matches = difflib.get_close_matches(name[:_LONGEST_NAME], names, n=1, cutoff=0.5)
+        hint = f" Did you mean {matches[0]!r}?" if matches else ""
         listing = f" Known: {', '.join(map(plain, names))}." if names else " There are none."
-        shown = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
-        super().__init__(f"Unknown {kind} {shown!r}.{hint}{listing}")
-        self.kind, self.name, self.nearest = kind, name, near[0] if near else None
+        short_name = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
+        super().__init__(f"Unknown {kind} {short_name!r}.{hint}{listing}")
+        self.kind, self.name, self.nearest = kind, name, matches[0] if matches else None
 
 
 class WeightsError(CompressError):

@@ -39,11 +39,11 @@ def files_below(folder: Path, too_deep: Callable[[Path], None] = _refuse) -> Ite
             too_deep(top)
             continue
         yield from (Path(entry.path) for entry in ordered if entry.is_file())
-        below = [Path(entry.path) for entry in ordered if entry.is_dir(follow_symlinks=False)]
-        if below and depth == MOST_DEPTH:
-            too_deep(below[0])
+        subfolders = [Path(entry.path) for entry in ordered if entry.is_dir(follow_symlinks=False)]
+        if subfolders and depth == MOST_DEPTH:
+            too_deep(subfolders[0])
         else:
-            waiting += [(path, depth + 1) for path in reversed(below)]
+            waiting += [(path, depth + 1) for path in reversed(subfolders)]
 
 
 def remove(folder: Path) -> None:
@@ -62,8 +62,8 @@ def _flatten(folder: Path) -> None:
     while waiting:
         top, depth = waiting.pop()
         with os.scandir(top) as entries:
-            below = [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
-        for path in below:
+            subfolders = [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+        for path in subfolders:
             if depth < _STEP:
                 waiting.append((path, depth + 1))
                 continue

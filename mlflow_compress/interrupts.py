@@ -14,8 +14,8 @@ def interrupts_wait() -> Iterator[None]:
 
     Only the main thread is interrupted: in other threads, and if Ctrl-C is ignored, this does nothing.
     """
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, None):
+    old_handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or old_handler in (signal.SIG_IGN, None):
         yield
         return
     is_waiting = False
@@ -23,14 +23,14 @@ def interrupts_wait() -> Iterator[None]:
     def wait(number: int, frame: object) -> None:
         nonlocal is_waiting
         is_waiting = True
-        signal.signal(number, before)
+        signal.signal(number, old_handler)
 
     signal.signal(signal.SIGINT, wait)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-        if is_waiting and callable(before):
-            before(signal.SIGINT, None)
+        signal.signal(signal.SIGINT, old_handler)
+        if is_waiting and callable(old_handler):
+            old_handler(signal.SIGINT, None)
         elif is_waiting:
             signal.raise_signal(signal.SIGINT)

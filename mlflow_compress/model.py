@@ -215,10 +215,10 @@ class Model:
             self.things = {}
             self.assets.update(assets)
             return
-        other = assets.model
-        self.things = other.things
+        loaded = assets.model
+        self.things = loaded.things
         if self.config is None and self.family_data is None:  # built only from another model's assets
-            self.config, self.structure, self.family_data = other.config, other.structure, other.family_data
+            self.config, self.structure, self.family_data = loaded.config, loaded.structure, loaded.family_data
 
     @property
     def is_transformer(self) -> bool:

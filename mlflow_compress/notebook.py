@@ -81,7 +81,7 @@ def benchmark(
     """
     from mlflow_compress.reporting import notebook_views
 
-    place = _device(model, device)
+    torch_device = _device(model, device)
     variant = Variant(
         model=name or _name(model),
         method=method,
@@ -90,11 +90,11 @@ def benchmark(
         family=_FAMILY,
         source="notebook",
         weights="local",
-        devices=(place,),
+        devices=(torch_device,),
         batch_size=_batch_size(batch),
         budget=Budget(min_seconds=seconds, max_seconds=max(20 * seconds, 1.0), energy_seconds=0),
     )
-    result = _measured(model, batch, variant, place)
+    result = _measured(model, batch, variant, torch_device)
     if log:
         _log(result)
     return notebook_views.ShownResult.of(result)
@@ -194,15 +194,15 @@ def compress(model: nn.Module, method: str, *, copy: bool = True) -> nn.Module:
         if plugin.changes == "runtime":
             raise Unsupported(_elsewhere(method, "makes a model for another runtime, not a torch module"))
     compressed = Model((_copied(model) if copy else model).eval(), weights="local", device=_device(model, "auto"))
-    family, before = _InMemory(method), compression_check.State.of(compressed)
-    after = before
+    family, state_before = _InMemory(method), compression_check.State.of(compressed)
+    state = state_before
     for step, plugin in zip(chain, methods, strict=True):
         compressed = plugin.compress(compressed, family)
         if plugin.changes != "nothing":
-            after = compression_check.require_change(after, compressed, str(step))
-    if after is not before:
+            state = compression_check.require_change(state, compressed, str(step))
+    if state is not state_before:
         removes = any(plugin.changes == "architecture" for plugin in methods)
-        compressed.cautions += compression_check.cautions(before, after, removes)
+        compressed.cautions += compression_check.cautions(state_before, state, removes)
     for caution in compressed.cautions:
         warnings.warn(plain(f"{caution.message}. {caution.advice}"), stacklevel=2)
     module: nn.Module = compressed.module
@@ -319,12 +319,12 @@ def _allowed_threads() -> Iterator[None]:
 
     from mlflow_compress.meters import environment
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(min(before, environment.most_threads()))
+    old_threads = torch.get_num_threads()
+    torch.set_num_threads(min(old_threads, environment.most_threads()))
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(old_threads)
 
 
 @contextlib.contextmanager
@@ -344,8 +344,8 @@ def _evaluating(model: Any) -> Iterator[None]:
 def _call(model: Callable[..., Any], batch: Any) -> Callable[[], Any]:
     from mlflow_compress.networks import module_calls
 
-    how = module_calls.passing(batch, model, lambda: batch)
-    arguments = module_calls.arguments(batch, how, model)
+    passing = module_calls.passing(batch, model, lambda: batch)
+    arguments = module_calls.arguments(batch, passing, model)
     return lambda: module_calls.called(model, arguments)
 
 

@@ -119,8 +119,8 @@ def _validated(plugin: type[Any], name: str, options: Mapping[str, Any]) -> Any:
         return pydantic.TypeAdapter(plugin).validate_python(dict(options))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise RecipeError(f"{name}: option {where}={first['input']!r} is invalid: {first['msg'].lower()}.") from None
+        option = ".".join(str(part) for part in first["loc"])
+        raise RecipeError(f"{name}: option {option}={first['input']!r} is invalid: {first['msg'].lower()}.") from None
 
 
 @functools.cache

@@ -246,7 +246,7 @@ def doctor(as_json: bool) -> None:
 
 
 def _measure(
-    variants: Sequence[Variant], models: Sequence[str], asked: Mapping[str, str], options: Options
+    variants: Sequence[Variant], models: Sequence[str], arguments: Mapping[str, str], options: Options
 ) -> list[Result]:
     """Connect, measure, and print; each result is logged before the next variant begins.
 
@@ -264,9 +264,9 @@ def _measure(
         terminal.warn(f"Not tested with {versions}. `compress-bench doctor` says how to install tested versions.")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that workers are stopped too
 
-    has_parent = len(variants) > 1 or "method" not in asked
+    has_parent = len(variants) > 1 or "method" not in arguments
     spool = Spool()
-    connect = _connector(models if has_parent else (), {**options.asked(), **asked}, options)
+    connect = _connector(models if has_parent else (), {**options.asked(), **arguments}, options)
     delivery = Delivery(spool, connect, terminal.warn)
     knowledge = known.Known()
     if options.limit_time is not None:
@@ -315,7 +315,7 @@ def _sweep(queue: Queue, delivery: Delivery, show: Callable[[Result], None], opt
     return ray_sweep.sweep(queue, options.address, task, delivery, Board(sys.stderr, options.quiet), show)
 
 
-def _connector(models: Sequence[str], asked: Mapping[str, str], options: Options) -> Callable[[], Log]:
+def _connector(models: Sequence[str], arguments: Mapping[str, str], options: Options) -> Callable[[], Log]:
     """Return a function that opens the log of this command."""
 
     def connect() -> Log:
@@ -323,7 +323,7 @@ def _connector(models: Sequence[str], asked: Mapping[str, str], options: Options
         from mlflow_compress.tracking.log import Log
 
         store = open_store(options.tracking_uri)
-        return Log(store, asked, options.experiment, models, options.log_model, options.registered_name)
+        return Log(store, arguments, options.experiment, models, options.log_model, options.registered_name)
 
     return connect
 

@@ -20,8 +20,8 @@ class Counts(click.ParamType[tuple[int, ...]]):
         """Convert a value of the command line."""
         if isinstance(value, tuple) or value == AUTO:
             return value if isinstance(value, tuple) else ()
-        one: click.ParamType[Any] = click.IntRange(min=1)
-        return tuple(dict.fromkeys(one.convert(part.strip(), param, ctx) for part in str(value).split(",")))
+        integer: click.ParamType[Any] = click.IntRange(min=1)
+        return tuple(dict.fromkeys(integer.convert(part.strip(), param, ctx) for part in str(value).split(",")))
 
 
 class Duration(click.ParamType[float | None]):

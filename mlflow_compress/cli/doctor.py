@@ -137,11 +137,11 @@ def _disk() -> Iterator[Finding]:
 
 
 def _home() -> Finding:
-    lacking = user_home.settle()
-    if not lacking:
+    problem = user_home.settle()
+    if not problem:
         return Finding("home", True, f"caches and unsent results are kept in {cache_folder('spool').parent}")
     advice = "Set HOME to a permanent, writable folder: temporary folders are deleted, and unsent results with them."
-    return Finding("home", False, lacking, advice)
+    return Finding("home", False, problem, advice)
 
 
 def _versions() -> Iterator[Finding]:

@@ -132,7 +132,7 @@ def _lines(checks: Sequence[Check]) -> Iterator[str]:
     if advice:
         yield "What to do:"
         yield ""
-        yield from (f"- {escape(f'{reason}: {what}' if reason else what)}." for reason, what in advice)
+        yield from (f"- {escape(f'{reason}: {text}' if reason else text)}." for reason, text in advice)
         yield ""
 
 

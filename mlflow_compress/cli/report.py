@@ -220,8 +220,8 @@ def import_tables(
     for file in imports:
         for cell in (*file.unread, *file.doubtful):
             terminal.warn(f"{file.source}, {cell.remark}")
-        for line, what, why in file.ignored:
-            terminal.warn(f"{file.source}, line {line}, {what}: ignored: {why}")
+        for line, ignored_part, why in file.ignored:
+            terminal.warn(f"{file.source}, line {line}, {ignored_part}: ignored: {why}")
     if left:
         terminal.warn(
             f"{left} rows from earlier imports of this file and team are no longer in the file, but tables still show "
@@ -292,18 +292,18 @@ def _update(path: Path, comparison: Comparison, teams: Sequence[str], check: boo
     """Update the table in a Markdown file; with `check`, only report whether it is up to date."""
     from mlflow_compress.reporting import update_readme
 
-    before = _read(path)
+    old_text = _read(path)
     try:
-        after = update_readme.update(before, comparison, teams=teams)
+        new_text = update_readme.update(old_text, comparison, teams=teams)
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error
-    if after == before:
+    if new_text == old_text:
         terminal.warn(f"{path} is up to date")
     elif check:
         terminal.warn(f"{path} is not up to date: compress-report --update {path} would change it.")
         raise SystemExit(_OUT_OF_DATE)
     else:
-        _write(path, after.encode())
+        _write(path, new_text.encode())
         terminal.warn(f"Updated {path}")
 
 

@@ -178,7 +178,7 @@ def fit_in_order(
     caution_few_tokens(model, batches)
 
     waiting, fitted = set(layers), 0
-    last: tuple[Any, Inputs | None] = (None, None)
+    latest: tuple[Any, Inputs | None] = (None, None)
 
     def put(layer: Any, inputs: Inputs | None) -> None:
         nonlocal fitted
@@ -189,11 +189,11 @@ def fit_in_order(
         fitted += 1
 
     def at_first_call(layer: Any, inputs: Any) -> Any:
-        nonlocal last
-        if last[0] is not inputs:  # query, key and value have the same inputs
-            last = inputs, Inputs.of(inputs)
-        assert last[1] is not None
-        put(layer, last[1])
+        nonlocal latest
+        if latest[0] is not inputs:  # query, key and value have the same inputs
+            latest = inputs, Inputs.of(inputs)
+        assert latest[1] is not None
+        put(layer, latest[1])
         waiting.remove(layer)
         if not waiting:
             raise _Done

@@ -76,12 +76,12 @@ def save_compact(module: Any, folder: Path, coding: Coding = "none") -> None:
         identity = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
         if (owner := first.setdefault(identity, name)) != name:
             aliases[name] = owner
-        elif (written := _shortest(tensor, coding)) is not None:
-            forms[name] = asdict(written[0])
-            parts |= {f"{name}.{part}": value for part, value in written[1].items()}
+        elif (encoded := _shortest(tensor, coding)) is not None:
+            forms[name] = asdict(encoded[0])
+            parts |= {f"{name}.{part}": value for part, value in encoded[1].items()}
         else:
-            whole = tensor.untyped_storage().nbytes() == tensor.nbytes
-            parts[name] = tensor.contiguous() if whole else tensor.clone(memory_format=torch.contiguous_format)
+            owns_storage = tensor.untyped_storage().nbytes() == tensor.nbytes
+            parts[name] = tensor.contiguous() if owns_storage else tensor.clone(memory_format=torch.contiguous_format)
     metadata = {_FORMS: json.dumps(forms, separators=(",", ":")), _ALIASES: json.dumps(aliases), "format": "pt"}
     save_file(parts, str(folder / COMPACT), metadata=metadata)
 
@@ -199,7 +199,7 @@ def _decoded(form: Form, packed: Any, values: Any) -> Any:
     if len(packed) != -(-count * form.bits // 8):
         raise ValueError(f"{len(packed)} bytes are not {count} codes of {form.bits} bits")
     flat = torch.zeros(count, dtype=values.dtype)
-    taken = 0
+    offset = 0
     for start, codes in _unpacked(packed, form.bits, count):
         part = flat[start : start + len(codes)]
         if form.kind == "codes":
@@ -207,8 +207,8 @@ def _decoded(form: Form, packed: Any, values: Any) -> Any:
         else:
             mask = codes.bool()
             size = int(mask.sum())
-            part[mask] = values[taken : taken + size]
-            taken += size
+            part[mask] = values[offset : offset + size]
+            offset += size
     return flat.view(form.shape)
 
 

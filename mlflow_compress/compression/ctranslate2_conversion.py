@@ -135,10 +135,10 @@ def _tokens(tokenizer: Any) -> list[str]:
 def _named(tokens: Sequence[str], count: int) -> list[str]:
     """Return `count` distinct names of tokens."""
     names = list(tokens[:count])
-    taken = set(names)
+    used_names = set(names)
     for number in range(len(names), count):
         name = f"<unused_{number}>"
-        while name in taken:
+        while name in used_names:
             name += "_"
         names.append(name)
     return names
@@ -147,7 +147,7 @@ def _named(tokens: Sequence[str], count: int) -> list[str]:
 @contextlib.contextmanager
 def _overridden(config: Any, fields: dict[str, Any]) -> Iterator[None]:
     """Override fields of a config temporarily."""
-    before = {name: config.__dict__[name] for name in fields if name in config.__dict__}
+    old_values = {name: config.__dict__[name] for name in fields if name in config.__dict__}
     for name, value in fields.items():
         setattr(config, name, value)
     try:
@@ -155,7 +155,7 @@ def _overridden(config: Any, fields: dict[str, Any]) -> Iterator[None]:
     finally:
         for name in fields:
             config.__dict__.pop(name, None)
-        config.__dict__.update(before)
+        config.__dict__.update(old_values)
 
 
 def _scales_outputs(module: Any) -> bool:

@@ -82,9 +82,9 @@ def settings_of(generation: Any) -> Settings:
         Unsupported: The library has no equivalent of a setting, which the message names.
     """
     changed = {name: value for name, value in generation.to_diff_dict().items() if value not in (None, False, [])}
-    others = sorted(set(changed) - _TAKEN - _PLAIN)
-    if others:
-        listed = ", ".join(f"{name}={changed[name]!r:.40}" for name in others)
+    unsupported = sorted(set(changed) - _TAKEN - _PLAIN)
+    if unsupported:
+        listed = ", ".join(f"{name}={changed[name]!r:.40}" for name in unsupported)
         raise Unsupported(
             f"its generation settings have {listed}; CTranslate2 does not support this, or applies it to different "
             "values than transformers"

@@ -97,13 +97,13 @@ class Translation(Converted):
         sources = self._sources(input_ids, attention_mask)
         prefix = [settings.start, *(() if settings.first is None else (settings.first,))]
         # a forced last token must not influence the choice among beams
-        most = max(1, max_new_tokens - 1) if beams > 1 and settings.last is not None else max_new_tokens
+        max_length = max(1, max_new_tokens - 1) if beams > 1 and settings.last is not None else max_new_tokens
         default_least = settings.least if min_length is _UNSET and min_new_tokens is None else 0
         results = self._model.translate_batch(
             sources,
             target_prefix=[self._named(prefix)] * len(sources),
-            max_decoding_length=most,
-            min_decoding_length=min(max(default_least, min_new_tokens or 0), most),
+            max_decoding_length=max_length,
+            min_decoding_length=min(max(default_least, min_new_tokens or 0), max_length),
             beam_size=beams,
             end_token=self._named(settings.ends),
             suppress_sequences=[self._named(tokens) for tokens in settings.never] or None,
@@ -115,7 +115,7 @@ class Translation(Converted):
         if streamer is not None and beams > 1:
             streamer.put(torch.tensor(prefix[:1]))
             streamer.whole()
-        generated = [self._ended(result.hypotheses[0], most, max_new_tokens) for result in results]
+        generated = [self._ended(result.hypotheses[0], max_length, max_new_tokens) for result in results]
         longest = max(len(text) for text in generated)
         texts = [[settings.start, *text, *[settings.fill] * (longest - len(text))] for text in generated]
         sequences = torch.tensor(texts)
@@ -146,18 +146,18 @@ class Translation(Converted):
 
         return after_token
 
-    def _ended(self, names: Sequence[str], generated: int, most: int) -> list[int]:
+    def _ended(self, names: Sequence[str], generated: int, max_length: int) -> list[int]:
         """Return the ids of a text, with its end token or the forced last token.
 
         Args:
             names: Names of the generated tokens.
             generated: Maximum number of generated tokens.
-            most: Maximum number of tokens of the text.
+            max_length: Maximum number of tokens of the text.
         """
         tokens = [self._ids[name] for name in names]
         if len(tokens) < generated:
             return [*tokens, self.settings.ends[0]]
-        return tokens if self.settings.last is None else [*tokens[: most - 1], self.settings.last]
+        return tokens if self.settings.last is None else [*tokens[: max_length - 1], self.settings.last]
 
     def _named(self, tokens: Sequence[int]) -> list[str]:
         return [self._names[token] for token in tokens]
@@ -165,8 +165,8 @@ class Translation(Converted):
     def _sources(self, input_ids: Any, attention_mask: Any) -> list[list[str]]:
         if attention_mask is None:
             return [self._named(text) for text in input_ids.tolist()]
-        kept = attention_mask.bool()
-        return [self._named(text[mask].tolist()) for text, mask in zip(input_ids, kept, strict=True)]
+        masks = attention_mask.bool()
+        return [self._named(text[mask].tolist()) for text, mask in zip(input_ids, masks, strict=True)]
 
 
 def _vocabulary(path: Path) -> list[str]:

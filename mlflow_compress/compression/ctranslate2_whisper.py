@@ -66,18 +66,18 @@ class Whisper(Converted):
         import torch
 
         texts = decoder_input_ids.tolist()
-        last = self.special[1]
-        if any(text[0] != self.generation.decoder_start_token_id or last not in text for text in texts):
+        last_special = self.special[1]
+        if any(text[0] != self.generation.decoder_start_token_id or last_special not in text for text in texts):
             return Output(logits=torch.zeros(0))
-        heard = self._encode(input_features)
-        return Output(logits=torch.stack(self._forced(heard, texts, texts[0].index(last) + 1), dim=1))
+        encoded = self._encode(input_features)
+        return Output(logits=torch.stack(self._forced(encoded, texts, texts[0].index(last_special) + 1), dim=1))
 
-    def _forced(self, heard: Heard, texts: Sequence[list[int]], first: int) -> list[Any]:
+    def _forced(self, encoded: Heard, texts: Sequence[list[int]], first: int) -> list[Any]:
         """Return the logits [batch, vocabulary] after each prefix of the texts that has `first` tokens or more."""
         import torch
 
         steps = len(texts[0]) - first + 1
-        results = self._generated(heard, texts, steps, [], return_logits_vocab=True, suppress_blank=False)
+        results = self._generated(encoded, texts, steps, [], return_logits_vocab=True, suppress_blank=False)
         return [torch.stack([tensor_of(result.logits[0][step]) for result in results]) for step in range(steps)]
 
     def generate(
@@ -104,15 +104,15 @@ class Whisper(Converted):
         import torch
 
         require_known(options)
-        heard = encoder_outputs or self._encode(input_features)
-        prompts = self._prompts(heard)
+        encoded = encoder_outputs or self._encode(input_features)
+        prompts = self._prompts(encoded)
         if streamer is not None:
             streamer.put(torch.tensor(prompts))
         ends = self.ends()
         suppressed = [*(self.generation.suppress_tokens or []), *(ends if min_new_tokens else [])]
         beams = num_beams or self.generation.num_beams or 1
         results = self._generated(
-            heard, prompts, max_new_tokens, suppressed, beam_size=beams, return_logits_vocab=output_logits
+            encoded, prompts, max_new_tokens, suppressed, beam_size=beams, return_logits_vocab=output_logits
         )
         if streamer is not None:
             streamer.whole()
@@ -122,14 +122,14 @@ class Whisper(Converted):
         texts = [prompt + text + [end] * (longest - len(text)) for prompt, text in zip(prompts, generated, strict=True)]
         if not return_dict_in_generate:
             return torch.tensor(texts)
-        logits = self._full_logits(heard, results, texts, len(prompts[0])) if output_logits else None
+        logits = self._full_logits(encoded, results, texts, len(prompts[0])) if output_logits else None
         return Output(torch.tensor(texts), logits)
 
-    def _full_logits(self, heard: Heard, results: Sequence[Any], texts: list[list[int]], start: int) -> list[Any]:
+    def _full_logits(self, encoded: Heard, results: Sequence[Any], texts: list[list[int]], start: int) -> list[Any]:
         """Return the logits that chose the tokens; those of suppressed tokens come from a second call without rules."""
         import torch
 
-        unsuppressed = self._forced(heard, [text[:-1] for text in texts], start)
+        unsuppressed = self._forced(encoded, [text[:-1] for text in texts], start)
         full = []
         for step, plain in enumerate(unsuppressed):
             logits = torch.stack([tensor_of(result.logits[0][step]) for result in results])
@@ -137,16 +137,16 @@ class Whisper(Converted):
         return full
 
     def _generated(
-        self, heard: Heard, prompts: Sequence[list[int]], tokens: int, suppressed: Sequence[int], **options: Any
+        self, encoded: Heard, prompts: Sequence[list[int]], tokens: int, suppressed: Sequence[int], **options: Any
     ) -> Any:
         """Generate at most `tokens` tokens: the library's limit is half of max_length, or what the prompt leaves."""
-        most = max(2 * tokens, tokens + len(prompts[0]))
+        max_length = max(2 * tokens, tokens + len(prompts[0]))
         settings = {"beam_size": 1, "suppress_blank": True, **options}
         return self._model.generate(
-            heard.states, list(prompts), max_length=most, suppress_tokens=sorted(set(suppressed)), **settings
+            encoded.states, list(prompts), max_length=max_length, suppress_tokens=sorted(set(suppressed)), **settings
         )
 
-    def _prompts(self, heard: Heard) -> list[list[int]]:
+    def _prompts(self, encoded: Heard) -> list[list[int]]:
         """Return the prompt of each text, as `generate` of transformers chooses it.
 
         Source: WhisperGenerationMixin._retrieve_init_tokens of transformers.
@@ -155,27 +155,27 @@ class Whisper(Converted):
         task, language = getattr(settings, "task", None), getattr(settings, "language", None)
         language_ids: Mapping[str, int] = getattr(settings, "lang_to_id", None) or {}
         if language is not None:
-            languages = [language_ids[f"<|{language.strip('<|>')}|>"]] * heard.batch
+            languages = [language_ids[f"<|{language.strip('<|>')}|>"]] * encoded.batch
         elif language_ids:
-            languages = [language_ids[name] for name in self._languages(heard)]
+            languages = [language_ids[name] for name in self._languages(encoded)]
         else:
             languages = []
-        prompts = [[int(settings.decoder_start_token_id), *languages[row : row + 1]] for row in range(heard.batch)]
+        prompts = [[int(settings.decoder_start_token_id), *languages[row : row + 1]] for row in range(encoded.batch)]
         tasks: Mapping[str, int] = getattr(settings, "task_to_id", None) or {}
         if task is not None or (language is not None and tasks):
             prompts = [[*prompt, tasks[task or "transcribe"]] for prompt in prompts]
         start, last = self.special
-        before = [] if prompts[0][0] == start else [start]
-        return [[*prompt, *before, last] for prompt in prompts]
+        prefix = [] if prompts[0][0] == start else [start]
+        return [[*prompt, *prefix, last] for prompt in prompts]
 
-    def _languages(self, heard: Heard) -> list[str]:
+    def _languages(self, encoded: Heard) -> list[str]:
         """Return the most likely language of each sound, as the library names it: `<|en|>`.
 
         Raises:
             Unsupported: The library does not recognise the model as multilingual.
         """
         try:
-            return [ranking[0][0] for ranking in self._model.detect_language(heard.states)]
+            return [ranking[0][0] for ranking in self._model.detect_language(encoded.states)]
         except RuntimeError as error:
             raise Unsupported(
                 "CTranslate2 can't detect the language with this model: set language in its generation_config.json"
@@ -188,8 +188,8 @@ def special_tokens(config: Any, generation: Any) -> tuple[int, int]:
     After a prompt that ends with another token the library chooses only timestamps. Settings of random weights have no
     such tokens and get the last two of the vocabulary: their prompts have two tokens more than in transformers.
     """
-    if (last := getattr(generation, "no_timestamps_token_id", None)) is not None:
-        return int(generation.decoder_start_token_id), int(last)
+    if (no_timestamps := getattr(generation, "no_timestamps_token_id", None)) is not None:
+        return int(generation.decoder_start_token_id), int(no_timestamps)
     return config.vocab_size - 2, config.vocab_size - 1
 
 

@@ -45,23 +45,23 @@ class Choice:
         rows = 1 << (len(inputs) - 1).bit_length()
         key = self._shape, rows, inputs.dtype, torch.get_num_threads()
         if key not in _fastest:
-            ways: dict[Any, Way] = {None: kernel, **dense}
-            _fastest[key] = min(ways, key=lambda way: _seconds(ways[way], inputs))
+            kernels: dict[Any, Way] = {None: kernel, **dense}
+            _fastest[key] = min(kernels, key=lambda key_of_kernel: _seconds(kernels[key_of_kernel], inputs))
         if (dtype := _fastest[key]) is None:
             return kernel
         self._dense_from = min(rows, self._dense_from or rows)
         return dense[dtype]
 
 
-def _seconds(way: Way, inputs: Tensor) -> float:
+def _seconds(multiply: Way, inputs: Tensor) -> float:
     """Return the shortest time of a few calls, after one warm-up call."""
     least = float("inf")
     with torch.no_grad():
-        way(inputs)
+        multiply(inputs)
         for _ in range(_TRIES):
             _wait(inputs)
             start = time.perf_counter()
-            way(inputs)
+            multiply(inputs)
             _wait(inputs)
             least = min(least, time.perf_counter() - start)
     return least

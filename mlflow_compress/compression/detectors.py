@@ -89,19 +89,19 @@ def _is_halving(block: Any) -> bool:
     return bool(convolution.out_channels == 2 * block.c)
 
 
-def _half(whole: Any, side: int) -> Any:
+def _half(convolution: Any, side: int) -> Any:
     """Copy one half of a convolution's outputs: the first (0) or the second (1)."""
     from torch import nn
 
-    width = whole.out_channels // 2
-    half = nn.Conv2d(whole.in_channels, width, whole.kernel_size, whole.stride, whole.padding)
+    width = convolution.out_channels // 2
+    half = nn.Conv2d(convolution.in_channels, width, convolution.kernel_size, convolution.stride, convolution.padding)
     for name in ("weight", "bias"):
-        part = getattr(whole, name).detach()[side * width : (side + 1) * width]
+        part = getattr(convolution, name).detach()[side * width : (side + 1) * width]
         setattr(half, name, nn.Parameter(part.clone()))
     return half
 
 
-def _join(whole: Any, left: Any, right: Any) -> int:
+def _join(convolution: Any, left: Any, right: Any) -> int:
     """Join two halves back into the whole convolution; return the width of a half.
 
     Raises:
@@ -114,8 +114,8 @@ def _join(whole: Any, left: Any, right: Any) -> int:
         raise ValueError(f"halves of {left.out_channels} and {right.out_channels} channels can't be joined")
     for name in ("weight", "bias"):
         joined = torch.cat((getattr(left, name), getattr(right, name)))
-        setattr(whole, name, nn.Parameter(joined.detach(), requires_grad=False))
-    whole.in_channels, whole.out_channels = left.in_channels, 2 * left.out_channels
+        setattr(convolution, name, nn.Parameter(joined.detach(), requires_grad=False))
+    convolution.in_channels, convolution.out_channels = left.in_channels, 2 * left.out_channels
     return int(left.out_channels)
 
 

@@ -41,12 +41,12 @@ def require_alike(graph: Graph, call: Callable[..., tuple[Any, ...]], tolerance:
     """
     started, tolerance = time.monotonic(), _FARTHER * tolerance
     examples = tuple(graph.inputs.values())
-    for what, inputs in _others(graph):
+    for condition, inputs in _others(graph):
         expected = _steady(graph, inputs)
         if expected is not None:
-            actual = _run(call, inputs, what)
+            actual = _run(call, inputs, condition)
             if len(actual) != len(expected):
-                raise Unsupported(f"{what} the exported graph gives {len(actual)} outputs, not {len(expected)}")
+                raise Unsupported(f"{condition} the exported graph gives {len(actual)} outputs, not {len(expected)}")
             moved = _moved(actual, expected, tolerance)
             if not moved <= tolerance and _holds_nan(expected) and not _holds_nan(_steady(graph, examples) or ()):
                 moved = _moved(*_at_numbers(actual, expected), tolerance)  # the module does not support such inputs
@@ -54,7 +54,7 @@ def require_alike(graph: Graph, call: Callable[..., tuple[Any, ...]], tolerance:
                 by = f"by {moved:.0%}" if math.isfinite(moved) else "in its shape, or in values that are not finite"
                 rounded = ", or its runtime rounds more here" if moved < _MOST_ROUNDED else ""
                 raise Unsupported(
-                    f"{what} the exported graph differs from the module {by}: it contains only the path that the "
+                    f"{condition} the exported graph differs from the module {by}: it contains only the path that the "
                     f"module took for the example{rounded}"
                 )
         if time.monotonic() - started > _MOST_SECONDS:
@@ -97,8 +97,8 @@ def _drawn(tensor: Any, size: float, integers: Callable[[Any, Any], Any], genera
         return _reordered(tensor, generator)
     if not tensor.is_floating_point():
         return integers(tensor, generator)
-    drawn = torch.randn(tensor.shape, generator=generator).to(tensor.device, tensor.dtype)
-    return size * (drawn * tensor.std(correction=0) + tensor.mean())
+    noise = torch.randn(tensor.shape, generator=generator).to(tensor.device, tensor.dtype)
+    return size * (noise * tensor.std(correction=0) + tensor.mean())
 
 
 def _reordered(tensor: Any, generator: Any) -> Any:
@@ -130,12 +130,12 @@ def _redrawn(tensor: Any, generator: Any, *, is_upper: bool) -> Any:
     if len(distinct) >= _MANY:
         middle = distinct[len(distinct) // 2]
         values = values[values >= middle if is_upper else values < middle]
-    drawn = values[torch.randint(len(values), tensor.shape, generator=generator).to(tensor.device)]
+    samples = values[torch.randint(len(values), tensor.shape, generator=generator).to(tensor.device)]
     if len(distinct) >= _MANY:
-        return drawn
+        return samples
     uniform = tensor[(tensor == tensor[..., :1]).all(-1)][..., 0].unique()
-    is_new = (drawn == drawn[..., :1]).all(-1) & ~(drawn[..., :1] == uniform).any(-1)
-    return torch.where(is_new[..., None], tensor, drawn)
+    is_new = (samples == samples[..., :1]).all(-1) & ~(samples[..., :1] == uniform).any(-1)
+    return torch.where(is_new[..., None], tensor, samples)
 
 
 def _are_places(tensor: Any) -> bool:
@@ -176,24 +176,26 @@ def _steady(graph: Graph, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
 
     try:
         with torch.no_grad():
-            once = graph.module(*_copied(inputs))
-            again = graph.module(*_copied(inputs))
+            outputs = graph.module(*_copied(inputs))
+            repeated = graph.module(*_copied(inputs))
     except Exception:  # a module may raise anything on unusual inputs
         return None
     is_steady = all(
-        torch.equal(torch.nan_to_num(one), torch.nan_to_num(two)) for one, two in zip(once, again, strict=True)
+        torch.equal(torch.nan_to_num(one), torch.nan_to_num(two)) for one, two in zip(outputs, repeated, strict=True)
     )
-    return once if is_steady else None
+    return outputs if is_steady else None
 
 
-def _run(call: Callable[..., tuple[Any, ...]], inputs: tuple[Any, ...], what: str) -> tuple[Any, ...]:
+def _run(call: Callable[..., tuple[Any, ...]], inputs: tuple[Any, ...], condition: str) -> tuple[Any, ...]:
     import torch
 
     try:
         with torch.no_grad():
             return call(*_copied(inputs))
     except Exception as error:
-        raise Unsupported(f"{what} the exported graph fails where the module does not: {cause_line(error)}") from error
+        raise Unsupported(
+            f"{condition} the exported graph fails where the module does not: {cause_line(error)}"
+        ) from error
 
 
 def _copied(inputs: tuple[Any, ...]) -> tuple[Any, ...]:

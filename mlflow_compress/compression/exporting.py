@@ -137,21 +137,23 @@ class ExportMethod(Method):
         generated = generation_check.generate(family, model)
         graphs = family.graphs(model)
         samples = _checked_size(model, graphs)
-        before = [observe(family, model, samples)]
-        if not before[0].moved(family, model) <= _STEADY:
+        observations = [observe(family, model, samples)]
+        if not observations[0].moved(family, model) <= _STEADY:
             raise Unsupported(
                 "the module gives different outputs at each call, for the same inputs and random numbers: it keeps "
                 "state between calls, and an export would not"
             )
         if self.tolerance < float("inf"):
-            before += [observe(family, model, samples, seed) for seed in _OTHER_SEEDS]
-        model = self._exported(model, family, graphs, before)
+            observations += [observe(family, model, samples, seed) for seed in _OTHER_SEEDS]
+        model = self._exported(model, family, graphs, observations)
         model.cautions += generation_check.require_past(generated, generation_check.generate(family, model))
         if self.converts:
             coverage.note_all(model)
         return model
 
-    def _exported(self, model: Model, family: Family, graphs: Mapping[str, Graph], before: Sequence[Observed]) -> Model:
+    def _exported(
+        self, model: Model, family: Family, graphs: Mapping[str, Graph], observations: Sequence[Observed]
+    ) -> Model:
         """Export the model, run it from the files, and check its outputs and weights."""
         folder = tempfile.TemporaryDirectory(prefix="mlflow-compress-")
         _write_buffers(graphs, Path(folder.name), with_attributes=True)
@@ -162,7 +164,7 @@ class ExportMethod(Method):
         calls = self._calls(model, Path(folder.name))
         model = _attached(model, family, calls)
         if self.tolerance < float("inf"):
-            for observed in before:
+            for observed in observations:
                 moved = observed.moved(family, model)
                 if not (moved <= self.tolerance or observed.is_by_chance(moved)):
                     draws = ": it draws random numbers, and the export draws different ones or none"
@@ -190,8 +192,8 @@ class ExportMethod(Method):
                 _write_buffers(graphs, folder, with_attributes=True)
                 model.module = None
                 model = self.load(model, family, folder)
-        if (kept := coverage.total(model.module)) < _ALL_WEIGHTS * expected:
-            model.cautions.append(FEWER_WEIGHTS.of(kept=f"{kept:,}", given=f"{expected:,}"))
+        if (exported := coverage.total(model.module)) < _ALL_WEIGHTS * expected:
+            model.cautions.append(FEWER_WEIGHTS.of(kept=f"{exported:,}", given=f"{expected:,}"))
         return model
 
     def save(self, model: Model, family: Family, folder: Path) -> None:
@@ -279,8 +281,8 @@ def _calibration(
     yield from first
     if samples is not None or model.weights == "random":
         return
-    kept = {id(tensor): tensor.nbytes for calls in recorded.values() for inputs in calls for tensor in inputs}
-    count = min(_MOST_SAMPLES, len(first) * _MOST_BYTES // max(1, sum(kept.values())))
+    sizes = {id(tensor): tensor.nbytes for calls in recorded.values() for inputs in calls for tensor in inputs}
+    count = min(_MOST_SAMPLES, len(first) * _MOST_BYTES // max(1, sum(sizes.values())))
     if count <= len(first):
         return
     for batch in family.calibration(dataclasses.replace(model, cautions=[]), count, seed=0)[len(first) :]:
@@ -354,10 +356,10 @@ def _checked_size(model: Model, graphs: Mapping[str, Graph]) -> int:
 
 def _why(error: Exception) -> str:
     """Return why a module was not exported, with the place in the user's code if known."""
-    place = own_place(error)
-    where = f" ({place})" if place else ""
+    source_line = own_place(error)
+    suffix = f" ({source_line})" if source_line else ""
     cause = _OUR_FOLDER.sub("", cause_line(error))
-    return f"{_ONE_PATH if any(sign in cause for sign in _OF_VALUES) else cause}{where}"
+    return f"{_ONE_PATH if any(sign in cause for sign in _OF_VALUES) else cause}{suffix}"
 
 
 def _write_buffers(graphs: Mapping[str, Graph], folder: Path, *, with_attributes: bool) -> None:
@@ -384,8 +386,8 @@ def _buffers(module: Any, with_attributes: bool) -> Iterator[Values]:
         for tensor in (*layer._buffers.values(), *attributes.values()):
             is_number = isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and tensor.numel() > 1
             if is_number:
-                written = tensor.float(), -tensor.float(), 1 / tensor.float()  # subtraction and division are rewritten
-                yield from (_values(array(form)) for form in written if _is_recognisable(form, module))
+                forms = tensor.float(), -tensor.float(), 1 / tensor.float()  # subtraction and division are rewritten
+                yield from (_values(array(form)) for form in forms if _is_recognisable(form, module))
 
 
 def _is_recognisable(tensor: Any, module: Any) -> bool:

@@ -78,11 +78,11 @@ def _architecture(config: Any) -> str:
 
 def _weights(module: Any) -> dict[str, Any]:
     """Return the parameters by name, tied ones once."""
-    seen: set[Any] = set()
+    written_storages: set[Any] = set()
     weights: dict[str, Any] = {}
     for name, tensor in module.state_dict().items():
-        if (storage := identity(tensor)) not in seen:
-            seen.add(storage)
+        if (storage := identity(tensor)) not in written_storages:
+            written_storages.add(storage)
             weights[name] = tensor
     return weights
 

@@ -146,9 +146,9 @@ def imitate(
     if losses:
         count = max(1, round(len(losses) * _REPORTED))
         kind = in_place_of_data(student) or "inputs"
-        first, last = sum(losses[:count]) / count, sum(losses[-count:]) / count
+        initial_loss, final_loss = sum(losses[:count]) / count, sum(losses[-count:]) / count
         student.facts["training"] = (
-            f"{lesson.steps} steps of {lesson.batch_size} {kind}, loss from {first:.3g} to {last:.3g}"
+            f"{lesson.steps} steps of {lesson.batch_size} {kind}, loss from {initial_loss:.3g} to {final_loss:.3g}"
             + (f"; outputs left out because of a different shape: {left_out}" if left_out else "")
         )
 
@@ -177,8 +177,8 @@ def _paired(family: Family, student: Model, outputs: tuple[Any, Any]) -> _Pairs:
     """
     all_outputs = [_floating(output) for output in outputs]
     scores = [_floating(family.scores(student, output)) for output in outputs]
-    others = [_without(of_one, tensors) for of_one, tensors in zip(scores, all_outputs, strict=True)]
-    pairs = _Pairs(_of_one_shape(*scores), _of_one_shape(*others), 0)
+    other_outputs = [_without(of_one, tensors) for of_one, tensors in zip(scores, all_outputs, strict=True)]
+    pairs = _Pairs(_of_one_shape(*scores), _of_one_shape(*other_outputs), 0)
     pairs = pairs._replace(left_out=max(map(len, all_outputs)) - len(pairs.scores) - len(pairs.others))
     if not (pairs.scores or pairs.others):
         raise Unsupported("no output of the student has the shape of the original's: there is nothing to learn")

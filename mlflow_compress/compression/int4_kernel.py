@@ -143,8 +143,8 @@ class Int4Kernel(nn.Module):
         """Return [..., out] for [..., in]."""
         flat = inputs.reshape(-1, self.columns)
         dense = {dtype: functools.partial(self._densely, dtype=dtype) for dtype in (inputs.dtype, torch.float32)}
-        way = self.choice.of(flat, self._packed, dense if self.block else {})
-        return way(flat).view(*inputs.shape[:-1], self.rows)
+        multiply = self.choice.of(flat, self._packed, dense if self.block else {})
+        return multiply(flat).view(*inputs.shape[:-1], self.rows)
 
     def _packed(self, flat: Tensor) -> Tensor:
         filled = functional.pad(flat.to(torch.bfloat16), (0, self.wide - self.columns)).contiguous()
@@ -173,8 +173,8 @@ class Int4Kernel(nn.Module):
         if self.block:
             turned, order = self._turned(dtype)
             return turned.index_select(1, order)[: self.columns, : self.rows].T.contiguous()
-        one = torch.eye(self.wide, dtype=torch.bfloat16, device=self.codes.device)
-        product = _multiply(one, self.codes, self.group, self.grid)
+        identity = torch.eye(self.wide, dtype=torch.bfloat16, device=self.codes.device)
+        product = _multiply(identity, self.codes, self.group, self.grid)
         return product[: self.columns, : self.rows].T.to(dtype).contiguous()
 
     def rows_at(self, indices: Tensor, dtype: torch.dtype) -> Tensor:

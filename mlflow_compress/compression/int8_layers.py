@@ -154,14 +154,18 @@ class Int8Recurrent(nn.Module):
         if self.mode == "LSTM":
             settings = {"dtype": torch.qint8, "use_dynamic": True}
             if packed is not None:
-                output, *last = torch.quantized_lstm(data, packed.batch_sizes, states, self._cells, *shape, **settings)
+                output, *states_after = torch.quantized_lstm(
+                    data, packed.batch_sizes, states, self._cells, *shape, **settings
+                )
             else:
-                output, *last = torch.quantized_lstm(data, states, self._cells, *shape, self.batch_first, **settings)
+                output, *states_after = torch.quantized_lstm(
+                    data, states, self._cells, *shape, self.batch_first, **settings
+                )
         elif packed is not None:
-            output, *last = torch.quantized_gru(data, packed.batch_sizes, states[0], self._cells, *shape)
+            output, *states_after = torch.quantized_gru(data, packed.batch_sizes, states[0], self._cells, *shape)
         else:
-            output, *last = torch.quantized_gru(data, states[0], self._cells, *shape, self.batch_first)
-        return self._as_given(output, last, packed, is_single)
+            output, *states_after = torch.quantized_gru(data, states[0], self._cells, *shape, self.batch_first)
+        return self._as_given(output, states_after, packed, is_single)
 
     def _states(self, data: Tensor, packed: Any, state: Any, is_single: bool) -> list[Tensor]:
         """Return the initial states [layers * directions, batch, hidden], in the order of the batch."""

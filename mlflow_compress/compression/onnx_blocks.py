@@ -96,7 +96,7 @@ def quantise(model: Any, blocks: Blocks, embeddings: bool) -> Count:
     count.products = sum(math.prod(matrices[name].dims) for name in names)
     tables = {node.input[0]: matrices[node.input[0]] for node in model.graph.node if _takes_rows(node, matrices)}
     for length in sorted(set(lengths.values())):
-        _quantise_products(model, blocks, length, {name for name, chosen in lengths.items() if chosen == length})
+        _quantise_products(model, blocks, length, {name for name, block in lengths.items() if block == length})
     for name, table in tables.items():
         size, length = math.prod(table.dims), block_length(table.dims[1], blocks.length)
         head = heads.get(name, "") if heads.get(name, "") in names else ""
@@ -178,10 +178,10 @@ def _takes_rows(node: Any, matrices: dict[str, Any]) -> bool:
     return table is not None and len(table.dims) == 2 and table.data_type == table.FLOAT
 
 
-def _quantise_products(model: Any, blocks: Blocks, length: int, chosen: set[str]) -> None:
+def _quantise_products(model: Any, blocks: Blocks, length: int, selected: set[str]) -> None:
     from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
-    excluded = [node.name for node in model.graph.node if node.op_type == "MatMul" and node.name not in chosen]
+    excluded = [node.name for node in model.graph.node if node.op_type == "MatMul" and node.name not in selected]
     settings = DefaultWeightOnlyQuantConfig(
         block_size=length, is_symmetric=blocks.symmetric, accuracy_level=blocks.accuracy_level, bits=blocks.bits
     )

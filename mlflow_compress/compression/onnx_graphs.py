@@ -60,11 +60,11 @@ def halve(path: Path) -> int:
     nodes = {tuple(node.output): node for node in half.graph.node}  # drops repeated casts of one constant
     del half.graph.node[:]
     half.graph.node.extend(nodes.values())
-    beside = path.with_name(f"{path.name}.data")
-    was_large = beside.is_file()
-    beside.unlink(missing_ok=True)
+    data_path = path.with_name(f"{path.name}.data")
+    was_large = data_path.is_file()
+    data_path.unlink(missing_ok=True)
     halved: int = sum(constant.data_type == onnx.TensorProto.FLOAT16 for constant in half.graph.initializer)
-    onnx.save(half, str(path), save_as_external_data=was_large, location=beside.name)
+    onnx.save(half, str(path), save_as_external_data=was_large, location=data_path.name)
     return halved
 
 

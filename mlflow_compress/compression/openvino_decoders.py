@@ -79,8 +79,8 @@ class Stateful:
         import torch
 
         request = self._compiled.create_infer_request()
-        last = self._first + len(self._past)
-        before, past, after = inputs[: self._first], inputs[self._first : last], inputs[last:]
+        past_end = self._first + len(self._past)
+        before, past, after = inputs[: self._first], inputs[self._first : past_end], inputs[past_end:]
         states = _states(request, self._past)
         for name, tensor in zip(self._past, past, strict=True):
             states[name].state = openvino.Tensor(array(tensor))
@@ -118,12 +118,12 @@ class Stateful:
 
     def _begin(self, cache: Any) -> _Text:
         """Return a text with an empty state: reuse that of a dropped cache, else make a new one, else the oldest."""
-        free = [text for text in self._texts if (last := text.cache()) is None or last is cache]
-        if not free and len(self._texts) == _MOST_TEXTS:
-            free = self._texts[:1]
-        if free:
-            self._texts.remove(free[0])
-        text = free[0] if free else _Text(self._compiled.create_infer_request(), weakref.ref(cache))
+        idle = [text for text in self._texts if (cache_of_text := text.cache()) is None or cache_of_text is cache]
+        if not idle and len(self._texts) == _MOST_TEXTS:
+            idle = self._texts[:1]
+        if idle:
+            self._texts.remove(idle[0])
+        text = idle[0] if idle else _Text(self._compiled.create_infer_request(), weakref.ref(cache))
         text.request.reset_state()
         text.cache = weakref.ref(cache)
         self._texts.append(text)
@@ -177,9 +177,9 @@ def _keep_past(graph: Any, past: Sequence[str]) -> None:
         if node.get_type_name() == "ReadValue":
             _, heads, _, width = node.get_output_partial_shape(0)
             lengths = (heads.get_length(), 0, width.get_length())
-            rest = [opset13.constant(np.array([length], np.int64)) for length in lengths]
+            sizes = [opset13.constant(np.array([length], np.int64)) for length in lengths]
             kind = node.get_output_element_type(0)
-            shape = opset13.concat([texts, *rest], 0)
+            shape = opset13.concat([texts, *sizes], 0)
             node.set_arguments([opset13.broadcast(opset13.constant(0.0, kind), shape)])
     graph.validate_nodes_and_infer_types()
 

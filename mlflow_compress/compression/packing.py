@@ -95,14 +95,14 @@ class Packed(nn.Module):
     def _for_groups(self, dtype: torch.dtype) -> Tensor:
         return torch.empty(self.rows, -(-self.columns // self.group_size), dtype=dtype, device="meta")
 
-    def _load_from_state_dict(self, state: Mapping[str, Any], prefix: str, *others: Any) -> None:
+    def _load_from_state_dict(self, state: Mapping[str, Any], prefix: str, *arguments: Any) -> None:
         """Load the tensors; in those of earlier versions the last group of a row may be shorter."""
         scales = state.get(f"{prefix}scales")
         ragged = -(-self.columns // self._requested)
         if scales is not None and tuple(scales.shape) == (self.rows, ragged):
             self.group_size = min(self._requested, self.columns)
             self.scales, self.zeros = self._for_groups(torch.bfloat16), self._for_groups(torch.uint8)
-        super()._load_from_state_dict(state, prefix, *others)
+        super()._load_from_state_dict(state, prefix, *arguments)
 
     def repack(self) -> None:
         """Repack the weight for a kernel of its device, if there is one, and drop the portable codes."""

@@ -42,13 +42,13 @@ def publish_integers(saved: Path, family: Family, portable: Callable[[], Model],
     expected = plain.state_dict(keep_vars=True)
     tensors, schemes = _tensors(module, expected)
     _require_all(tensors, schemes, expected)
-    others = [name for name, layer in plain.named_modules() if _is_linear(layer) and name not in schemes]
+    unquantised = [name for name, layer in plain.named_modules() if _is_linear(layer) and name not in schemes]
     copy_plain(saved, folder, [path.name for path in saved.glob("*.safetensors*")] + [SAFETENSORS, TORCH])
     kinds = set(schemes.values())
     if len(kinds) != 1:
         raise Unsupported("its layers are rounded in several ways, but readers of the format support one per model")
     (scheme,) = kinds
-    write(tensors, scheme, others, folder)
+    write(tensors, scheme, unquantised, folder)
     is_served = scheme.bits in SERVED_BITS
     note = "" if is_served else f"vLLM has no kernels for {scheme.bits} bits: load it with transformers."
     code = f'import transformers; transformers.{family.auto_class}.from_pretrained("FOLDER", dtype="auto")'
@@ -70,11 +70,11 @@ def _tensors(module: Any, expected: dict[str, Any]) -> tuple[dict[str, Any], dic
 
     tensors: dict[str, Any] = {}
     schemes: dict[str, Scheme] = {}
-    written: set[str] = set()  # modules whose tensors are in `tensors`
+    written_modules: set[str] = set()  # modules whose tensors are in `tensors`
     few_bits = {name: layer for name, layer in module.named_modules() if isinstance(layer, PackedLinear)}
     shared = _scheme_of(few_bits) if few_bits else None
     for name, layer in module.named_modules():
-        if any(name == parent or name.startswith(f"{parent}.") for parent in written):
+        if any(name == parent or name.startswith(f"{parent}.") for parent in written_modules):
             continue
         if shared is not None and name in few_bits:
             scheme, parts = shared, _of_packed(layer, shared, _dtype(expected, name))
@@ -89,12 +89,12 @@ def _tensors(module: Any, expected: dict[str, Any]) -> tuple[dict[str, Any], dic
             )
         else:
             continue
-        written.add(name)
+        written_modules.add(name)
         schemes[name] = scheme
         tensors |= {f"{name}.{key}": value for key, value in parts.items()}
     owners: dict[Any, str] = {}
     for name, tensor in module.state_dict().items():
-        if any(name.startswith(f"{parent}.") for parent in written):
+        if any(name.startswith(f"{parent}.") for parent in written_modules):
             continue
         if owners.setdefault(identity(tensor), name) == name:
             tensors[name] = tensor.detach().clone()
@@ -194,7 +194,7 @@ def _require_all(tensors: dict[str, Any], schemes: dict[str, Scheme], expected: 
             shape = tuple(tensor.shape)
         if name not in expected or tuple(expected[name].shape) != shape:
             raise Unsupported(f"transformers stores {name} in a different form than this package rounds it")
-    written = {name for name in expected if name in tensors or name.removesuffix(".weight") in schemes}
-    held = {id(expected[name]) for name in written}  # tied ones are one parameter
-    if missing := [name for name, parameter in expected.items() if id(parameter) not in held]:
+    complete = {name for name in expected if name in tensors or name.removesuffix(".weight") in schemes}
+    complete_ids = {id(expected[name]) for name in complete}  # tied ones are one parameter
+    if missing := [name for name, parameter in expected.items() if id(parameter) not in complete_ids]:
         raise Unsupported(f"transformers stores {missing[0]}, which this package has replaced by something else")

@@ -95,12 +95,12 @@ def find(model: Model, family: Family, layers: Iterable[Any]) -> list[Fold]:
 
 def _before(groups: Sequence[list[Any]], index: int, back: int, width: int) -> Fold | None:
     """Guess that a group reads the output of an earlier layer; None if the shapes do not fit."""
-    before = [layer for group in groups[:index] for layer in group]
-    if back >= len(before):
+    earlier_layers = [layer for group in groups[:index] for layer in group]
+    if back >= len(earlier_layers):
         return None
-    producer, inputs = before[-1 - back], groups[index][0].in_features
-    times, rest = divmod(inputs, producer.out_features)
-    if rest or (times > 1 and (not width or producer.out_features % width)):
+    producer, inputs = earlier_layers[-1 - back], groups[index][0].in_features
+    times, remainder = divmod(inputs, producer.out_features)
+    if remainder or (times > 1 and (not width or producer.out_features % width)):
         return None
     return Fold(producer, tuple(groups[index]), times, width if times > 1 else 1)
 
@@ -127,19 +127,19 @@ class _Trial:
 
     def calls(self, layers: set[Any]) -> tuple[list[list[Any]], list[Any]]:
         """Return groups of layers that read one tensor, in the order of calls, and the norm that made it or None."""
-        kept: list[Any] = []  # keeps the tensors alive, so that no id is reused
+        tensors: list[Any] = []  # keeps the tensors alive, so that no id is reused
         norms: dict[int, Any] = {}
         groups: dict[int, list[Any]] = {}
-        seen: set[Any] = set()
+        called_modules: set[Any] = set()
 
         def after_norm(module: Any, inputs: Any, output: Any) -> None:
-            kept.append(output)
+            tensors.append(output)
             norms[id(output)] = module
 
         def before_layer(module: Any, inputs: Any) -> None:
-            if module not in seen and inputs:
-                seen.add(module)
-                kept.append(inputs[0])
+            if module not in called_modules and inputs:
+                called_modules.add(module)
+                tensors.append(inputs[0])
                 groups.setdefault(id(inputs[0]), []).append(module)
 
         modules = list(self.model.module.modules())
@@ -173,17 +173,17 @@ class _Trial:
 
         generator = torch.Generator().manual_seed(_SEED)
         powers = torch.tensor(_POWERS)
-        drawn = []
+        scales = []
         for fold in folds:
             weight = fold.producer.weight
             scale = powers[torch.randint(len(powers), (len(weight),), generator=generator)].to(weight)
-            drawn.append(scale)
+            scales.append(scale)
             divide(fold.producer, scale)
             _multiply(fold, scale)
         try:
             moved = distance(self._outputs(), self.expected)
         finally:
-            for fold, scale in zip(folds, drawn, strict=True):
+            for fold, scale in zip(folds, scales, strict=True):
                 divide(fold.producer, 1 / scale)
                 _multiply(fold, 1 / scale)
         return bool(moved <= _SAME)

@@ -59,15 +59,15 @@ def caution_other_groups(model: Model, requested: int, all_columns: Iterable[int
         all_columns: Weights per row of each layer; a row that is one group counts as requested.
     """
     sizes = [(fitting(requested, columns), columns) for columns in all_columns]
-    others = Counter((size, columns) for size, columns in sizes if size != min(requested, columns))
-    if others:
-        common = [pair for pair, _ in others.most_common(_MOST_NAMED)]
-        more = ", ..." if len(others) > _MOST_NAMED else ""
+    other_shapes = Counter((size, columns) for size, columns in sizes if size != min(requested, columns))
+    if other_shapes:
+        common = [pair for pair, _ in other_shapes.most_common(_MOST_NAMED)]
+        ellipsis = ", ..." if len(other_shapes) > _MOST_NAMED else ""
         groups = {
-            language: ", ".join(f"{size} {word} {columns}" for size, columns in common) + more
+            language: ", ".join(f"{size} {word} {columns}" for size, columns in common) + ellipsis
             for language, word in {"en": "of", "ru": "из"}.items()
         }
-        model.cautions.append(OTHER_GROUPS.of(asked=requested, count=others.total(), groups=groups))
+        model.cautions.append(OTHER_GROUPS.of(asked=requested, count=other_shapes.total(), groups=groups))
 
 
 class Grid(NamedTuple):
@@ -86,10 +86,10 @@ class Grid(NamedTuple):
     @classmethod
     def over(cls, weights: Tensor, bits: int) -> Grid:
         """Return the grid from the smallest to the largest weight of each group [..., weights], including 0."""
-        most = 2**bits - 1
+        max_code = 2**bits - 1
         low, high = weights.amin(-1, keepdim=True).clamp(max=0), weights.amax(-1, keepdim=True).clamp(min=0)
-        scales = ((high - low).float() / most).clamp(min=torch.finfo(torch.bfloat16).tiny).to(torch.bfloat16)
-        return cls(bits, scales, (-low / scales).round().clamp(0, most).to(torch.uint8))
+        scales = ((high - low).float() / max_code).clamp(min=torch.finfo(torch.bfloat16).tiny).to(torch.bfloat16)
+        return cls(bits, scales, (-low / scales).round().clamp(0, max_code).to(torch.uint8))
 
     def encode(self, weights: Tensor) -> Tensor:
         """Return the codes of the nearest values, uint8."""

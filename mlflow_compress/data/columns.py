@@ -67,6 +67,6 @@ def within(raw: Mapping[str, Any], column: str) -> Any:
     """Return a value by its column, or by a path into nested columns (`translation.en`)."""
     if column in raw or "." not in column:
         return raw.get(column)
-    first, _, rest = column.partition(".")
+    first, _, inner_column = column.partition(".")
     inner = raw.get(first)
-    return within(inner, rest) if isinstance(inner, Mapping) else None
+    return within(inner, inner_column) if isinstance(inner, Mapping) else None

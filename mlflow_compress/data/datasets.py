@@ -61,8 +61,8 @@ class Row:
 
     def digest(self, *roles: str) -> str:
         """Return the SHA-256 of all values, or of those with the given roles; sounds and pictures count as files."""
-        chosen = {role: self.values[role] for role in roles or self.values}
-        plain = {role: value.digest() if isinstance(value, Medium) else value for role, value in chosen.items()}
+        values = {role: self.values[role] for role in roles or self.values}
+        plain = {role: value.digest() if isinstance(value, Medium) else value for role, value in values.items()}
         text = json.dumps(plain, sort_keys=True, ensure_ascii=False, default=str)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -167,11 +167,11 @@ def scored_whole(
         The rows, and the number of pieces to take: the limit, or that of the data; None: all.
     """
     specified = parse(data)
-    everything = replace(specified, limit=None)
-    source = _open(everything, folder, roles)
+    unlimited = replace(specified, limit=None)
+    source = _open(unlimited, folder, roles)
     rows, skipped = _take(source, roles, source.indices, None, keeps_blank=True)
     table = Table(rows, source.name, str(source.data), tuple(skipped))
-    remember(model, table, Evaluation(str(everything), folder, None, 0))
+    remember(model, table, Evaluation(str(unlimited), folder, None, 0))
     return rows, specified.limit if limit is None else limit
 
 
@@ -234,15 +234,17 @@ def draw_rows(model: Model, roles: Sequence[str], inputs: int, count: int, seed:
 @functools.lru_cache(maxsize=1)
 def _separate(evaluation: Evaluation, roles: tuple[str, ...], inputs: int) -> tuple[_Source, frozenset[str]] | None:
     """Open the data for calibration, and return it with the digests of the inputs that must not be used."""
-    whole, folder, input_roles = parse(evaluation.data), evaluation.folder, roles[:inputs]
-    data = replace(whole, columns={role: column for role, column in whole.columns.items() if role in input_roles})
+    parsed, folder, input_roles = parse(evaluation.data), evaluation.folder, roles[:inputs]
+    data = replace(parsed, columns={role: column for role, column in parsed.columns.items() if role in input_roles})
     source = _open(data, folder, input_roles)
     if data.calibration:
-        other = parse(data.calibration)
-        split = "train" if other.split == DEFAULT.split else other.split
-        columns = {**data.columns, **other.columns}
-        other = replace(data, source=other.source, revision=other.revision, split=split, columns=columns)
-        source = _open(other, folder, input_roles, must_be_split=False)
+        calibration = parse(data.calibration)
+        split = "train" if calibration.split == DEFAULT.split else calibration.split
+        columns = {**data.columns, **calibration.columns}
+        calibration = replace(
+            data, source=calibration.source, revision=calibration.revision, split=split, columns=columns
+        )
+        source = _open(calibration, folder, input_roles, must_be_split=False)
     elif source.is_split and not is_training(data.split):
         try:
             source = _open(replace(data, split="train"), folder, input_roles)
@@ -346,29 +348,29 @@ def _row(source: _Source, columns: Mapping[str, str], index: int) -> Row:
     Raises:
         RecipeError: a value is missing, is empty, or can't be read.
     """
-    where, raw = source.records.where(index), source.records.rows[index]
+    location, raw = source.records.where(index), source.records.rows[index]
     if isinstance(raw, Bad):
         raise RecipeError(f"{raw} {ADVICE}")
-    values = {role: _value(source, raw, column, role, where) for role, column in columns.items()}
-    return Row(values, where)
+    values = {role: _value(source, raw, column, role, location) for role, column in columns.items()}
+    return Row(values, location)
 
 
-def _value(source: _Source, raw: Mapping[str, Any], column: str, role: str, where: str) -> Any:
+def _value(source: _Source, raw: Mapping[str, Any], column: str, role: str, location: str) -> Any:
     value = within(raw, column)
     if role == "text" and isinstance(value, str) and not value.strip() and "audio" in source.roles:
         return ""  # a sound without speech
     if value is None or value in ([], {}) or (isinstance(value, str) and not value.strip()):
-        raise RecipeError(f"{where}: {column} is empty. {ADVICE}")
+        raise RecipeError(f"{location}: {column} is empty. {ADVICE}")
     if isinstance(value, str) and not _is_unicode(value):
-        raise RecipeError(f"{where}: {column} contains half of a surrogate pair. {ADVICE}")
+        raise RecipeError(f"{location}: {column} contains half of a surrogate pair. {ADVICE}")
     if role in MEDIA:
-        medium = _medium(source, value, role, where)
+        medium = _medium(source, value, role, location)
         medium.decode() if source.data.skip_bad else medium.check()
         return medium
     if isinstance(value, Path):
         text = read_text(value, source.data.encoding)
         if not text.strip():
-            raise RecipeError(f"{where}: the file is empty. {ADVICE}")
+            raise RecipeError(f"{location}: the file is empty. {ADVICE}")
         return text
     label = new_label(str(value), source.data.labels) if role == "label" else None
     return value if label is None else label
@@ -382,20 +384,20 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _medium(source: _Source, value: Any, role: str, where: str) -> Medium:
+def _medium(source: _Source, value: Any, role: str, location: str) -> Medium:
     medium, folder = MEDIA[role], source.records.folder
     if callable(value):
-        return medium(where, value)
+        return medium(location, value)
     if isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes):  # as in Parquet
-        return medium(where, functools.partial(io.BytesIO, value["bytes"]))
+        return medium(location, functools.partial(io.BytesIO, value["bytes"]))
     if isinstance(value, str) and folder is not None:
         try:
             value = find_file(value, folder, source.files[role])
         except RecipeError as error:
-            raise RecipeError(f"{where}: {error} {ADVICE}") from None
+            raise RecipeError(f"{location}: {error} {ADVICE}") from None
     if not isinstance(value, Path):
-        raise RecipeError(f"{where}: {role} must be the name of a file, not {value!r:.60}. {ADVICE}")
-    opened: Medium = medium.at(value, str(value) if str(value).endswith(where) else f"{where}: {value}")
+        raise RecipeError(f"{location}: {role} must be the name of a file, not {value!r:.60}. {ADVICE}")
+    opened: Medium = medium.at(value, str(value) if str(value).endswith(location) else f"{location}: {value}")
     return opened
 
 

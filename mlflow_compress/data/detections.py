@@ -64,9 +64,9 @@ class Boxes:
         Raises:
             RecipeError: a folder or a list does not exist or can't be read, or there is no picture.
         """
-        for place in self._places(split):
-            if not place.exists():
-                raise RecipeError(f"{self.path} names {place}, which does not exist.")
+        for folder in self._places(split):
+            if not folder.exists():
+                raise RecipeError(f"{self.path} names {folder}, which does not exist.")
         pictures = self.present(split)
         if not pictures:
             raise RecipeError(f"{self.path}: there is no picture in its split {split!r}.")
@@ -78,7 +78,7 @@ class Boxes:
         Raises:
             RecipeError: a list can't be read.
         """
-        return sorted(named for place in self._places(split) if place.exists() for named in _pictures(place))
+        return sorted(picture for folder in self._places(split) if folder.exists() for picture in _pictures(folder))
 
     def _places(self, split: str) -> list[Path]:
         return [_placed(self.root, entry) for entry in self.splits.get(split, ())]
@@ -133,11 +133,11 @@ def read(text: str, folder: Path, limit: int | None, seed: int) -> tuple[Table, 
         random.Random(seed).shuffle(paths)  # noqa: S311  (nothing secret)
     rows: list[Row] = []
     skipped: list[str] = []
-    for path, place in paths:
+    for path, location in paths:
         if len(rows) == limit:
             break
         try:
-            rows.append(_row(path, place, described.names, data.skip_bad))
+            rows.append(_row(path, location, described.names, data.skip_bad))
         except RecipeError as error:
             if not data.skip_bad:
                 raise
@@ -161,29 +161,29 @@ def training(text: str, folder: Path, held_out: frozenset[str], count: int, seed
     described = describe(data, folder)
     paths = described.present("train")
     random.Random(seed).shuffle(paths)  # noqa: S311  (nothing secret)
-    drawn: list[Path] = []
-    for path, place in paths:
-        if len(drawn) == count:
+    selected: list[Path] = []
+    for path, location in paths:
+        if len(selected) == count:
             break
         if not path.is_file():
             if not data.skip_bad:
-                raise _missing(path, place)
+                raise _missing(path, location)
             continue
         if Picture.at(path).digest() not in held_out and not (data.skip_bad and _is_broken(path)):
-            drawn.append(path)
-    return [drawn[index % len(drawn)] for index in range(count)] if drawn else []
+            selected.append(path)
+    return [selected[index % len(selected)] for index in range(count)] if selected else []
 
 
-def _row(path: Path, place: str, names: Mapping[int, str], decodes: bool) -> Row:
+def _row(path: Path, location: str, names: Mapping[int, str], decodes: bool) -> Row:
     if not path.is_file():
-        raise _missing(path, place)
+        raise _missing(path, location)
     picture = Picture.at(path)
     picture.decode() if decodes else picture.check()
     return Row({"image": picture, "path": str(path), "boxes": _boxes(path, names)}, str(path))
 
 
-def _missing(path: Path, place: str) -> RecipeError:
-    return RecipeError(f"{place}there is no picture {path}. {ADVICE}")
+def _missing(path: Path, location: str) -> RecipeError:
+    return RecipeError(f"{location}there is no picture {path}. {ADVICE}")
 
 
 def _is_broken(path: Path) -> bool:
@@ -194,29 +194,29 @@ def _is_broken(path: Path) -> bool:
     return False
 
 
-def _pictures(place: Path) -> Iterator[tuple[Path, str]]:
+def _pictures(source: Path) -> Iterator[tuple[Path, str]]:
     """Yield the pictures of a folder, or those that a list names (they may be missing), with list and line."""
-    if place.is_dir():
-        yield from ((path, "") for path in data_files(place) if path.suffix.lower() in Picture.suffixes)
+    if source.is_dir():
+        yield from ((path, "") for path in data_files(source) if path.suffix.lower() in Picture.suffixes)
         return
-    for number, line in enumerate(read_text(place).split("\n"), 1):
-        path = place.parent / line.strip()
-        relative = path.relative_to(place.parent) if path.is_relative_to(place.parent) else Path(path.name)
+    for number, line in enumerate(read_text(source).split("\n"), 1):
+        path = source.parent / line.strip()
+        relative = path.relative_to(source.parent) if path.is_relative_to(source.parent) else Path(path.name)
         if line.strip() and not is_leftover(relative):
-            yield path, f"{place}, line {number}: "
+            yield path, f"{source}, line {number}: "
 
 
 def _placed(root: Path, entry: str) -> Path:
     """Return the path of an entry: Roboflow's `../val/images` may lie beside the file instead of above it."""
     path = root / entry
-    beside = root / entry.removeprefix("../")
-    return beside if beside.exists() and not path.exists() else path
+    next_to_root = root / entry.removeprefix("../")
+    return next_to_root if next_to_root.exists() and not path.exists() else path
 
 
 def _labels_of(picture: Path) -> Path:
     """Return the path of a picture's labels: `labels` replaces the last `images` in its path."""
-    before, images, after = str(picture).rpartition(f"{os.sep}images{os.sep}")
-    return Path(f"{before}{os.sep}labels{os.sep}{after}" if images else picture).with_suffix(".txt")
+    head, images, tail = str(picture).rpartition(f"{os.sep}images{os.sep}")
+    return Path(f"{head}{os.sep}labels{os.sep}{tail}" if images else picture).with_suffix(".txt")
 
 
 def _boxes(picture: Path, names: Mapping[int, str]) -> list[list[float]]:
@@ -228,23 +228,23 @@ def _boxes(picture: Path, names: Mapping[int, str]) -> list[list[float]]:
     return [list(box) for box in dict.fromkeys(map(tuple, boxes))]  # ultralytics drops duplicate boxes
 
 
-def _box(words: list[str], names: Mapping[int, str], where: str) -> list[Any]:
+def _box(words: list[str], names: Mapping[int, str], location: str) -> list[Any]:
     try:
         number, *places = (float(word) for word in words)
     except ValueError as error:
-        raise RecipeError(f"{where}: {' '.join(words)[:60]!r} are not all numbers. {ADVICE}") from error
+        raise RecipeError(f"{location}: {' '.join(words)[:60]!r} are not all numbers. {ADVICE}") from error
     if not number.is_integer() or int(number) not in names:  # infinity and NaN are not integers either
         classes = f"{len(names)}, from {min(names)} to {max(names)}" if names else "none"
-        raise RecipeError(f"{where}: there is no class {words[0]}; data.yaml names {classes}. {ADVICE}")
-    if not all(-_TOLERANCE <= place <= 1 + _TOLERANCE for place in places):
+        raise RecipeError(f"{location}: there is no class {words[0]}; data.yaml names {classes}. {ADVICE}")
+    if not all(-_TOLERANCE <= coordinate <= 1 + _TOLERANCE for coordinate in places):
         raise RecipeError(
-            f"{where}: coordinates must be fractions of the picture's width and height, from 0 to 1. {ADVICE}"
+            f"{location}: coordinates must be fractions of the picture's width and height, from 0 to 1. {ADVICE}"
         )
     if len(places) == 4:
         x, y, width, height = places
         return [int(number), x - width / 2, y - height / 2, x + width / 2, y + height / 2]
     if len(places) < 6 or len(places) % 2:
         raise RecipeError(
-            f"{where}: after the class, a box has four numbers, and an outline three or more pairs. {ADVICE}"
+            f"{location}: after the class, a box has four numbers, and an outline three or more pairs. {ADVICE}"
         )
     return [int(number), min(places[::2]), min(places[1::2]), max(places[::2]), max(places[1::2])]

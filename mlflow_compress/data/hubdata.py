@@ -103,8 +103,8 @@ class _Rows(Sequence[Mapping[str, Any]]):
         if index >= len(self):
             raise IndexError(index)  # it ends iteration
         values = dict(self._light[index]) if self._light.column_names else {}
-        named = {name: _named(labels, values[name]) for name, labels in self._labels.items()}
-        return values | named | {name: functools.partial(self._open, index, name) for name in self._files}
+        label_names = {name: _named(labels, values[name]) for name, labels in self._labels.items()}
+        return values | label_names | {name: functools.partial(self._open, index, name) for name in self._files}
 
     def _open(self, index: int, name: str) -> BinaryIO:
         file = self._split[index][name]

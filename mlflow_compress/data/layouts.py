@@ -83,8 +83,8 @@ def with_header(records: Records, roles: Sequence[str]) -> Records:
     Then the first column is the file, and the last column its label or text (as in LJSpeech).
     """
     medium = next((role for role in roles if role in MEDIA), None)
-    others = [role for role in roles if role not in MEDIA]
-    if medium is None or records.file is None or records.folder is None or len(others) > 1 or len(records.columns) < 2:
+    labels = [role for role in roles if role not in MEDIA]
+    if medium is None or records.file is None or records.folder is None or len(labels) > 1 or len(records.columns) < 2:
         return records
     if records.file.suffix.lower() not in DELIMITERS or usual_column(medium, records.columns) is not None:
         return records
@@ -93,11 +93,11 @@ def with_header(records: Records, roles: Sequence[str]) -> Records:
         find_file(records.columns[0], records.folder, index_files(records.folder, kind.suffixes, kind.seldom_read))
     except RecipeError:
         return records
-    columns = {medium: records.columns[0], **dict.fromkeys(others, records.columns[-1])}
-    below = (
+    columns = {medium: records.columns[0], **dict.fromkeys(labels, records.columns[-1])}
+    rows_below = (
         row if isinstance(row, Bad) else {role: row[column] for role, column in columns.items()} for row in records.rows
     )
-    rows: list[Mapping[str, object] | Bad] = [columns, *below]
+    rows: list[Mapping[str, object] | Bad] = [columns, *rows_below]
     first, where = f"{records.file.name}, row 1", records.where
     return Records(
         tuple(columns), rows, lambda index: where(index - 1) if index else first, records.folder, records.file
@@ -142,12 +142,12 @@ def _read_folder(folder: Path, roles: Sequence[str], form: Form) -> tuple[Record
     if not tables and medium is None and (_is_package(folder) or not _below(folder, {TEXT})):
         tables = _below(folder, SUFFIXES)
     if tables:
-        named = find_split([path.stem for path in tables], form.split, folder)
-        table = _one_of([path for path in tables if path.stem == named] or tables, folder)
+        stem = find_split([path.stem for path in tables], form.split, folder)
+        table = _one_of([path for path in tables if path.stem == stem] or tables, folder)
         records = read_table(table, form.delimiter, form.quotes, form.encoding)
-        return with_header(records, roles), is_split or named is not None
-    if medium == "audio" and (spoken := read_spoken(folder, form.encoding)) is not None:
-        return spoken, is_split
+        return with_header(records, roles), is_split or stem is not None
+    if medium == "audio" and (spoken_records := read_spoken(folder, form.encoding)) is not None:
+        return spoken_records, is_split
     if medium == "audio" and "text" in roles:
         sounds = len(_below(folder, Sound.suffixes))
         raise RecipeError(

@@ -95,13 +95,13 @@ def parse(text: str) -> Data:
         RecipeError: the text does not have this form, or a value is not valid for its key.
     """
     if quoted := re.match(_QUOTED, text):
-        source, rest = _unquoted(quoted[0]), text[quoted.end() :]
+        source, settings_text = _unquoted(quoted[0]), text[quoted.end() :]
     else:
         end = match.start() if (match := _OPTIONS.search(text)) else len(text)
         at_sign = text.rfind("@", 1, end)
         cut = at_sign if at_sign > 0 and _REVISION.fullmatch(text[at_sign + 1 : end].rstrip()) else end
-        source, rest = text[:cut].strip(), text[cut:]
-    tail = _TAIL.fullmatch(rest.strip())
+        source, settings_text = text[:cut].strip(), text[cut:]
+    tail = _TAIL.fullmatch(settings_text.strip())
     if not source or tail is None:
         raise RecipeError(f"{text!r} is not valid as data. An example: reviews.csv:text=review,label=sentiment")
     options = _options(tail["options"] or "", text)
@@ -140,18 +140,20 @@ def path_of(data: Data, folder: Path) -> Path | None:
     return path
 
 
-def _options(text: str, whole: str) -> dict[str, str]:
+def _options(text: str, data_text: str) -> dict[str, str]:
     """Parse `key=value,key="a,b"`."""
     options: dict[str, str] = {}
     position = 0
     while position < len(text):
         pair = _PAIR.match(text, position)
         if pair is None:
-            raise RecipeError(f"{whole!r}: {text[position:]!r} is not key=value. Put a value with a comma in quotes.")
+            raise RecipeError(
+                f"{data_text!r}: {text[position:]!r} is not key=value. Put a value with a comma in quotes."
+            )
         key, value = pair[1], pair[2]
         value = _unquoted(value) if value.startswith('"') else value
         if not value or key in options:
-            raise RecipeError(f"{whole!r}: {key} is {'given twice' if key in options else 'empty'}.")
+            raise RecipeError(f"{data_text!r}: {key} is {'given twice' if key in options else 'empty'}.")
         options[key] = value
         position = pair.end()
     return options

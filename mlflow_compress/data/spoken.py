@@ -37,13 +37,13 @@ def read_spoken(folder: Path, encoding: str) -> Records | None:
     if any(path.with_suffix(TEXT) in texts for path in sounds):
         return _beside(folder, sounds, encoding)
     by_name = index_files(folder, Sound.suffixes, Sound.seldom_read)
-    others = sorted({*texts, *(path for path in files if path.name.lower() in _KALDI)})
-    lists = [path for path in others if _is_list(path, encoding, by_name)] if sounds else []
+    text_files = sorted({*texts, *(path for path in files if path.name.lower() in _KALDI)})
+    lists = [path for path in text_files if _is_list(path, encoding, by_name)] if sounds else []
     if len(lists) == 1:
         return _of_lists(folder, lists, encoding, by_name)
     if lists:
-        named = ", ".join(path.relative_to(folder).as_posix() for path in lists)
-        raise RecipeError(f"{folder}: there are several lists of transcripts ({named}). Keep only one.")
+        list_names = ", ".join(path.relative_to(folder).as_posix() for path in lists)
+        raise RecipeError(f"{folder}: there are several lists of transcripts ({list_names}). Keep only one.")
     return None
 
 
@@ -57,12 +57,12 @@ def _of_lists(
         for number, line in enumerate(read_text(path, encoding).split("\n"), 1):
             if not _split(line)[0]:
                 continue
-            place = f"{path.relative_to(folder).as_posix()}, line {number}"
+            location = f"{path.relative_to(folder).as_posix()}, line {number}"
             try:
                 rows.append(_row(line, path.parent, by_name))
             except RecipeError as error:
-                rows.append(Bad(f"{place}: {error}"))
-            places.append(place)
+                rows.append(Bad(f"{location}: {error}"))
+            places.append(location)
     return Records(("audio", "text"), rows, places.__getitem__)
 
 
@@ -88,10 +88,10 @@ def _row(line: str, folder: Path, by_name: Mapping[str, Sequence[Path]] | None) 
 def _beside(folder: Path, sounds: Sequence[Path], encoding: str) -> Records:
     places = [path.relative_to(folder).as_posix() for path in sounds]
     rows: list[Mapping[str, object] | Bad] = []
-    for path, place in zip(sounds, places, strict=True):
+    for path, location in zip(sounds, places, strict=True):
         text = path.with_suffix(TEXT)
         try:
-            missing = Bad(f"{place}: there is no {text.name} beside it.")
+            missing = Bad(f"{location}: there is no {text.name} beside it.")
             rows.append({"audio": path, "text": read_text(text, encoding).strip()} if text.is_file() else missing)
         except RecipeError as error:
             rows.append(Bad(str(error)))

@@ -118,8 +118,8 @@ def read_separated(path: Path, text: str, delimiter: str, quotes: bool) -> Recor
         ) from error
     columns = tuple(dict.fromkeys(header))
     doubled = frozenset(name for name in columns if header.count(name) > 1)
-    read = {number: _row(f"{path.name}, row {number}", header, line, delimiter) for number, line in rows.items()}
-    return Records(columns, list(read.values()), _named(path, "row", read), path.parent, path, doubled)
+    checked = {number: _row(f"{path.name}, row {number}", header, line, delimiter) for number, line in rows.items()}
+    return Records(columns, list(checked.values()), _named(path, "row", checked), path.parent, path, doubled)
 
 
 def read_objects(path: Path, text: str) -> Records:
@@ -155,9 +155,11 @@ def read_parquet(path: Path) -> Records:
         raise RecipeError(f"{path} can't be read as Parquet: {one_line(error, 200)}") from error
     features = about.get("info", {}).get("features", {}) if isinstance(about, dict) else {}
     if isinstance(features, dict):
-        named = {name: feature for name, feature in features.items() if _has_names(feature)}
+        named_features = {name: feature for name, feature in features.items() if _has_names(feature)}
         for row in rows:
-            row.update({name: _with_names(row[name], feature) for name, feature in named.items() if name in row})
+            row.update(
+                {name: _with_names(row[name], feature) for name, feature in named_features.items() if name in row}
+            )
     columns = tuple(map(str, table.column_names))
     return Records(columns, rows, lambda index: f"{path.name}, row {index + 1}", path.parent, path)
 
@@ -221,7 +223,7 @@ def _sentence(path: Path, words: Mapping[int, list[str]]) -> Mapping[str, Any] |
 
 
 def _reject_treebank(path: Path, start: int, words: Sequence[list[str]]) -> None:
-    are_numbers = [columns[0] for columns in words] == [str(place) for place in range(1, len(words) + 1)]
+    are_numbers = [columns[0] for columns in words] == [str(number) for number in range(1, len(words) + 1)]
     if are_numbers and min(map(len, words)) >= _TREEBANK_COLUMNS:
         raise RecipeError(
             f"{path.name}, line {start}: the words are the numbers 1 to {len(words)}. Name CoNLL-U files .conllu."
@@ -261,9 +263,9 @@ def read_texts(paths: Sequence[Path], root: Path, column: str, unit: Unit = "fil
     return Records((column,), rows, lambda index: named_texts[index][0], root)
 
 
-def _named(path: Path, what: str, numbers: Iterable[int]) -> Callable[[int], str]:
+def _named(path: Path, unit: str, numbers: Iterable[int]) -> Callable[[int], str]:
     by_index = list(numbers)
-    return lambda index: f"{path.name}, {what} {by_index[index]}"
+    return lambda index: f"{path.name}, {unit} {by_index[index]}"
 
 
 def _reader(text: str, delimiter: str, quotes: bool) -> Any:
@@ -278,14 +280,14 @@ def _delimiter_of(text: str, usual: str, quotes: bool) -> str:
 
     Of several candidates, one that is mostly followed by a blank is punctuation: `LJ001-0001|Printing, in the only`.
     """
-    best, most = usual, (0.5, False, 1)
+    best, best_score = usual, (0.5, False, 1)
     for delimiter in (usual, *_DELIMITERS):
         widths = _widths(text, delimiter, quotes)
         columns = widths[0] if widths else 1
         share = widths.count(columns) / max(len(widths), 1)
         is_terse = 2 * text.count(f"{delimiter} ", 0, _HEAD) <= text.count(delimiter, 0, _HEAD)
-        if columns > 1 and share > 0.5 and (share, is_terse, columns) > most:
-            best, most = delimiter, (share, is_terse, columns)
+        if columns > 1 and share > 0.5 and (share, is_terse, columns) > best_score:
+            best, best_score = delimiter, (share, is_terse, columns)
     return best
 
 
@@ -299,10 +301,10 @@ def _widths(text: str, delimiter: str, quotes: bool) -> list[int]:
     return widths
 
 
-def _row(where: str, header: Sequence[str], values: Sequence[str], delimiter: str) -> Mapping[str, Any] | Bad:
+def _row(location: str, header: Sequence[str], values: Sequence[str], delimiter: str) -> Mapping[str, Any] | Bad:
     if len(values) != len(header):
         advice = f" Put a value that contains {delimiter!r} in quotes." if len(values) > len(header) else ""
-        return Bad(f"{where}: it has {len(values)} values, but there are {len(header)} columns.{advice}")
+        return Bad(f"{location}: it has {len(values)} values, but there are {len(header)} columns.{advice}")
     return dict(zip(header, values, strict=True))
 
 
@@ -327,25 +329,25 @@ def _objects(path: Path, text: str) -> dict[int, Mapping[str, Any] | Bad]:
     return {number: _checked(f"{path.name}, item {number}", item) for number, item in enumerate(items, 1)}
 
 
-def _of_object(whole: Mapping[str, Any]) -> Any:
+def _of_object(document: Mapping[str, Any]) -> Any:
     """Return the rows of an object: its only list, or its columns if all are lists of the same length."""
-    lists = [value for value in whole.values() if isinstance(value, list)]
+    lists = [value for value in document.values() if isinstance(value, list)]
     if len(lists) == 1 and all(isinstance(row, dict) for row in lists[0]) and lists[0]:
         return lists[0]
-    if lists and len(lists) == len(whole) and len({len(values) for values in lists}) == 1:
-        return [dict(zip(whole, values, strict=True)) for values in zip(*lists, strict=True)]
-    return whole
+    if lists and len(lists) == len(document) and len({len(values) for values in lists}) == 1:
+        return [dict(zip(document, values, strict=True)) for values in zip(*lists, strict=True)]
+    return document
 
 
-def _object(where: str, line: str) -> Mapping[str, Any] | Bad:
+def _object(location: str, line: str) -> Mapping[str, Any] | Bad:
     try:
-        return _checked(where, json.loads(line))
+        return _checked(location, json.loads(line))
     except (ValueError, RecursionError) as error:
-        return Bad(f"{where}: it can't be read as JSON: {error}.")
+        return Bad(f"{location}: it can't be read as JSON: {error}.")
 
 
-def _checked(where: str, item: Any) -> Mapping[str, Any] | Bad:
-    return item if isinstance(item, dict) else Bad(f"{where}: it must be an object, not {_kind(item)}.")
+def _checked(location: str, item: Any) -> Mapping[str, Any] | Bad:
+    return item if isinstance(item, dict) else Bad(f"{location}: it must be an object, not {_kind(item)}.")
 
 
 def _kind(item: Any) -> str:

@@ -51,7 +51,7 @@ def read_text(path: Path, encoding: str = "") -> str:
 def _wide(raw: bytes) -> str:
     """Return the UTF-16 encoding of bytes without a mark, by the positions of null bytes; empty for other encodings."""
     head = raw[:_HEAD]
-    for name, zeros, others in (("utf-16-le", head[1::2], head[::2]), ("utf-16-be", head[::2], head[1::2])):
-        if len(zeros) > 1 and zeros.count(0) > len(zeros) * _MOSTLY and not others.count(0):
+    for name, zeros, letters in (("utf-16-le", head[1::2], head[::2]), ("utf-16-be", head[::2], head[1::2])):
+        if len(zeros) > 1 and zeros.count(0) > len(zeros) * _MOSTLY and not letters.count(0):
             return name
     return ""

@@ -232,8 +232,8 @@ class CausalLm(TransformersFamily):
             texts = [str(row.values["text"]) for row in scored(model, data, folder, _ROLES, limit, seed)]
             return [Sample(text, text) for text in texts]
         tokenizer = companions(model).tokenizer
-        rows, most = scored_whole(model, data, folder, _ROLES, limit)
-        blocks = protocol.blocks(tokenizer, [str(row.values["text"]) for row in rows], most)
+        rows, max_blocks = scored_whole(model, data, folder, _ROLES, limit)
+        blocks = protocol.blocks(tokenizer, [str(row.values["text"]) for row in rows], max_blocks)
         return [Sample(ids, tokenizer.decode(ids)) for ids in blocks]
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
@@ -244,14 +244,14 @@ class CausalLm(TransformersFamily):
         import torch
 
         length = min(self.calibration_tokens, max(1, (longest(model) or 2 * self.calibration_tokens) // 2))
-        wanted = count * size * length
+        needed_tokens = count * size * length
         tokens: list[int] = []
-        while len(tokens) < wanted:
+        while len(tokens) < needed_tokens:
             texts = draw(model, _ROLES, count * size, seed + len(tokens))
             if not texts:
                 return TransformersFamily.calibration(replace(self, prompt_tokens=length), model, count, seed, size)
             tokens += [token for ids in companions(model).tokenizer(texts, verbose=False)["input_ids"] for token in ids]
-        rows = torch.tensor(tokens[:wanted]).reshape(count, size, length)
+        rows = torch.tensor(tokens[:needed_tokens]).reshape(count, size, length)
         return list(rows.to(model.device))
 
     def answers(self, model: Model, inputs: Sequence[Any]) -> list[dict[str, float]]:

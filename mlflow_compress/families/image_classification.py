@@ -176,8 +176,8 @@ class ImageClassification(TransformersFamily):
             for start in range(0, len(inputs), _PREDICT_BATCH):
                 prepared = [self._prepared(model, image) for image in inputs[start : start + _PREDICT_BATCH]]
                 # some processors keep the aspect ratio
-                for _, alike in itertools.groupby(prepared, key=lambda image: image.shape):
-                    logits = _logits(model.module, torch.stack(list(alike))).float()
+                for _, same_shape in itertools.groupby(prepared, key=lambda image: image.shape):
+                    logits = _logits(model.module, torch.stack(list(same_shape))).float()
                     best = logits.topk(min(_RANKED, len(names))).indices
                     rankings += [[names[index] for index in ranking] for ranking in best.tolist()]
         return rankings
@@ -246,9 +246,9 @@ class ImageClassification(TransformersFamily):
         """Return config and image processor, or the description."""
         if not (folder / _ZOO).is_file():
             return super().restore_assets(folder)
-        read = json.loads((folder / _ZOO).read_text(encoding="utf-8"))
-        zoo_model = image_zoos.ZooModel(read[_DESCRIBED])
-        return Model(None, weights="local", structure=read.get("structure", {}), family_data=zoo_model)
+        description = json.loads((folder / _ZOO).read_text(encoding="utf-8"))
+        zoo_model = image_zoos.ZooModel(description[_DESCRIBED])
+        return Model(None, weights="local", structure=description.get("structure", {}), family_data=zoo_model)
 
 
 class _Exported(Attached):

@@ -152,8 +152,10 @@ class MlflowModel(Family):
         if len(different) < _FEWEST_ROWS:
             model.cautions.append(EXAMPLE_CALIBRATION.of())
         random.Random(seed).shuffle(different)  # noqa: S311  (nothing secret)
-        drawn = [different[index % len(different)] for index in range(count * size)]
-        batches = [signatures.take(example, drawn[start : start + size]) for start in range(0, len(drawn), size)]
+        chosen_rows = [different[index % len(different)] for index in range(count * size)]
+        batches = [
+            signatures.take(example, chosen_rows[start : start + size]) for start in range(0, len(chosen_rows), size)
+        ]
         return [_tensors(batch, model) if _is_torch(model) else batch for batch in batches]
 
     def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
@@ -192,8 +194,8 @@ class MlflowModel(Family):
         skipped = shutil.ignore_patterns(mlflow_folders.PICKLED) if _is_torch(model) else None
         require_own_files(logged.path)
         shutil.copytree(logged.path, folder / _COPY, ignore=skipped)
-        gives = None if logged.form is None else dataclasses.asdict(logged.form)
-        changed = {"gives": gives, "structure": model.structure}
+        output_form = None if logged.form is None else dataclasses.asdict(logged.form)
+        changed = {"gives": output_form, "structure": model.structure}
         if changed := {name: value for name, value in changed.items() if value}:
             (folder / _CHANGED).write_text(json.dumps(changed), encoding="utf-8")
         if _is_torch(model) and logged.form is None:

@@ -161,8 +161,8 @@ class Python(Family):
         module = model.module
 
         def run(inner: Any) -> None:
-            alone = dataclasses.replace(model, module=inner)
-            self.run(alone, self.batch(alone, 1, 0), lambda stage: None)
+            copy = dataclasses.replace(model, module=inner)
+            self.run(copy, self.batch(copy, 1, 0), lambda stage: None)
 
         make_real(module, run)
 
@@ -206,10 +206,10 @@ class Python(Family):
         model.module = ExportedModule(calls, own.form, vars(own.code))
         return model
 
-    def _arguments(self, model: Model, inputs: Any, other: Callable[[], Any]) -> Arguments:
-        """Return the file's inputs as arguments of a call, on the device; `other` returns inputs of another size."""
+    def _arguments(self, model: Model, inputs: Any, another: Callable[[], Any]) -> Arguments:
+        """Return the file's inputs as arguments of a call, on the device; `another` returns inputs of another size."""
         own = model.data_as(OwnCode)
-        own.passing = own.passing or module_calls.passing(inputs, model.module, other)
+        own.passing = own.passing or module_calls.passing(inputs, model.module, another)
         arguments = module_calls.arguments(inputs, own.passing, model.module)
         placed: Arguments = value_trees.placed(arguments, model.device, dtype_of(model.module))
         return placed
@@ -242,8 +242,10 @@ class Python(Family):
                 "returns, with all inputs in it."
             )
         generator = torch.Generator().manual_seed(seed)
-        drawn = [torch.randint(0, len(tensors[0]), (size,), generator=generator) for _ in range(count)]
-        return [self._arguments(model, _select(inputs, indices, len(tensors[0])), lambda: inputs) for indices in drawn]
+        selections = [torch.randint(0, len(tensors[0]), (size,), generator=generator) for _ in range(count)]
+        return [
+            self._arguments(model, _select(inputs, indices, len(tensors[0])), lambda: inputs) for indices in selections
+        ]
 
     def student(self, model: Model, keep: float) -> Model:
         """Build the file's `student(keep)`, with new weights.
@@ -355,12 +357,12 @@ class Python(Family):
     def publish(self, saved: Path, folder: Path) -> Published:
         """Copy the user's file, the files that it needs, and the state dict as safetensors."""
         require_weights(saved)
-        place = own_folder.place_of(saved)
+        code_path = own_folder.place_of(saved)
         copy_plain(saved, folder)
-        path = f"FOLDER/{place.parent}" if place.parent.name else "FOLDER"
+        path = f"FOLDER/{code_path.parent}" if code_path.parent.name else "FOLDER"
         code = (
-            f'import sys; sys.path.insert(0, "{path}"); import safetensors.torch, {place.stem}; '
-            f"module = {place.stem}.{self.function}(); "
+            f'import sys; sys.path.insert(0, "{path}"); import safetensors.torch, {code_path.stem}; '
+            f"module = {code_path.stem}.{self.function}(); "
             'safetensors.torch.load_model(module, "FOLDER/model.safetensors"); module.eval()'
         )
         return Published(code, ("torch", "safetensors"))

@@ -103,8 +103,8 @@ class Seq2Seq(TransformersFamily):
             code=origin.code,
         )
         note_positions(model.module, model.config)
-        most = positions(model.config) or self.source_tokens
-        short = dataclasses.replace(self, source_tokens=min(self.source_tokens, most), new_tokens=2)
+        max_positions = positions(model.config) or self.source_tokens
+        short = dataclasses.replace(self, source_tokens=min(self.source_tokens, max_positions), new_tokens=2)
         require_pass(model, lambda: short.run(model, short.batch(model, 1, 0), lambda stage: None), "token ids")
         return model
 
@@ -237,14 +237,16 @@ class Seq2Seq(TransformersFamily):
 
         tokenizer = companions(model).tokenizer
         length = positions(model.config)
-        most = min(self.most_tokens, length - 1 if length else self.most_tokens)
+        max_new_tokens = min(self.most_tokens, length - 1 if length else self.most_tokens)
         beams = {} if self.beams is None else {"num_beams": self.beams}
         predictions = []
         with torch.inference_mode():
             for start in range(0, len(inputs), _PREDICT_BATCH):
                 texts = [str(text) for text in inputs[start : start + _PREDICT_BATCH]]
                 batch = self._encoded(model, texts, longest(model))
-                output = model.module.generate(**batch, **ONE_ANSWER, max_new_tokens=most, max_length=None, **beams)
+                output = model.module.generate(
+                    **batch, **ONE_ANSWER, max_new_tokens=max_new_tokens, max_length=None, **beams
+                )
                 ids = [[token for token in row if token < len(tokenizer)] for row in output.tolist()]
                 predictions += [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
         return predictions

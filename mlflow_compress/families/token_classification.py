@@ -152,12 +152,12 @@ def _encode(tokenizer: Any, words: list[str]) -> tuple[list[int], list[int | Non
         return list(encoded["input_ids"]), firsts
     pieces = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
     bare = [token for piece in pieces for token in piece]
-    whole = tokenizer.build_inputs_with_special_tokens(bare)
-    position = whole.index(bare[0]) if bare else 0
+    with_specials = tokenizer.build_inputs_with_special_tokens(bare)
+    position = with_specials.index(bare[0]) if bare else 0
     for word, piece in enumerate(pieces):
         firsts[word] = position if piece else None
         position += len(piece)
-    return whole, firsts
+    return with_specials, firsts
 
 
 def _parts(tokenizer: Any, words: list[str], limit: int | None) -> list[tuple[list[int], list[int | None]]]:

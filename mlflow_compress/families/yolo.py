@@ -74,12 +74,12 @@ class Yolo(Family):
         path = next((path for path in paths if path.is_file()), None)
         if path is not None:
             require_no_pointer(path)
-        called = code_in(path) if path else []
-        if called == [UNREADABLE]:
+        calls = code_in(path) if path else []
+        if calls == [UNREADABLE]:
             return (
                 f"{path} is damaged, or not in the current format of torch.save: the code that it would run is unknown"
             )
-        return f"{path} is a pickle that calls {', '.join(called[:3])} when it is read" if called else ""
+        return f"{path} is a pickle that calls {', '.join(calls[:3])} when it is read" if calls else ""
 
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
         """Load and fuse the model (see `Family.load`)."""
@@ -120,11 +120,11 @@ class Yolo(Family):
         described = model.data_as(Architecture)
         if described.does.classifies:
             return super().parts(model, output)
-        raw, *rest = output if isinstance(output, (list, tuple)) else (output,)
+        raw, *further_outputs = output if isinstance(output, (list, tuple)) else (output,)
         scores = raw[:, 4 : 4 + len(described.names)].float()
-        others = [part for part in (raw[:, 4 + len(described.names) :], *rest) if part.numel()]
+        unscored = [part for part in (raw[:, 4 + len(described.names) :], *further_outputs) if part.numel()]
         boxes = [(raw[:, :2], 0.0), (raw[:, 2:4], 0.0)]
-        return [*boxes, (scores, _SEEN), (scores.logit(_LEAST_SCORE), 0.0), *((part, 0.0) for part in others)]
+        return [*boxes, (scores, _SEEN), (scores.logit(_LEAST_SCORE), 0.0), *((part, 0.0) for part in unscored)]
 
     def side(self, model: Model) -> int:
         """Return the side of the square input, in pixels."""
@@ -243,10 +243,10 @@ class Yolo(Family):
 
     def restore_assets(self, folder: Path) -> Model:
         """Read the architecture's description and the names of the classes."""
-        read = json.loads((folder / _ARCHITECTURE).read_text(encoding="utf-8"))
-        names = {int(index): name for index, name in read["names"].items()}
-        described = Architecture(read["yaml"], names, read.get("task", "detect"))
-        return Model(None, weights="local", structure=read.get("structure", {}), family_data=described)
+        description = json.loads((folder / _ARCHITECTURE).read_text(encoding="utf-8"))
+        names = {int(index): name for index, name in description["names"].items()}
+        described = Architecture(description["yaml"], names, description.get("task", "detect"))
+        return Model(None, weights="local", structure=description.get("structure", {}), family_data=described)
 
 
 class _Answerer(ABC):
@@ -339,8 +339,8 @@ class _Boxes(_Answerer):
         output = self._run(self.prepare([photo]))
         boxes = self._best(output, self.family.confidence)[0]
         described = self._described(boxes.float().cpu())
-        if (drawn := ultralytics_images.masks(output, 0, boxes, side)) is not None:
-            described["outlines"] = ultralytics_images.outlines(drawn, photo)
+        if (masks := ultralytics_images.masks(output, 0, boxes, side)) is not None:
+            described["outlines"] = ultralytics_images.outlines(masks, photo)
         described["boxes"] = ultralytics_images.in_photo(boxes[:, :4].float().cpu(), side, photo).tolist()
         return described
 
@@ -369,7 +369,7 @@ def _true_boxes(values: Mapping[str, Any], names: Mapping[int, str]) -> dict[str
     """Return the boxes of an image in pixels."""
     width, height = values["image"].size
     scale = (width, height) * 2
-    boxes = [[place * side for place, side in zip(box[1:], scale, strict=True)] for box in values["boxes"]]
+    boxes = [[fraction * side for fraction, side in zip(box[1:], scale, strict=True)] for box in values["boxes"]]
     return {"boxes": boxes, "labels": [names[box[0]] for box in values["boxes"]]}
 
 

@@ -332,8 +332,8 @@ def quality(samples: int) -> list[Caution]:
     return [TINY_QUALITY_SAMPLE.of(samples=samples)] if samples < _TINY_SAMPLE else []
 
 
-def _unsettled(seen: Timing, group: str) -> list[Caution]:
-    return [] if seen.settled else [NOT_SETTLED.of(group=group, calls=len(seen.warmup_ms))]
+def _unsettled(timing: Timing, group: str) -> list[Caution]:
+    return [] if timing.settled else [NOT_SETTLED.of(group=group, calls=len(timing.warmup_ms))]
 
 
 def _spread(wall: Sequence[float], group: str) -> list[Caution]:
@@ -341,10 +341,10 @@ def _spread(wall: Sequence[float], group: str) -> list[Caution]:
     return [UNSTABLE.of(group=group, spread=spread)] if spread > _NOISY_SPREAD else []
 
 
-def _drift(seen: Timing, group: str) -> list[Caution]:
+def _drift(timing: Timing, group: str) -> list[Caution]:
     """Compare the first half of the calls with the second: a drift needs 95 % intervals of the medians apart."""
-    half = len(seen.wall_ms) // 2
-    first, second = seen.wall_ms[:half], seen.wall_ms[half:]
+    half = len(timing.wall_ms) // 2
+    first, second = timing.wall_ms[:half], timing.wall_ms[half:]
     bounds, later = interval(first, 50), interval(second, 50)
     if bounds is None or later is None or (bounds[0] <= later[1] and later[0] <= bounds[1]):
         return []

@@ -31,10 +31,10 @@ def combine(variant: Variant, parts: Mapping[str, Part], started: float) -> Resu
         if part.quality is not None:
             outcomes["quality"] = part.quality
     judged = {"": parts["prepare"].outcome, **outcomes} if parts["prepare"].outcome.status != "ok" else outcomes
-    bad = {name: outcome for name, outcome in judged.items() if outcome.status != "ok"}
-    has_failed = any(outcome.status == "failed" for outcome in bad.values())
-    status: Status = "failed" if has_failed else "skipped" if len(bad) == len(judged) else "ok"
-    reason = "; ".join(f"{name}: {outcome.reason}" if name else outcome.reason for name, outcome in bad.items())
+    unmeasured = {name: outcome for name, outcome in judged.items() if outcome.status != "ok"}
+    has_failed = any(outcome.status == "failed" for outcome in unmeasured.values())
+    status: Status = "failed" if has_failed else "skipped" if len(unmeasured) == len(judged) else "ok"
+    reason = "; ".join(f"{name}: {outcome.reason}" if name else outcome.reason for name, outcome in unmeasured.items())
     cautions: list[Caution] = []
     for part in parts.values():
         cautions += [caution for caution in part.cautions if caution not in cautions]
@@ -42,7 +42,7 @@ def combine(variant: Variant, parts: Mapping[str, Part], started: float) -> Resu
         variant=variant,
         status=status,
         reason=reason,
-        cause=_cause(status, bad.values()),
+        cause=_cause(status, unmeasured.values()),
         measurements=finite(_merged(part.measurements for part in parts.values())),
         samples=_merged(part.samples for part in parts.values()),
         cautions=tuple(cautions),

@@ -154,8 +154,8 @@ def cautions(before: State, after: State, removes: bool, of_methods: Sequence[Ca
     if after.size > _GROWN * before.size:
         return [GREW.of(after=f"{after.size:,}", before=f"{before.size:,}", what={"en": "bytes", "ru": "байт"})]
     if after.parameters > _GROWN * before.parameters:
-        what = {"en": "parameters", "ru": "параметров"}
-        return [GREW.of(after=f"{after.parameters:,}", before=f"{before.parameters:,}", what=what)]
+        unit = {"en": "parameters", "ru": "параметров"}
+        return [GREW.of(after=f"{after.parameters:,}", before=f"{before.parameters:,}", what=unit)]
     is_explained = FEWER_WEIGHTS.code in {caution.code for caution in of_methods}
     if not (removes or is_explained) and after.parameters < _LOST * before.parameters:
         return [NOT_ALL_HELD.of(after=f"{after.parameters:,}", before=f"{before.parameters:,}")]

@@ -57,10 +57,10 @@ def _marked(pid: int, mark: str) -> Iterator[psutil.Process]:
     """Yield the processes of a session, and those with a mark in their environment."""
     import psutil
 
-    for other in psutil.pids():
+    for candidate in psutil.pids():
         with contextlib.suppress(psutil.Error, OSError):
-            process = psutil.Process(other)
-            if _session(other) == pid or process.environ().get(MARK) == mark:
+            process = psutil.Process(candidate)
+            if _session(candidate) == pid or process.environ().get(MARK) == mark:
                 yield process
 
 

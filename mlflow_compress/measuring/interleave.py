@@ -125,25 +125,25 @@ def alone(own: Side, device: str, score: bool, listener: Listener, reason: str) 
     return dataclasses.replace(part, cautions=(*part.cautions, caution))
 
 
-def _pair(own: Side, base: Side, device: str, how: str, number: int, planned: int, listener: Listener) -> Pair:
+def _pair(own: Side, base: Side, device: str, launch: str, number: int, planned: int, listener: Listener) -> Pair:
     """Start both at the same time, let them make their calls in turns, and wait until they end.
 
     Args:
         own: The variant.
         base: The original.
         device: `cpu` or `cuda`.
-        how: Argument of `Worker`: in the first pair the variant's process measures everything.
+        launch: Argument of `Worker`: in the first pair the variant's process measures everything.
         number: Number of the pair, from 1.
         planned: Number of pairs that share the budget; 0: this is the first pair, which determines it.
         listener: Receives the events of both.
     """
-    started, verb, further = time.monotonic(), "time" if planned else "measure", how if planned else "1/1"
+    started, verb, further = time.monotonic(), "time" if planned else "measure", launch if planned else "1/1"
     try:
         for side in (own, base):  # variants with other settings share the original's folder
             write_json(side.folder / VARIANT, side.variant)
         with ExitStack() as stack:
             base_worker = stack.enter_context(Worker("time", base.variant, base.folder, device, further))
-            own_worker = stack.enter_context(Worker(verb, own.variant, own.folder, device, how))
+            own_worker = stack.enter_context(Worker(verb, own.variant, own.folder, device, launch))
             timeline = stack.enter_context(Timeline(own_worker.pid))
             own_turns, base_turns = Turns(own_worker, listener), Turns(base_worker, listener)
             if not own_turns.wait():
@@ -307,7 +307,9 @@ def _stage_ratios(own: Sequence[Part], base: Sequence[Part], group: str) -> dict
     stages = {name: match[1] for name in shared if (match := re.fullmatch(rf"{group}/(\w+)_p50_ms", name))}
     ratios = {}
     for name, stage in sorted(stages.items()):
-        medians = [(one.measurements[name], other.measurements[name]) for one, other in zip(own, base, strict=True)]
+        medians = [
+            (part.measurements[name], base_part.measurements[name]) for part, base_part in zip(own, base, strict=True)
+        ]
         if stage not in _WHOLE_CALL and all(min(pair) > 0 for pair in medians):
             ratios[f"{group}/{stage}_ratio"] = launch_mean([one / other for one, other in medians])
     return ratios

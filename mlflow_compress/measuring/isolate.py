@@ -125,12 +125,12 @@ def _log(path: Path) -> bytes:
 def _base(variant: Variant, folder: Path, originals: PreparedOriginals, listener: Listener) -> tuple[Side | None, str]:
     """Return the prepared original that a variant takes turns with; or None, and the reason."""
     original = original_of(variant)
-    place = originals.place(original)
-    if not (place / MODEL_FOLDER).is_dir():
-        outcome = work("prepare", original, place, listener).outcome
+    original_folder = originals.place(original)
+    if not (original_folder / MODEL_FOLDER).is_dir():
+        outcome = work("prepare", original, original_folder, listener).outcome
         if outcome.status != "ok":
-            remove(place)
+            remove(original_folder)
             return None, f"the original: {outcome.reason}"
-    if "cpu" in variant.devices and not fits_in_memory(folder / MODEL_FOLDER, place / MODEL_FOLDER):
+    if "cpu" in variant.devices and not fits_in_memory(folder / MODEL_FOLDER, original_folder / MODEL_FOLDER):
         return None, "both models together may not fit into memory"
-    return Side(original, place), ""
+    return Side(original, original_folder), ""

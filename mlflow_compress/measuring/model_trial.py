@@ -91,7 +91,7 @@ def loaded(family: Family, variant: Variant, stage: Tell, warn: Tell) -> Model:
     return model
 
 
-def _require_memory(needed: int | None, source: str) -> None:
+def _require_memory(needed_bytes: int | None, source: str) -> None:
     """Check that a model's weights fit into free memory, before they are read or created.
 
     Raises:
@@ -101,14 +101,14 @@ def _require_memory(needed: int | None, source: str) -> None:
 
     from mlflow_compress.meters import cgroup
 
-    free = psutil.virtual_memory().available
+    free_bytes = psutil.virtual_memory().available
     limited = cgroup.memory_left()
-    left = free if limited is None else min(free, limited)
-    if needed is not None and needed > left:
+    left = free_bytes if limited is None else min(free_bytes, limited)
+    if needed_bytes is not None and needed_bytes > left:
         raise MachineLacks(
-            f"the weights of {source} need {needed / 2**30:.1f} GiB, but only {left / 2**30:.1f} GiB of memory are "
-            "free: close other programs, set options.dtype=bfloat16 if they are loaded in float32, or use a machine "
-            "with more memory"
+            f"the weights of {source} need {needed_bytes / 2**30:.1f} GiB, but only {left / 2**30:.1f} GiB of memory "
+            "are free: close other programs, set options.dtype=bfloat16 if they are loaded in float32, or use a "
+            "machine with more memory"
         )
 
 
@@ -188,11 +188,11 @@ def try_saved(variant: Variant, saved: Path, outputs: Path, stage: Tell) -> Part
 
 def said(error: Exception) -> str:
     """Return an error as one line, with the place in the user's code if it is known."""
-    where = own_place(error)
+    code_line = own_place(error)
     if not isinstance(error, CompressError):
-        return f"{where}: {cause_line(error, _LONGEST_REASON)}" if where else cause_line(error, _LONGEST_REASON)
+        return f"{code_line}: {cause_line(error, _LONGEST_REASON)}" if code_line else cause_line(error, _LONGEST_REASON)
     text = str(error)
-    return text if not where or where in text else f"{text.rstrip('.')} ({where})."
+    return text if not code_line or code_line in text else f"{text.rstrip('.')} ({code_line})."
 
 
 def fails_all(result: Result) -> bool:
@@ -217,14 +217,14 @@ def _of_the_model(variant: Variant, doing: str) -> Iterator[None]:
 
 
 @contextmanager
-def _named(what: str) -> Iterator[None]:
-    """Put what failed in front of the error's own message."""
+def _named(failed_part: str) -> Iterator[None]:
+    """Put the name of the failed part in front of the error's own message."""
     try:
         yield
     except Exception as error:
         if is_out_of_memory(error) or isinstance(error, Unsupported):
             raise
-        raise RecipeError(f"{what}: {said(error)}") from error
+        raise RecipeError(f"{failed_part}: {said(error)}") from error
 
 
 def _warn_of_scores(family: Family, model: Model, variant: Variant, samples: Sequence[Sample], warn: Tell) -> None:

@@ -178,9 +178,9 @@ def outputs(family: Family, model: Model, variant: Variant, count: int | None = 
     import torch
 
     result = _passes(family, model, variant, count)
-    last = variant.seed + len(result.passes) - 1
-    is_random = has_drawn(last)
-    seed = last if is_random else variant.seed
+    last_seed = variant.seed + len(result.passes) - 1
+    is_random = has_drawn(last_seed)
+    seed = last_seed if is_random else variant.seed
     with torch.inference_mode():
         batch = family.batch(model, variant.batch_size, seed)
         if is_random:
@@ -206,7 +206,7 @@ def keep(original: Outputs, saved: Outputs, path: Path) -> None:
     tensors = {_COUNT: torch.tensor(len(original.passes)), _SPREAD: torch.tensor(original.spread)}
     for name, model_outputs in zip(_OLD, (original, saved), strict=True):
         for index, parts in enumerate(model_outputs.passes):
-            tensors |= {f"{name}.{index}.{place}": part.clone() for place, part in enumerate(parts)}
+            tensors |= {f"{name}.{index}.{position}": part.clone() for position, part in enumerate(parts)}
     save_file(tensors, str(path))
 
 
@@ -236,9 +236,9 @@ def compare(
     from safetensors.torch import load_file
 
     warnings = cautions if cautions is not None else []
-    before: Mapping[str, Any] = load_file(str(path))
-    is_old = _OLD[1] in before
-    original, saved = (_kept_by_0_1(before, name) if is_old else _kept(before, name) for name in _OLD)
+    tensors: Mapping[str, Any] = load_file(str(path))
+    is_old = _OLD[1] in tensors
+    original, saved = (_kept_by_0_1(tensors, name) if is_old else _kept(tensors, name) for name in _OLD)
     restored = _passes(family, model, variant, len(saved.passes))
     restored = _as_0_1_did(restored) if is_old else restored
     if not any(part.numel() for part in (*restored.joined(), *saved.joined())):
@@ -255,14 +255,14 @@ def compare(
         return {}
     if is_blind(original) or not _has_numbers(original):
         return {}
-    apart = farthest(restored.joined(), original.joined(), norms)
-    if apart >= original.spread / 2 > 0:
+    difference = farthest(restored.joined(), original.joined(), norms)
+    if difference >= original.spread / 2 > 0:
         warnings.append(RANDOM_OUTPUTS.of())
         return {}
-    if apart == float("inf"):
+    if difference == float("inf"):
         warnings.append(OTHER_SHAPES.of())
         return {}
-    numbers = {"quality/output_error_rel_l2": apart}
+    numbers = {"quality/output_error_rel_l2": difference}
     if (classes := family.classes(model)) > 1:
         numbers |= _of_classes(*(side.joined()[0].reshape(-1, classes) for side in (restored, original)))
     return numbers
@@ -275,9 +275,9 @@ def _unsaved(model: Model) -> str:
     names = [model.facts[NOT_SAVED]] if NOT_SAVED in model.facts else []
     if isinstance(model.module, torch.nn.Module):
         names += tensors_outside(model.module)[:_MOST_NAMES]
-    what = "it uses values that are not in its state dict"
+    problem = "it uses values that are not in its state dict"
     advice = "Register tensors as buffers, and create everything else in model()"
-    return f": {what}: {', '.join(names)}. {advice}" if names else ""
+    return f": {problem}: {', '.join(names)}. {advice}" if names else ""
 
 
 def cautions(original: Outputs, is_compared: bool = True) -> list[Caution]:
@@ -305,8 +305,8 @@ def is_blind(original: Outputs) -> bool:
     """Return whether the first two passes, on two inputs, gave the same outputs except for rounding."""
     if len(original.passes) < _FEWEST:
         return False
-    one, two = original.passes[:_FEWEST]
-    return any(part.numel() for part in one) and farthest(one, two, [0.0] * len(one)) < _ALIKE
+    first, second = original.passes[:_FEWEST]
+    return any(part.numel() for part in first) and farthest(first, second, [0.0] * len(first)) < _ALIKE
 
 
 def _passes(family: Family, model: Model, variant: Variant, count: int | None) -> Outputs:
@@ -331,20 +331,20 @@ def _unsteadiness(family: Family, model: Model, variant: Variant, count: int) ->
 
     They differ if a runtime or library has its own random numbers, or the model keeps state between calls.
     """
-    one, two = (_passes(family, model, variant, count) for _ in range(2))
-    return farthest(one.joined(), two.joined(), one.norms())
+    first, second = (_passes(family, model, variant, count) for _ in range(2))
+    return farthest(first.joined(), second.joined(), first.norms())
 
 
-def _kept(before: Mapping[str, Any], name: str) -> Outputs:
+def _kept(tensors: Mapping[str, Any], name: str) -> Outputs:
     passes: list[list[Any]] = []
-    for index in range(int(before[_COUNT])):
-        count = sum(key.startswith(f"{name}.{index}.") for key in before)
-        passes.append([before[f"{name}.{index}.{place}"] for place in range(count)])
-    return Outputs(passes, [], float(before[_SPREAD]))
+    for index in range(int(tensors[_COUNT])):
+        count = sum(key.startswith(f"{name}.{index}.") for key in tensors)
+        passes.append([tensors[f"{name}.{index}.{position}"] for position in range(count)])
+    return Outputs(passes, [], float(tensors[_SPREAD]))
 
 
-def _kept_by_0_1(before: Mapping[str, Any], name: str) -> Outputs:
-    return Outputs([[vector] for vector in before[name]], [])
+def _kept_by_0_1(tensors: Mapping[str, Any], name: str) -> Outputs:
+    return Outputs([[vector] for vector in tensors[name]], [])
 
 
 def _as_0_1_did(restored: Outputs) -> Outputs:

@@ -35,18 +35,18 @@ class PreparedOriginals:
         """Return the folder of an original; create it if missing. It contains the model if that was prepared."""
         described = {key: value for key, value in to_json(original).items() if key not in _NO_DIFFERENCE}
         name = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()[:16]
-        place = self._folder / name
-        self._places = [*(other for other in self._places if other != place), place]
+        folder = self._folder / name
+        self._places = [*(older for older in self._places if older != folder), folder]
         while len(self._places) > _MOST:
             remove(self._places.pop(0))
-        place.mkdir(parents=True, exist_ok=True)
-        return place
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     def keep(self, variant: Variant, folder: Path) -> None:
         """Keep the model of an original that was measured itself. On a full disk, nothing is kept."""
         try:
-            place = self.place(original_of(variant))
-            shutil.copytree(folder / MODEL_FOLDER, place / MODEL_FOLDER, copy_function=_link, dirs_exist_ok=True)
+            kept_folder = self.place(original_of(variant))
+            shutil.copytree(folder / MODEL_FOLDER, kept_folder / MODEL_FOLDER, copy_function=_link, dirs_exist_ok=True)
         except (OSError, shutil.Error):
             remove(self._places.pop())
 

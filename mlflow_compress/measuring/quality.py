@@ -75,17 +75,17 @@ def score(family: Family, model: Model, variant: Variant, folder: Path, progress
     samples = family.samples(model, variant.data, Path(variant.folder), variant.limit, variant.seed)
     seed_all(variant.seed)  # a module may draw random numbers
     predictions = _predicted(family, model, samples, variant.budget.score_seconds, progress)
-    done = samples[: len(predictions)]
-    references = [sample.reference for sample in done]
+    predicted = samples[: len(predictions)]
+    references = [sample.reference for sample in predicted]
     scores = bootstrap.score(metrics, references, predictions, variant.seed, progress)
     with whole_file(folder / PREDICTIONS) as aside:
         aside.write_text(_table(references, predictions), encoding="utf-8")
     statistics_file.write(scores.statistics(), folder / STATISTICS)
-    is_bounded = len(done) >= bootstrap.FEWEST_SAMPLES
-    cautions = checks.quality(len(done)) if is_bounded else [INTERVAL_UNKNOWN.of(samples=len(done))]
+    is_bounded = len(predicted) >= bootstrap.FEWEST_SAMPLES
+    cautions = checks.quality(len(predicted)) if is_bounded else [INTERVAL_UNKNOWN.of(samples=len(predicted))]
     cautions += writing_style.compared(metrics, references, predictions)
-    if len(done) < len(samples):
-        cautions.append(SCORING_CUT.of(done=len(done), all=len(samples)))
+    if len(predicted) < len(samples):
+        cautions.append(SCORING_CUT.of(done=len(predicted), all=len(samples)))
     facts = {**facts_of(scores, model.facts.get(SCORING, "")), "data": variant.data}
     if "data_digest" not in model.facts:
         facts |= {"data_name": variant.data, "data_source": variant.source, "data_digest": _digest(samples)}

@@ -60,19 +60,19 @@ def choose(cores: Sequence[int], threads: int | None, number: int) -> tuple[int,
     """
     if len(cores) < 2:
         return ()
-    wanted = min(threads or len(cores), len(cores))
-    first = number * wanted if wanted < len(cores) else number
-    return tuple(cores[(first + offset) % len(cores)] for offset in range(wanted))
+    count = min(threads or len(cores), len(cores))
+    first = number * count if count < len(cores) else number
+    return tuple(cores[(first + offset) % len(cores)] for offset in range(count))
 
 
 def _one_of_each_first(cores: Sequence[int], root: Path) -> list[int]:
     """Sort logical cores so that one of each physical core comes first."""
-    seen: dict[str, int] = {}
+    last_ranks: dict[str, int] = {}
     ranks = {}
     for core in cores:
         siblings = root / f"sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list"
         physical = siblings.read_text().strip() if siblings.is_file() else str(core)
-        ranks[core] = seen[physical] = seen.get(physical, -1) + 1
+        ranks[core] = last_ranks[physical] = last_ranks.get(physical, -1) + 1
     return sorted(cores, key=lambda core: (ranks[core], core))
 
 

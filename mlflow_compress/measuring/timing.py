@@ -131,9 +131,9 @@ def time_call(
         with watch if group == "gpu" else contextlib.nullcontext():
             timing, used = _timed(call, budget, memory, reporter, in_turns, share)
         clocks = checks.clock(None if group == "gpu" else usage.clock_share(), ", ".join(watch.slowed))
-        apart = _around(call, budget, reporter)
+        stages_ms = _around(call, budget, reporter)
         memory.end_phase("around")  # before computing: our own statistics need memory, too
-        numbers = {**_numbers(call, timing, apart), f"{group}/first_call_ms": first_ms}
+        numbers = {**_numbers(call, timing, stages_ms), f"{group}/first_call_ms": first_ms}
         numbers |= usage.numbers(used, len(timing.wall_ms), threads, group)
         cautions = [
             *([] if ready else checks.few(len(timing.wall_ms), group)),
@@ -147,10 +147,10 @@ def time_call(
             energy_numbers, energy_cautions = _energy(call, budget)
             numbers |= energy_numbers
             cautions += energy_cautions
-    held, facts = _vram(call, watch)
-    numbers |= memory.numbers(group) | held
+    vram_numbers, facts = _vram(call, watch)
+    numbers |= memory.numbers(group) | vram_numbers
     facts[LAUNCHES] = str(launches)
-    samples = latency.samples(timing, group) | {f"{group}/{stage}_ms": wall for stage, wall in apart.items()}
+    samples = latency.samples(timing, group) | {f"{group}/{stage}_ms": wall for stage, wall in stages_ms.items()}
     return Part(Outcome("ok"), None, numbers, samples, tuple(cautions), {"threads": str(threads)}, facts)
 
 
@@ -221,22 +221,22 @@ def _vram(call: TimedCall, watch: gpu.Watch) -> tuple[dict[str, float], dict[str
 
 def _around(call: TimedCall, budget: Budget, reporter: Reporter) -> dict[str, list[float]]:
     """Time the calls before and after the timed call; return their milliseconds by name."""
-    apart = {}
-    for stage, other in call.around().items():
+    stages_ms = {}
+    for stage, stage_call in call.around().items():
         reporter.stage(f"timing {stage}")
-        timing = latency.measure(latency.unmarked(other), call.device, latency.brief(budget), reporter.progress)
-        apart[stage] = timing.wall_ms
-    return apart
+        timing = latency.measure(latency.unmarked(stage_call), call.device, latency.brief(budget), reporter.progress)
+        stages_ms[stage] = timing.wall_ms
+    return stages_ms
 
 
-def _numbers(call: TimedCall, timing: latency.Timing, apart: Mapping[str, list[float]]) -> dict[str, float]:
+def _numbers(call: TimedCall, timing: latency.Timing, stages_ms: Mapping[str, list[float]]) -> dict[str, float]:
     """Return the metrics of the latency, of the rates, and of the stages around the call."""
     group = call.group
     numbers = latency.numbers(timing, group, call.batch_size)
     medians = {stage: numbers[f"{group}/{stage}_p50_ms"] for stage in timing.stages_ms}
     rates = call.rates(numbers[f"{group}/latency_p50_ms"], medians)
     numbers |= {f"{group}/{name}": value for name, value in rates.items()}
-    return numbers | {f"{group}/{stage}_p50_ms": percentile(wall, 50) for stage, wall in apart.items()}
+    return numbers | {f"{group}/{stage}_p50_ms": percentile(wall, 50) for stage, wall in stages_ms.items()}
 
 
 def _energy(call: TimedCall, budget: Budget) -> tuple[dict[str, float], list[Caution]]:

@@ -110,18 +110,18 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     if is_changed and (refusal := family.refuses(model)):
         raise Unsupported(refusal)
     saved = original = output_error.outputs(family, model, variant, None if is_changed else 1)
-    before = after = compression_check.State.of(model) if is_changed else None
+    state_before = state = compression_check.State.of(model) if is_changed else None
     for step, method in zip(variant.chain, methods, strict=True):
         if step.method != ORIGINAL:
             report.stage(f"compressing: {step}")
         model = method.compress(model, family)
-        if after is not None and step.method != ORIGINAL:
-            after = compression_check.require_change(after, model, str(step), method)
-    if before is not None and after is not None:
-        again = functools.partial(output_error.outputs, family, model, variant, len(original.passes))
-        saved = compression_check.tried(again, variant.method, model.module)
+        if state is not None and step.method != ORIGINAL:
+            state = compression_check.require_change(state, model, str(step), method)
+    if state_before is not None and state is not None:
+        repeat = functools.partial(output_error.outputs, family, model, variant, len(original.passes))
+        saved = compression_check.tried(repeat, variant.method, model.module)
         removes = any(method.changes == "architecture" for method in methods)
-        model.cautions += compression_check.cautions(before, after, removes, model.cautions)
+        model.cautions += compression_check.cautions(state_before, state, removes, model.cautions)
     output_error.keep(original, saved, folder / OUTPUTS)
     generation_check.keep(family, model, folder / GENERATED)
     report.stage("saving")
@@ -149,9 +149,9 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
     meter = memory.MemoryMeter()
     _import_all(variant)
     _set_threads(variant)
-    before = {"load_before": environment.load_average()}
+    load_before = {"load_before": environment.load_average()}
     cautions = checks.busy(environment.busy_share())
-    surroundings = {**environment.machine(), **_open_device(device, cautions), **before}
+    surroundings = {**environment.machine(), **_open_device(device, cautions), **load_before}
     meter.end_phase("import")
 
     started = time.perf_counter()
@@ -388,9 +388,11 @@ def _reason(error: Exception) -> str:
     """Return an unexpected error in one line, with the place in the user's code that raised it."""
     if isinstance(error, CompressError):
         return model_trial.said(error)
-    what = "out of memory" if is_out_of_memory(error) else type(error).__name__
-    where = own_place(error)
-    return f"{where}: {what}: {one_line(error, most=500)}" if where else f"{what}: {one_line(error, most=500)}"
+    cause = "out of memory" if is_out_of_memory(error) else type(error).__name__
+    code_line = own_place(error)
+    return (
+        f"{code_line}: {cause}: {one_line(error, most=500)}" if code_line else f"{cause}: {one_line(error, most=500)}"
+    )
 
 
 def _reason_of(variant: Variant, folder: Path, error: Exception) -> str:
@@ -423,10 +425,10 @@ def _die_with_parent() -> None:
 def main() -> None:
     """Run one verb and write its part to the folder."""
     _die_with_parent()
-    verb, folder, *rest = sys.argv[1:]
+    verb, folder, *arguments = sys.argv[1:]
     stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # libraries print to standard output
-    number, _, launches = rest[1].partition("/") if verb == "time" else ("", "", "")
+    number, _, launches = arguments[1].partition("/") if verb == "time" else ("", "", "")
     # In the first pair, the number of launches is not known yet.
     launch = f"launch {number} of {launches}" if launches != "1" else "the original"
     report = Report(stream, f"{launch}: " if verb == "time" else "")
@@ -437,13 +439,13 @@ def main() -> None:
         part = _outcome(lambda: prepare(variant, work, report))
         write_json(work / part_file(verb), part)
         return
-    device = rest[0]
+    device = arguments[0]
     if verb == "try":
         part = _outcome(lambda: model_trial.try_saved(variant, work / MODEL_FOLDER, work / OUTPUTS, report.stage))
     elif verb == "time":
         part = _outcome(lambda: time_again(variant, work, device, int(launches), report))
     else:
-        part = _outcome(lambda: measure(variant, work, device, rest[1:] == [SCORE], report))
+        part = _outcome(lambda: measure(variant, work, device, arguments[1:] == [SCORE], report))
     write_json(work / part_file(verb, device), part)
 
 

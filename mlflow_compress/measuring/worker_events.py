@@ -52,14 +52,14 @@ class WorkerEvents:
         self._events.put(None)
 
     def _read(self) -> None:
-        rest, is_flood = b"", False
+        incomplete, is_flood = b"", False
         with self._pipe:
             while chunk := os.read(self._pipe.fileno(), _CHUNK_BYTES):
                 if is_flood:
                     continue  # the writer is being ended, and must not block until then
-                *lines, rest = (rest + chunk).split(b"\n")
-                self._lines += max(len(lines) + (len(rest) > _LINE_BYTES), len(chunk) // _USUAL_BYTES)
-                rest = rest[: _LINE_BYTES + 1]  # a longer line is not an event
+                *lines, incomplete = (incomplete + chunk).split(b"\n")
+                self._lines += max(len(lines) + (len(incomplete) > _LINE_BYTES), len(chunk) // _USUAL_BYTES)
+                incomplete = incomplete[: _LINE_BYTES + 1]  # a longer line is not an event
                 is_flood = self._lines > _AT_ONCE + _EACH_SECOND * (time.monotonic() - self._started)
                 if is_flood:
                     self._flooded()
@@ -81,7 +81,9 @@ def event(line: bytes) -> Event:
     if not isinstance(data, dict):
         return {}
     texts = {"stage": _STAGE_CHARACTERS, "warning": _WARNING_CHARACTERS}
-    valid: dict[str, Any] = {name: data[name][:most] for name, most in texts.items() if isinstance(data.get(name), str)}
+    valid: dict[str, Any] = {
+        name: data[name][:max_length] for name, max_length in texts.items() if isinstance(data.get(name), str)
+    }
     valid |= {name: data[name] for name in ("done", "total", "seconds_left") if _is_number(data.get(name))}
     turn = data.get("turn")
     if isinstance(turn, dict) and all(_is_number(turn.get(name)) for name in _TURN):

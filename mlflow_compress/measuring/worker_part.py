@@ -48,27 +48,27 @@ def _check(part: Part) -> None:
     Raises:
         Malformed: It can't.
     """
-    named = {
+    mappings = {
         "measurements": part.measurements,
         "samples": part.samples,
         "environment": part.environment,
         "facts": part.facts,
     }
-    for what, items in {**named, "cautions": part.cautions}.items():
+    for field, items in {**mappings, "cautions": part.cautions}.items():
         if len(items) > _MOST_ITEMS:
-            raise Malformed(f"The part has {len(items):,} {what}; at most {_MOST_ITEMS:,} are allowed.")
-    for what, items in named.items():
-        _check_names(what, items)
+            raise Malformed(f"The part has {len(items):,} {field}; at most {_MOST_ITEMS:,} are allowed.")
+    for field, items in mappings.items():
+        _check_names(field, items)
     if "data_digest" in part.facts:
-        for name, most in _DATA_FACTS.items():
-            if not 0 < len(part.facts.get(name, "")) <= most:
-                raise Malformed(f"The part's {name} must have 1 to {most} characters.")
+        for name, max_length in _DATA_FACTS.items():
+            if not 0 < len(part.facts.get(name, "")) <= max_length:
+                raise Malformed(f"The part's {name} must have 1 to {max_length} characters.")
 
 
-def _check_names(what: str, names: Iterable[str]) -> None:
+def _check_names(field: str, names: Iterable[str]) -> None:
     for name in names:
         if not _NAME.fullmatch(name):
-            raise Malformed(f"A name in the part's {what} is not valid in MLflow: {plain(repr(name), 80)}.")
+            raise Malformed(f"A name in the part's {field} is not valid in MLflow: {plain(repr(name), 80)}.")
 
 
 def _cut(outcome: Outcome) -> Outcome:

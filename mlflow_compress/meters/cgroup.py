@@ -49,7 +49,7 @@ def core_limit(root: Path = _ROOT) -> float | None:
     shares = [_text(folder / "cpu.max").partition(" ")[::2] for folder in _groups(root, "")]
     older = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
     shares += [(_text(folder / older[0]), _text(folder / older[1])) for folder in _groups(root, "cpu")]
-    limits = (_ratio(most, period) for most, period in shares)
+    limits = (_ratio(quota, period) for quota, period in shares)
     return min((limit for limit in limits if limit is not None), default=None)
 
 
@@ -116,9 +116,9 @@ def _is_limited(tree: Path) -> bool:
 def _place(root: Path, controller: str) -> str:
     """Return the path of this process's group in a tree."""
     for line in _text(root / "proc/self/cgroup").splitlines():
-        _, controllers, place = [*line.split(":", 2), "", ""][:3]
+        _, controllers, group = [*line.split(":", 2), "", ""][:3]
         if controller in controllers.split(","):  # version 2 names none
-            return place
+            return group
     return "/"
 
 
@@ -134,8 +134,8 @@ def _count(text: str) -> int | None:
     return int(text) if text.isdecimal() and int(text) < _NO_LIMIT else None
 
 
-def _ratio(most: str, period: str) -> float | None:
+def _ratio(quota: str, period: str) -> float | None:
     """Return a time limit divided by its period; None if there is no limit."""
-    if not (most.isdecimal() and period.isdecimal()) or not int(most) or not int(period):
+    if not (quota.isdecimal() and period.isdecimal()) or not int(quota) or not int(period):
         return None
-    return int(most) / int(period)
+    return int(quota) / int(period)

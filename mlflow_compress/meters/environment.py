@@ -136,9 +136,9 @@ def busy_share() -> float:
     """
     import psutil
 
-    before, started = _seconds_of_partners(), time.monotonic()
+    seconds_before, started = _seconds_of_partners(), time.monotonic()
     busy = float(psutil.cpu_percent(_LOOK_SECONDS)) / 100
-    partners = math.fsum(seconds - before.get(pid, 0.0) for pid, seconds in _seconds_of_partners().items())
+    partners = math.fsum(seconds - seconds_before.get(pid, 0.0) for pid, seconds in _seconds_of_partners().items())
     elapsed = max(time.monotonic() - started, _LOOK_SECONDS)
     return max(0.0, busy - partners / (elapsed * (psutil.cpu_count() or 1)))
 

@@ -188,10 +188,12 @@ def _driver_view() -> _DriverView:
             processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
         except nvml.NVMLError:
             return _DriverView()
-        ours = [process.usedGpuMemory for process in processes if process.pid == os.getpid()]
-        if not ours and len(processes) == 1:  # in a container, NVML reports host process ids; a single one is ours
-            ours = [processes[0].usedGpuMemory]
-        return _DriverView(device_bytes, int(ours[0]) if ours and ours[0] is not None else None)
+        used_bytes = [process.usedGpuMemory for process in processes if process.pid == os.getpid()]
+        if (
+            not used_bytes and len(processes) == 1
+        ):  # in a container, NVML reports host process ids; a single one is ours
+            used_bytes = [processes[0].usedGpuMemory]
+        return _DriverView(device_bytes, int(used_bytes[0]) if used_bytes and used_bytes[0] is not None else None)
 
 
 def _in_use(nvml: Any, handle: Any) -> int:

@@ -131,19 +131,19 @@ def _warm_up(call: Any, stopwatch: Any, budget: Budget, timing: Timing, progress
     Even if the latency is stable, a minimum time lets clocks and allocators settle.
     """
     started = time.monotonic()
-    done = timing.warmup_ms
+    warmup_ms = timing.warmup_ms
     while True:
         wall, _, _ = stopwatch.time(call)
-        done.append(wall)
-        progress(len(done), None, None)
+        warmup_ms.append(wall)
+        progress(len(warmup_ms), None, None)
         elapsed = time.monotonic() - started
-        if len(done) >= 2 * _STABLE_WINDOW and elapsed >= budget.warmup_min_seconds:
-            now = percentile(done[-_STABLE_WINDOW:], 50)
-            before = percentile(done[-2 * _STABLE_WINDOW : -_STABLE_WINDOW], 50)
-            if abs(now - before) <= _STABLE_SPREAD * before:
+        if len(warmup_ms) >= 2 * _STABLE_WINDOW and elapsed >= budget.warmup_min_seconds:
+            now = percentile(warmup_ms[-_STABLE_WINDOW:], 50)
+            previous = percentile(warmup_ms[-2 * _STABLE_WINDOW : -_STABLE_WINDOW], 50)
+            if abs(now - previous) <= _STABLE_SPREAD * previous:
                 timing.settled = True
                 return
-        if elapsed >= budget.warmup_max_seconds and len(done) > 1:
+        if elapsed >= budget.warmup_max_seconds and len(warmup_ms) > 1:
             return
 
 
@@ -156,9 +156,9 @@ def _count(call: Any, stopwatch: Any, budget: Budget, timing: Timing, progress: 
             return
         if count >= budget.fewest_iterations and elapsed >= budget.max_seconds:
             return
-        wanted = max(budget.min_iterations, round(budget.min_seconds / (elapsed / count)))
-        left = min((wanted - count) * elapsed / count, max(budget.max_seconds - elapsed, 0))
-        progress(count, wanted, left)
+        target_count = max(budget.min_iterations, round(budget.min_seconds / (elapsed / count)))
+        left = min((target_count - count) * elapsed / count, max(budget.max_seconds - elapsed, 0))
+        progress(count, target_count, left)
 
 
 def _take_turns(call: Any, stopwatch: Any, timing: Timing, turn: Turn, call_ms: float) -> None:
@@ -226,8 +226,8 @@ class _Cuda:
 
 
 def _between(start: int, marks: list[tuple[str, int]]) -> list[tuple[str, float]]:
-    starts = [start, *(when for _, when in marks)]
-    return [(stage, (when - before) / 1e6) for before, (stage, when) in zip(starts, marks, strict=False)]
+    starts = [start, *(time_ns for _, time_ns in marks)]
+    return [(stage, (time_ns - start_ns) / 1e6) for start_ns, (stage, time_ns) in zip(starts, marks, strict=False)]
 
 
 def parts(samples: Sequence[float], sizes: Sequence[float]) -> list[Sequence[float]]:

@@ -57,12 +57,15 @@ def on_disk(folder: Path, repeated: Collection[Path] = ()) -> dict[str, float]:
     files = [path for path in folder.rglob("*") if path.is_file() and path not in repeated]
     total = sum(path.stat().st_size for path in files)
     workers = os.cpu_count() or 1
-    chunks, read, packed = _chunks(files, -(-total // _MOST_DEFLATED_BYTES)), 0, 0
+    chunks, read_bytes, packed = _chunks(files, -(-total // _MOST_DEFLATED_BYTES)), 0, 0
     with ThreadPoolExecutor(workers) as pool:  # zlib releases the GIL
         while few := list(islice(chunks, 2 * workers)):
-            read += sum(map(len, few))
+            read_bytes += sum(map(len, few))
             packed += sum(pool.map(lambda chunk: len(zlib.compress(chunk, 6)), few))
-    return {"size/disk_mib": total / _MIB, "size/disk_gzip_mib": packed * total / read / _MIB if read else 0.0}
+    return {
+        "size/disk_mib": total / _MIB,
+        "size/disk_gzip_mib": packed * total / read_bytes / _MIB if read_bytes else 0.0,
+    }
 
 
 def _chunks(files: list[Path], step: int) -> Iterator[bytes]:

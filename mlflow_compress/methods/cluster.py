@@ -164,8 +164,8 @@ def kmeans(values: Any, count: int) -> Any:
     for _ in range(_MOST_ITERATIONS):
         if has_zero:
             centroids[zero] = 0
-        before, edges = edges, _edges(ordered, centroids)
-        if np.array_equal(edges, before):
+        old_edges, edges = edges, _edges(ordered, centroids)
+        if np.array_equal(edges, old_edges):
             break
         starts, ends = edges[:-1], edges[1:]
         filled, empty = np.flatnonzero(ends > starts), np.flatnonzero(ends == starts)

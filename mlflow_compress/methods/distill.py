@@ -82,7 +82,7 @@ class Distill(Method):
         widen(model, "training")
         torch.manual_seed(self.seed)
         student = family.student(model, self.keep)
-        sizes = [sum(weight.numel() for weight in one.module.parameters()) for one in (student, model)]
+        sizes = [sum(weight.numel() for weight in version.module.parameters()) for version in (student, model)]
         if sizes[0] >= sizes[1]:
             raise Unsupported(f"the student has {sizes[0]:,} parameters, not fewer than the original's {sizes[1]:,}")
         if self.hidden and not model.is_transformer:

@@ -110,13 +110,13 @@ class Gguf(Method):
         folder = tempfile.TemporaryDirectory(prefix="mlflow-compress-")
         path = Path(folder.name, FILE)
         is_float = self.type in ("f32", "f16", "bf16")
-        written = path if is_float else Path(folder.name, "float.gguf")
+        float_path = path if is_float else Path(folder.name, "float.gguf")
         kind = self.type if is_float else _own_type(next(model.module.parameters()).dtype)
-        obstacle = write_gguf(model.module, model.config, companions(model).tokenizer, written, kind)
+        obstacle = write_gguf(model.module, model.config, companions(model).tokenizer, float_path, kind)
         model.module = None  # from here on only the file is needed
         if not is_float:
-            quantize(written, path, self.type.upper(), torch.get_num_threads())
-            written.unlink()
+            quantize(float_path, path, self.type.upper(), torch.get_num_threads())
+            float_path.unlink()
         model.files = folder
         model = self.load(model, family, Path(folder.name))
         self._note(model, obstacle)

@@ -122,15 +122,15 @@ def rounded(weight: Any, gram: Any, bits: int, group_size: int, damping: float) 
         end = start + packed.group_size
         grids.append(grid := Grid.over(remaining[start:end].T, bits))
         for first in range(start, end, _BLOCK):
-            last = min(first + _BLOCK, end)
-            errors = torch.empty(last - first, packed.rows)
-            for index in range(first, last):
+            block_end = min(first + _BLOCK, end)
+            errors = torch.empty(block_end - first, packed.rows)
+            for index in range(first, block_end):
                 codes[index] = grid.encode(remaining[index, :, None]).squeeze(-1)
                 error = errors[index - first]
                 torch.sub(remaining[index], grid.decode(codes[index, :, None]).squeeze(-1), out=error)
                 error /= factor[index, index]
-                remaining[index + 1 : last].addr_(factor[index, index + 1 : last], error, alpha=-1)
-            remaining[last:].addmm_(factor[first:last, last:].T, errors, alpha=-1)
+                remaining[index + 1 : block_end].addr_(factor[index, index + 1 : block_end], error, alpha=-1)
+            remaining[block_end:].addmm_(factor[first:block_end, block_end:].T, errors, alpha=-1)
     scales = torch.cat([grid.scales for grid in grids], 1)
     return packed.fill(codes.T, scales, torch.cat([grid.zeros for grid in grids], 1))
 

@@ -88,8 +88,10 @@ def _is_tied(module: Any, layer: Any) -> bool:
     """Return whether a layer of another kind shares the weight, and keeps it when this layer gets its own."""
     import torch
 
-    others = (other for other in module.modules() if other is not layer and type(other) is not torch.nn.Linear)
-    return any(getattr(other, "weight", None) is layer.weight for other in others)
+    other_modules = (
+        candidate for candidate in module.modules() if candidate is not layer and type(candidate) is not torch.nn.Linear
+    )
+    return any(getattr(candidate, "weight", None) is layer.weight for candidate in other_modules)
 
 
 def _packed(linear: Any) -> Any:

@@ -56,9 +56,9 @@ class LowRank(Method):
             Unsupported: No layer gets smaller.
         """
         make_plain(model)
-        whole = _layers(model.module)
-        moments = _output_moments(model, family, whole, self.samples) if self.samples else {}
-        spectra = {layer: _spectrum(layer, moments.get(layer)) for layer in whole}
+        layers = _layers(model.module)
+        moments = _output_moments(model, family, layers, self.samples) if self.samples else {}
+        spectra = {layer: _spectrum(layer, moments.get(layer)) for layer in layers}
         energies = {layer: spectrum for layer, (spectrum, _) in spectra.items()}
         share = _share(energies, self.ratio) if self.energy is None else self.energy
         split = {}
@@ -67,11 +67,13 @@ class LowRank(Method):
             if _weights(layer, rank) < layer.weight.numel():
                 split[layer] = _halves(layer, directions[:, :rank])
         if not split:
-            raise Unsupported("no layer gets smaller at this rank" if whole else "there is no layer to split")
+            raise Unsupported("no layer gets smaller at this rank" if layers else "there is no layer to split")
         note(model, [layer.weight for layer in split])
-        before = sum(layer.weight.numel() for layer in whole)
-        after = sum(half.weight.numel() for layer in whole for half in split.get(layer, [layer]))
-        model.facts["layers"] = f"{len(split)} of {len(whole)} layers split, {after / before:.0%} of their weights left"
+        weights_before = sum(layer.weight.numel() for layer in layers)
+        weights_after = sum(half.weight.numel() for layer in layers for half in split.get(layer, [layer]))
+        model.facts["layers"] = (
+            f"{len(split)} of {len(layers)} layers split, {weights_after / weights_before:.0%} of their weights left"
+        )
         names = {layer: name for name, layer in model.module.named_modules()}
         _note(model, {names[layer]: halves[0].weight.shape[0] for layer, halves in split.items()})
         model.module = replace(model.module, split)
@@ -90,13 +92,13 @@ class LowRank(Method):
 
 def _share(energies: Mapping[Any, Any], ratio: float) -> float:
     """Return the largest share of energy at which the layers keep `ratio` of their weights in total."""
-    most = ratio * sum(layer.weight.numel() for layer in energies)
+    max_weights = ratio * sum(layer.weight.numel() for layer in energies)
     low, high = 0.0, 1.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         ranks = {layer: _rank(spectrum, middle) for layer, spectrum in energies.items()}
-        kept = sum(min(_weights(layer, rank), layer.weight.numel()) for layer, rank in ranks.items())
-        low, high = (middle, high) if kept <= most else (low, middle)
+        weights = sum(min(_weights(layer, rank), layer.weight.numel()) for layer, rank in ranks.items())
+        low, high = (middle, high) if weights <= max_weights else (low, middle)
     return low
 
 

@@ -81,5 +81,5 @@ def _prune(weights: list[Any], amount: float) -> None:
     magnitudes = torch.cat([weight.detach().abs().reshape(-1) for weight in weights])
     smallest = magnitudes.topk(round(amount * len(magnitudes)), largest=False, sorted=False).indices
     is_kept = torch.ones(len(magnitudes), dtype=torch.bool).index_fill_(0, smallest, False)
-    for weight, kept in zip(weights, is_kept.split([weight.numel() for weight in weights]), strict=True):
-        weight.data.masked_fill_(~kept.view(weight.shape), 0)
+    for weight, mask in zip(weights, is_kept.split([weight.numel() for weight in weights]), strict=True):
+        weight.data.masked_fill_(~mask.view(weight.shape), 0)

@@ -82,28 +82,30 @@ class PruneStructured(Method):
         is_real = has_data(model, family)
         steps = (_STEPS if is_real else 0) if self.steps is None else self.steps
         teacher = dataclasses.replace(model, module=copy.deepcopy(model.module)) if steps else None
-        before = _parameters(model)
+        parameters_before = _parameters(model)
         old = {name: (weight.shape, weight.numel()) for name, weight in model.module.named_parameters()}
         shapes = _shapes(model, family)
-        what = self.what if self.what != "auto" else "heads and neurons" if model.is_transformer else "channels"
-        if what == "layers":
-            kept = self._drop_layers(model, family)
-        elif what == "channels":
-            kept = self._drop_channels(model, family)
+        target = self.what if self.what != "auto" else "heads and neurons" if model.is_transformer else "channels"
+        if target == "layers":
+            remaining = self._drop_layers(model, family)
+        elif target == "channels":
+            remaining = self._drop_channels(model, family)
         else:
             cuts = {"heads": layer_widths.drop_heads, "neurons": layer_widths.drop_neurons}
-            kept = ", ".join(
-                part for name, drop in cuts.items() if name in what and (part := drop(model, self.amount, self._power))
+            remaining = ", ".join(
+                part
+                for name, drop in cuts.items()
+                if name in target and (part := drop(model, self.amount, self._power))
             )
-        if not kept or (after := _parameters(model)) >= before:
-            raise Unsupported(f"amount={self.amount:g} removes no {what}: there are none, or too few")
+        if not remaining or (parameters_after := _parameters(model)) >= parameters_before:
+            raise Unsupported(f"amount={self.amount:g} removes no {target}: there are none, or too few")
         if _shapes(model, family) != shapes:
             raise Unsupported("pruning would change the shape of the outputs")
         new = {name: weight.shape for name, weight in model.module.named_parameters()}
         reached = sum(size for name, (shape, size) in old.items() if new.get(name) != shape)
-        coverage.record(model, reached, before)
+        coverage.record(model, reached, parameters_before)
         caution_not_trained(model, steps, is_real)
-        model.facts["kept"] = f"{kept}; {after:,} of {before:,} parameters"
+        model.facts["kept"] = f"{remaining}; {parameters_after:,} of {parameters_before:,} parameters"
         if teacher is not None:
             _want_gradients(model.module)
             lesson = Lesson(steps, self.batch_size, self.learning_rate, self.loss, seed=self.seed)
@@ -131,9 +133,9 @@ class PruneStructured(Method):
         parts = []
         for stack in transformer_layers.stacks(model):
             influence = sums[stack.name]
-            if (kept := transformer_layers.share(len(influence), self.amount)) < len(influence):
-                transformer_layers.keep_layers(model, stack, sorted(influence.topk(kept).indices.tolist()))
-                parts.append(f"{kept} of {len(influence)} layers of {stack.name}")
+            if (count := transformer_layers.share(len(influence), self.amount)) < len(influence):
+                transformer_layers.keep_layers(model, stack, sorted(influence.topk(count).indices.tolist()))
+                parts.append(f"{count} of {len(influence)} layers of {stack.name}")
         return ", ".join(parts)
 
     def _drop_channels(self, model: Model, family: Family) -> str:
@@ -150,7 +152,7 @@ class PruneStructured(Method):
         module = model.module
         if detectors.is_halving(module) and not detectors.is_detector(module):
             raise Unsupported("only plain detectors of ultralytics are supported, not segmenters or classifiers")
-        before = _sizes(module)
+        sizes_before = _sizes(module)
         batch = family.batch(model, model.batch_size, self.seed)
         _want_gradients(module)  # torch_pruning follows the autograd graph
         try:
@@ -174,13 +176,15 @@ class PruneStructured(Method):
         except Exception as error:
             raise Unsupported(f"its channels can't be followed: {named_line(error, most=200)}") from error
         module.requires_grad_(False)
-        after = _sizes(module)
+        sizes_after = _sizes(module)
         changed: dict[str, LayerSizes] = {
-            name: {**model.structure.get(name, {}), **sizes} for name, sizes in after.items() if sizes != before[name]
+            name: {**model.structure.get(name, {}), **sizes}
+            for name, sizes in sizes_after.items()
+            if sizes != sizes_before[name]
         }
         model.structure = {**model.structure, **changed}
-        layers = [_channels(before[name]) for name in before if _channels(before[name])]
-        fewer = sum(_channels(before[name]) != _channels(after[name]) for name in before)
+        layers = [_channels(sizes_before[name]) for name in sizes_before if _channels(sizes_before[name])]
+        fewer = sum(_channels(sizes_before[name]) != _channels(sizes_after[name]) for name in sizes_before)
         return f"fewer channels in {fewer} of {len(layers)} convolution and linear layers" if fewer else ""
 
     def rebuild(self, model: Model, family: Family) -> Model:
@@ -223,11 +227,11 @@ def _without_cycles(module: Any) -> Iterator[None]:
     """Stop torch_pruning on a cycle of channel dependencies, as in circular padding: it would never end."""
     import torch_pruning.dependency.graph as dependency_graph
 
-    most = max(_FEWEST_FOLLOWED, _FOLLOWED_PER_LAYER * sum(1 for _ in module.modules()))
+    max_visits = max(_FEWEST_FOLLOWED, _FOLLOWED_PER_LAYER * sum(1 for _ in module.modules()))
 
     class Bounded(dependency_graph.Group):  # type: ignore[misc]
         def add_dep(self, dep: Any, idxs: Any) -> None:
-            if len(self) >= most:
+            if len(self) >= max_visits:
                 raise RuntimeError("their dependencies form a cycle, as with circular padding")
             super().add_dep(dep, idxs)
 

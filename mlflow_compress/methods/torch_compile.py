@@ -94,15 +94,15 @@ def _with_reason(compiled: Any) -> Any:
     """Make a compiled call raise `Unsupported` with a reason if compilation fails, which only its first call shows."""
     from torch._dynamo.exc import TorchDynamoException
 
-    def call(*inputs: Any, **named: Any) -> Any:
+    def call(*inputs: Any, **keywords: Any) -> Any:
         try:
-            return compiled(*inputs, **named)
+            return compiled(*inputs, **keywords)
         except TorchDynamoException as error:
             if is_out_of_memory(error):
                 raise
-            place = own_place(error)
-            where = f" ({place})" if place else ""
-            raise Unsupported(f"torch.compile can't compile the model: {cause_line(error)}{where}") from error
+            code_line = own_place(error)
+            suffix = f" ({code_line})" if code_line else ""
+            raise Unsupported(f"torch.compile can't compile the model: {cause_line(error)}{suffix}") from error
 
     return call
 

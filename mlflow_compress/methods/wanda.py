@@ -53,13 +53,13 @@ class Wanda(Method):
                 no data for trained weights.
         """
         make_plain(model)
-        keep, of = (0, 1) if self.pattern == "unstructured" else (int(number) for number in self.pattern.split(":"))
-        if keep and self.sparsity != keep / of:
-            raise Unsupported(f"{self.pattern} has a sparsity of {keep / of}, not {self.sparsity}: remove sparsity")
+        keep, group = (0, 1) if self.pattern == "unstructured" else (int(number) for number in self.pattern.split(":"))
+        if keep and self.sparsity != keep / group:
+            raise Unsupported(f"{self.pattern} has a sparsity of {keep / group}, not {self.sparsity}: remove sparsity")
         layers = pruning.inner(model.module)
-        fitting = [layer for layer in layers if layer.weight.shape[1] % of == 0]
+        fitting = [layer for layer in layers if layer.weight.shape[1] % group == 0]
         if not fitting:
-            condition = f" whose inputs are a multiple of {of}" if keep else ""
+            condition = f" whose inputs are a multiple of {group}" if keep else ""
             raise Unsupported(f"there is no linear or convolution layer to prune{condition}")
         reached = []
         for layer, squares in _input_squares(model, family, fitting, self.samples).items():
@@ -67,7 +67,7 @@ class Wanda(Method):
             norms = pruning.by_input(squares).sqrt().repeat_interleave(len(weight) // len(squares), 0)
             scores = (weight.abs() * norms).flatten(1)
             size = scores.shape[1]
-            mask = pruning.largest(scores, keep or size - int(size * self.sparsity), of if keep else size)
+            mask = pruning.largest(scores, keep or size - int(size * self.sparsity), group if keep else size)
             mask = mask.view(weight.shape)
             if bool(weight[~mask].any()):
                 reached.append(layer.weight)

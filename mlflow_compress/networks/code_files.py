@@ -22,10 +22,10 @@ def imported(path: Path) -> list[Path]:
     folder, files, waiting = path.parent, dict[Path, None](), [path]
     while waiting:
         file = waiting.pop(0)
-        for needed in _imports(file, folder):
-            if needed != path and needed not in files and is_own(needed, folder):
-                files[needed] = None
-                waiting.append(needed)
+        for module_file in _imports(file, folder):
+            if module_file != path and module_file not in files and is_own(module_file, folder):
+                files[module_file] = None
+                waiting.append(module_file)
     return list(files)
 
 
@@ -75,11 +75,11 @@ def place_of(path: Path, word: str) -> Path | None:
     if not word.strip("./ \t\n") or len(word) > _LONGEST or "\n" in word or "\0" in word:
         return None
     try:
-        place = path.parent / Path(word).expanduser()
-        place.exists()
+        target = path.parent / Path(word).expanduser()
+        target.exists()
     except (OSError, RuntimeError, ValueError):  # the name is too long, or ~ names an unknown user
         return None
-    return place
+    return target
 
 
 def is_own(path: Path, folder: Path) -> bool:
@@ -112,17 +112,17 @@ def _along(base: Path, parts: Sequence[str]) -> Iterator[Path]:
     """Yield the existing files that Python runs to import a dotted name."""
     if parts and (parts[0] in sys.stdlib_module_names or parts[0] == PACKAGE.name):
         return
-    place = base
+    folder = base
     for part in parts:
-        package, module = place / part / "__init__.py", place / f"{part}.py"
+        package, module = folder / part / "__init__.py", folder / f"{part}.py"
         if package.is_file():
             yield package
         elif module.is_file():
             yield module
             return
-        elif not (place / part).is_dir():
+        elif not (folder / part).is_dir():
             return
-        place = place / part
+        folder = folder / part
 
 
 def tree_of(path: Path) -> ast.Module:

@@ -69,18 +69,18 @@ def needs_of(path: Path) -> Needs:
     missing: dict[Path, None] = {}
     tails: set[str] = set()
     for text in (*texts, *values):
-        place = code_files.place_of(path, text)
-        if place is not None and is_of_system(str(place)):
+        target = code_files.place_of(path, text)
+        if target is not None and is_of_system(str(target)):
             continue
-        if place is not None and place.is_file():
-            files[place] = None
-        elif place is not None and place.is_dir():
-            if _is_searched(place, path.parent):
-                folders[place] = None
+        if target is not None and target.is_file():
+            files[target] = None
+        elif target is not None and target.is_dir():
+            if _is_searched(target, path.parent):
+                folders[target] = None
         elif tail := _TAIL.search(_FILLED_IN.split(text)[-1]):
             tails.add(tail.group())
-            if place is not None and text in texts and " " not in text:  # the value of a variable may be a secret
-                missing[place] = None
+            if target is not None and text in texts and " " not in text:  # the value of a variable may be a secret
+                missing[target] = None
         elif "*" in text:
             tails.update(WEIGHTS)
     if any(code_files.identifiers(code) & _LISTING for code in codes):
@@ -119,18 +119,18 @@ def texts_in_use(path: Path, modules: Sequence[Path], unused: Set[str], used: Se
     statements = [_Statement.of(node, is_top=code == path) for code in (path, *modules) for node in _body(code)]
     left_out = [statement for statement in statements if statement.is_main or statement.is_any_of(unused)]
     while True:
-        more = [
+        unreachable = [
             statement
             for statement in statements
             if statement not in left_out
             and not statement.is_any_of(used)
             and _is_only_for(statement, left_out, statements)
         ]
-        if not more:
+        if not unreachable:
             break
-        left_out += more
-    kept = [statement for statement in statements if statement not in left_out]
-    return list(dict.fromkeys(text for statement in kept for text in statement.texts))
+        left_out += unreachable
+    statements_in_use = [statement for statement in statements if statement not in left_out]
+    return list(dict.fromkeys(text for statement in statements_in_use for text in statement.texts))
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +154,7 @@ class _Statement:
 
 
 def _is_only_for(statement: _Statement, left_out: Sequence[_Statement], statements: Sequence[_Statement]) -> bool:
-    users = [other for other in statements if other is not statement and other.uses & statement.binds]
+    users = [candidate for candidate in statements if candidate is not statement and candidate.uses & statement.binds]
     return bool(users) and all(user in left_out for user in users)
 
 
@@ -164,9 +164,9 @@ def _body(path: Path) -> list[ast.stmt]:
 
 def _is_searched(folder: Path, home: Path) -> bool:
     """Return whether to search a folder that a text names: a text may name a shared folder such as `/tmp` by chance."""
-    place = Path(os.path.normpath(folder))
-    is_shared = len(place.parts) <= 2 or place in (Path(tempfile.gettempdir()), Path.home())
-    return not (is_shared or home.is_relative_to(place) or place.name in _TRACKING)
+    path = Path(os.path.normpath(folder))
+    is_shared = len(path.parts) <= 2 or path in (Path(tempfile.gettempdir()), Path.home())
+    return not (is_shared or home.is_relative_to(path) or path.name in _TRACKING)
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
@@ -183,9 +183,9 @@ def _all_files_below(folder: Path) -> Iterator[Path]:
                 listed = sorted(entries, key=lambda entry: entry.name)
         except OSError:  # not readable, or removed meanwhile
             continue
-        shown = [entry for entry in listed if code_files.is_shown(entry.name) and entry.name not in _TRACKING]
-        yield from (Path(entry.path) for entry in shown if _is_file(entry))
-        waiting += [Path(entry.path) for entry in reversed(shown) if entry.is_dir(follow_symlinks=False)]
+        visible = [entry for entry in listed if code_files.is_shown(entry.name) and entry.name not in _TRACKING]
+        yield from (Path(entry.path) for entry in visible if _is_file(entry))
+        waiting += [Path(entry.path) for entry in reversed(visible) if entry.is_dir(follow_symlinks=False)]
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:

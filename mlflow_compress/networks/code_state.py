@@ -28,9 +28,9 @@ def places_of(codes: Mapping[str, types.ModuleType], module: Any) -> Places:
     names = {code.__name__ for code in codes.values()}
     places: Places = {}
     marks = _Marks(names)
-    for where, code in codes.items():
+    for module_name, code in codes.items():
         for name, value in _held(vars(code)):
-            places[f"{name} in {where}"] = marks.of(value)
+            places[f"{name} in {module_name}"] = marks.of(value)
     classes = {kind for layer in module.modules() for kind in type(layer).__mro__ if kind.__module__ in names}
     for kind in classes:
         for name, value in _held(vars(kind)):

@@ -58,7 +58,7 @@ def obstacle(folder: Path, apart: Iterable[str] = ()) -> str:
         folder: folder of the model.
         apart: folders in it with their own configs.
     """
-    for path in (folder / place / name for place in ("", *apart) for name in _CONFIGS):
+    for path in (folder / subfolder / name for subfolder in ("", *apart) for name in _CONFIGS):
         try:
             fields = read_json(path, finite=False)  # transformers also reads NaN
         except FileNotFoundError:

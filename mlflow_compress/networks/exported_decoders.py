@@ -61,7 +61,7 @@ class Decoder(Attached, ABC):
         module.forward = self.__call__
         return module
 
-    def _advance(self, name: str, cache: Any, before: Sequence[Any], after: Sequence[Any] = ()) -> Any:
+    def _advance(self, name: str, cache: Any, inputs_before: Sequence[Any], inputs_after: Sequence[Any] = ()) -> Any:
         """Run a graph on the tokens that follow those in a cache, and add them to the cache.
 
         If the graph's runtime stores keys and values itself (its call has `advance`), the cache holds only their
@@ -70,17 +70,17 @@ class Decoder(Attached, ABC):
         Args:
             name: name of the graph.
             cache: a transformers cache; empty for a new text.
-            before: the graph's inputs before the past; the first are token ids [batch, tokens].
-            after: the graph's inputs after the past.
+            inputs_before: the graph's inputs before the past; the first are token ids [batch, tokens].
+            inputs_after: the graph's inputs after the past.
 
         Returns:
             Logits [batch, kept, vocabulary].
         """
         call: Any = self.calls[name]
         if hasattr(call, "advance"):
-            return call.advance(cache, before, after)
-        past = tensors_of(cache) if cache.get_seq_length() else self.empty_past(len(before[0]))
-        logits, *present = call(*before, *past, *after)
+            return call.advance(cache, inputs_before, inputs_after)
+        past = tensors_of(cache) if cache.get_seq_length() else self.empty_past(len(inputs_before[0]))
+        logits, *present = call(*inputs_before, *past, *inputs_after)
         refill(cache, present)
         return logits
 
@@ -136,8 +136,8 @@ class DecoderOnly(Decoder):
         cache = cache_of(()) if passed is None else passed
         past_length = cache.get_seq_length()
         require_plain(arguments, past_length, length)
-        kept = torch.arange(length - (logits_to_keep or length), length, device=input_ids.device)
-        logits = self._advance("model", cache, (input_ids, kept))
+        positions = torch.arange(length - (logits_to_keep or length), length, device=input_ids.device)
+        logits = self._advance("model", cache, (input_ids, positions))
         returned: dict[str, Any] = {cache_keyword(): cache}
         return CausalLMOutputWithPast(logits=logits, **returned)
 

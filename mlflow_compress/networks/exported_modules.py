@@ -117,10 +117,10 @@ class ExportedModule(Attached):
         import torch
 
         tensors = []
-        for place, leaf in enumerate(value_trees.leaves(self._in_order(arguments, by_name))):
+        for index, leaf in enumerate(value_trees.leaves(self._in_order(arguments, by_name))):
             if isinstance(leaf, torch.Tensor):
                 tensors.append(leaf)
-            elif isinstance(leaf, _PLAIN) and (fixed := self.form.fixed.get(str(place), leaf)) != leaf:
+            elif isinstance(leaf, _PLAIN) and (fixed := self.form.fixed.get(str(index), leaf)) != leaf:
                 raise ValueError(
                     f"the module was exported with the constant argument {fixed!r} and can't take {leaf!r}"
                 )
@@ -132,14 +132,18 @@ class ExportedModule(Attached):
         names, is_by_name = self.form.names, self.form.passing == "by name"
         if names is None or not (by_name or is_by_name):
             return [*positional, *by_name.values()]
-        named = {**dict(zip(names, positional, strict=False)), **by_name}
-        if set(named) != set(names) or len(positional) + len(by_name) != len(names) or (is_by_name and positional):
-            how = "by name" if is_by_name else "in this order"
+        by_argument = {**dict(zip(names, positional, strict=False)), **by_name}
+        if (
+            set(by_argument) != set(names)
+            or len(positional) + len(by_name) != len(names)
+            or (is_by_name and positional)
+        ):
+            manner = "by name" if is_by_name else "in this order"
             raise TypeError(
-                f"the module was exported for the arguments {', '.join(names)} ({how}); it got {len(positional)} by "
+                f"the module was exported for the arguments {', '.join(names)} ({manner}); it got {len(positional)} by "
                 f"position and these by name: {', '.join(by_name) or 'none'}"
             )
-        return [named[name] for name in names]
+        return [by_argument[name] for name in names]
 
 
 def fixed_of(arguments: Any) -> dict[str, Any]:
@@ -151,8 +155,8 @@ def fixed_of(arguments: Any) -> dict[str, Any]:
     import torch
 
     fixed = {str(i): leaf for i, leaf in enumerate(value_trees.leaves(arguments)) if not isinstance(leaf, torch.Tensor)}
-    if other := next((leaf for leaf in fixed.values() if not isinstance(leaf, _PLAIN)), None):
-        raise Unsupported(f"the module takes a {type(other).__name__}: a graph takes only tensors and constants")
+    if unsupported := next((leaf for leaf in fixed.values() if not isinstance(leaf, _PLAIN)), None):
+        raise Unsupported(f"the module takes a {type(unsupported).__name__}: a graph takes only tensors and constants")
     return fixed
 
 

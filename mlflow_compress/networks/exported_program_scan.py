@@ -111,9 +111,9 @@ def require_tensors(record: bytes, name: str) -> None:
     if not record.startswith(b"PK\x03\x04"):
         raise ValueError(f"a pickle, {name}")
     pickled = torch._C.PyTorchFileReader(io.BytesIO(record)).get_record("data.pkl")
-    for called in inert_pickle.read(pickled).calls:
-        if called not in _TENSORS and not _STORAGE.fullmatch(called):
-            raise ValueError(f"a pickle that calls {called!r:.100}")
+    for function in inert_pickle.read(pickled).calls:
+        if function not in _TENSORS and not _STORAGE.fullmatch(function):
+            raise ValueError(f"a pickle that calls {function!r:.100}")
 
 
 def _check_payloads(config: Any) -> None:
@@ -214,11 +214,11 @@ def _check_expression(text: Any, calls: Collection[str], attributes: Collection[
         tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise rejection from None
-    named = {id(node) for node in ast.walk(tree) if _names_something(node) for node in ast.walk(node)}
+    name_ids = {id(node) for node in ast.walk(tree) if _names_something(node) for node in ast.walk(node)}
     powers = 0
     for node in ast.walk(tree):
         powers += isinstance(node, ast.Pow) or (isinstance(node, ast.Name) and "Pow" in node.id)
-        if not _is_harmless(node, calls, attributes, id(node) in named) or powers > _MOST_POWERS:
+        if not _is_harmless(node, calls, attributes, id(node) in name_ids) or powers > _MOST_POWERS:
             raise rejection
 
 

@@ -91,9 +91,9 @@ def _require_causal(model: Model, forward: Callable[[Any], Any], ids: Any) -> No
     """
     import torch
 
-    others = ids.clone()
-    others[:, -1] = (others[:, -1] + 1) % vocabulary(model)
-    logits, moved = forward(ids)[:, :-1].float().flatten(), forward(others)[:, :-1].float().flatten()
+    changed_ids = ids.clone()
+    changed_ids[:, -1] = (changed_ids[:, -1] + 1) % vocabulary(model)
+    logits, moved = forward(ids)[:, :-1].float().flatten(), forward(changed_ids)[:, :-1].float().flatten()
     if distance(moved, logits) > _alike(model.module) and torch.equal(forward(ids)[:, :-1].float().flatten(), logits):
         raise RecipeError(
             f"{type(model.module).__name__} is not a causal language model with this config.json: its tokens attend to "

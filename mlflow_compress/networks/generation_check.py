@@ -74,11 +74,11 @@ def require_past(before: Sequence[Continuation], after: Sequence[Continuation]) 
             compressed.tokens, compressed.logits, compressed.tokens, compressed.at_once, allowed
         ):
             text, token, moved = difference
-            got, likeliest = int(compressed.tokens[text, token]), int(best[text, token])
-            expected = f"{likeliest} is the likeliest" if got != likeliest else "its probability is different"
+            actual, likeliest = int(compressed.tokens[text, token]), int(best[text, token])
+            expected = f"{likeliest} is the likeliest" if actual != likeliest else "its probability is different"
             raise WorkerError(
-                f"the compressed decoder generates from a wrong cache: token {token + 1} of text {text + 1} is {got}, "
-                f"but {expected} in one pass without a cache (the logits differ by {moved:.1%})"
+                f"the compressed decoder generates from a wrong cache: token {token + 1} of text {text + 1} is {actual}"
+                f", but {expected} in one pass without a cache (the logits differ by {moved:.1%})"
             )
     return [UNCHECKED_PAST.of(moved=most_moved)] if 2 * most_moved >= _LEAST_LOSS else []
 
@@ -98,12 +98,12 @@ def keep(family: Family, model: Model, path: Path) -> None:
     batches = _batches(family, model)
     continuations = _generate(family, model, batches)
     if continuations:
-        kept = {
+        content = {
             "batches": [_to_plain(batch) for batch in batches],
             "tokens": [continuation.tokens.cpu() for continuation in continuations],
             "logits": [continuation.logits.cpu() for continuation in continuations],
         }
-        torch.save(kept, path)
+        torch.save(content, path)
 
 
 def compare(family: Family, model: Model, path: Path, device: str) -> None:
@@ -122,10 +122,10 @@ def compare(family: Family, model: Model, path: Path, device: str) -> None:
 
     if not path.exists():
         return
-    kept = torch.load(path, weights_only=True)
-    continuations = _generate(family, model, [_from_plain(batch, device) for batch in kept["batches"]])
+    content = torch.load(path, weights_only=True)
+    continuations = _generate(family, model, [_from_plain(batch, device) for batch in content["batches"]])
     tolerance = rounding(model.module, device)
-    for continuation, tokens, logits in zip(continuations, kept["tokens"], kept["logits"], strict=True):
+    for continuation, tokens, logits in zip(continuations, content["tokens"], content["logits"], strict=True):
         now = continuation.tokens.cpu()
         if difference := _first_difference(now, continuation.logits.cpu(), tokens, logits, tolerance):
             text, token, moved = difference
@@ -154,13 +154,13 @@ def _generate(family: Family, model: Model, batches: Sequence[Any]) -> list[Cont
 
 def _explained(original: Continuation, compressed: Continuation) -> float:
     """Return the greatest difference of single passes, as long as both generated the same tokens."""
-    most = 0.0
+    largest = 0.0
     for text in range(len(compressed.tokens)):
         for token in range(compressed.tokens.shape[1]):
-            most = max(most, _moved(compressed.at_once[text, token], original.at_once[text, token]))
+            largest = max(largest, _moved(compressed.at_once[text, token], original.at_once[text, token]))
             if compressed.tokens[text, token] != original.tokens[text, token]:
                 break
-    return most
+    return largest
 
 
 def _first_difference(

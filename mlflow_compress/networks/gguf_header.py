@@ -161,9 +161,9 @@ class _Reader:
         # a vocabulary may contain bytes that are not valid text alone
         return self._take(length).decode("utf-8", "surrogateescape")
 
-    def _require(self, count: int, size: int, what: str) -> None:
+    def _require(self, count: int, size: int, unit: str) -> None:
         if count * size > self._length - self._at:
-            raise _LieError(f"it is too short for the {count} {what} that it declares")
+            raise _LieError(f"it is too short for the {count} {unit} that it declares")
 
     def _take(self, size: int) -> bytes:
         if size > self._length - self._at:
@@ -181,24 +181,24 @@ def _placed(
     tensors = []
     for name, shape, kind, offset in entries:
         try:
-            named = GGMLQuantizationType(kind)
+            quantisation = GGMLQuantizationType(kind)
         except ValueError:
             raise _LieError(f"its tensor {name!r} has the unknown type {kind}") from None
-        block, size = GGML_QUANT_SIZES[named]
+        block, size = GGML_QUANT_SIZES[quantisation]
         if shape[0] % block:
             raise _LieError(
-                f"its tensor {name!r} has rows of {shape[0]} values, but {named.name} has blocks of {block}"
+                f"its tensor {name!r} has rows of {shape[0]} values, but {quantisation.name} has blocks of {block}"
             )
-        taken = math.prod(shape) // block * size
-        if offset % alignment or begin + offset + taken > length:
+        byte_count = math.prod(shape) // block * size
+        if offset % alignment or begin + offset + byte_count > length:
             raise _LieError(f"its tensor {name!r} lies outside the file: the file is truncated, or its header is wrong")
-        tensors.append(Tensor(name, shape, named.name.lower(), begin + offset, taken))
+        tensors.append(Tensor(name, shape, quantisation.name.lower(), begin + offset, byte_count))
     if len({tensor.name for tensor in tensors}) < len(tensors):
         raise _LieError("it has two tensors with the same name")
     ordered = sorted(tensors, key=lambda tensor: tensor.start)
-    for one, after in itertools.pairwise(ordered):
-        if one.start + one.bytes > after.start:
-            raise _LieError(f"its tensors {one.name!r} and {after.name!r} overlap")
+    for earlier, later in itertools.pairwise(ordered):
+        if earlier.start + earlier.bytes > later.start:
+            raise _LieError(f"its tensors {earlier.name!r} and {later.name!r} overlap")
     return tuple(tensors)
 
 

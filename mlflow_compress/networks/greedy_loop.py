@@ -50,8 +50,8 @@ class Greedy:
         whole: `generate` of transformers.
     """
 
-    def __init__(self, advance: Callable[[Any, Any], Any], settings: Any, whole: Callable[..., Any]) -> None:
-        self._advance, self._settings, self._whole = advance, settings, whole
+    def __init__(self, advance: Callable[[Any, Any], Any], settings: Any, generate: Callable[..., Any]) -> None:
+        self._advance, self._settings, self._whole = advance, settings, generate
 
     def __call__(
         self,
@@ -63,8 +63,8 @@ class Greedy:
     ) -> Any:
         """Continue texts [batch, tokens] (see `generate` of transformers)."""
         if max_new_tokens is None or not self._is_plain(options):
-            named = {"max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens, "streamer": streamer}
-            return self._whole(input_ids=input_ids, **named, **options)
+            arguments = {"max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens, "streamer": streamer}
+            return self._whole(input_ids=input_ids, **arguments, **options)
         steps = self._steps(input_ids, max_new_tokens, min_new_tokens or 0, streamer, options)
         if not options.get("return_dict_in_generate"):
             return steps[0]
@@ -75,14 +75,14 @@ class Greedy:
     def _is_plain(self, options: dict[str, Any]) -> bool:
         settings = {} if self._settings is None else self._settings.to_diff_dict()
         active = {name for name, value in settings.items() if value not in (None, False)}
-        others = {
+        unsupported = {
             name for name in options if name not in _GIVEN and (name not in _GREEDY or _GREEDY[name] != options[name])
         }
         mask = options.get("attention_mask")
-        return active <= _PLAIN and not others and (mask is None or bool(mask.all()))
+        return active <= _PLAIN and not unsupported and (mask is None or bool(mask.all()))
 
     def _steps(
-        self, ids: Any, most: int, least: int, streamer: Any, options: dict[str, Any]
+        self, ids: Any, max_tokens: int, min_tokens: int, streamer: Any, options: dict[str, Any]
     ) -> tuple[Any, tuple[Any, ...]]:
         import torch
 
@@ -93,11 +93,11 @@ class Greedy:
         inputs = ids
         if streamer is not None:
             streamer.put(ids)
-        for step in range(most):
+        for step in range(max_tokens):
             logits = self._advance(cache, inputs)[:, -1]
             if options.get("output_logits"):
                 raw.append(logits.clone())
-            if step < least and ends:
+            if step < min_tokens and ends:
                 logits[:, ends] = -torch.inf
             token = logits.argmax(-1)
             if not bool(is_open.all()) and pad is not None:

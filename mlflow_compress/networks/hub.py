@@ -252,9 +252,9 @@ def _with_base(adapter: Adapter | None) -> Origin:
         WeightsError: the base is not available, or has its own adapter.
     """
     if adapter is None or not adapter.base:
-        where = adapter.folder if adapter else "the folder"
+        location = adapter.folder if adapter else "the folder"
         raise WeightsError(
-            f"The adapter in {where} does not name its base: give the base as MODEL and the adapter as weights=PATH."
+            f"The adapter in {location} does not name its base: give the base as MODEL and the adapter as weights=PATH."
         )
     base = base_of(adapter)
     cached = None if Path(base).is_dir() else cached_file(base, lora_adapters.CONFIG)
@@ -299,9 +299,9 @@ def _onto(base: Origin, adapter: Path) -> Origin:
 
 def base_of(adapter: Adapter) -> str:
     """Return the folder or hub id of an adapter's base, as `find_weights` takes it."""
-    for place in (adapter.folder / adapter.base, Path(adapter.base)):
-        if place.is_dir():
-            return str(place.resolve())
+    for folder in (adapter.folder / adapter.base, Path(adapter.base)):
+        if folder.is_dir():
+            return str(folder.resolve())
     return f"{adapter.base}@{adapter.revision}" if adapter.revision else adapter.base
 
 

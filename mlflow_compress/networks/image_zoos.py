@@ -185,22 +185,22 @@ def _torchvision(name: str, architecture: dict[str, Any]) -> tuple[dict[str, Any
     tags = torchvision.models.get_model_weights(name)
     if tag and tag not in tags.__members__:
         raise UnknownName(f"weights of torchvision's {name}", tag, tags.__members__)
-    chosen = tags[tag] if tag else tags.DEFAULT
+    trained = tags[tag] if tag else tags.DEFAULT
     architecture = {**_FIXED.get(name, {}), **architecture}
     described = {
         "library": _TORCHVISION,
         "name": name,
         "architecture": architecture,
-        "labels": _labels(architecture, chosen.meta["categories"]),
-        "transform": str(chosen),
+        "labels": _labels(architecture, trained.meta["categories"]),
+        "transform": str(trained),
     }
 
     def obstacle() -> str | None:
-        parts = urlsplit(chosen.url)
+        parts = urlsplit(trained.url)
         cached = Path(torch.hub.get_dir(), "checkpoints", Path(parts.path).name)
         return None if cached.is_file() else unreachable(f"{parts.scheme}://{parts.netloc}")
 
-    return described, obstacle, lambda: torchvision.models.get_model(name, weights=chosen, **architecture)
+    return described, obstacle, lambda: torchvision.models.get_model(name, weights=trained, **architecture)
 
 
 def _timm(name: str, architecture: dict[str, Any]) -> tuple[dict[str, Any], Callable[[], str | None], Any]:
@@ -210,8 +210,8 @@ def _timm(name: str, architecture: dict[str, Any]) -> tuple[dict[str, Any], Call
     from timm.models import get_pretrained_cfg
 
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=_NEAREST, cutoff=0)
-        raise RecipeError(f"There is no timm model {name!r}. The nearest names are {', '.join(near)}.")
+        nearest = difflib.get_close_matches(name, timm.list_models(), n=_NEAREST, cutoff=0)
+        raise RecipeError(f"There is no timm model {name!r}. The nearest names are {', '.join(nearest)}.")
     config = get_pretrained_cfg(name)
     trained = config.to_dict() if config is not None else {}
     data = resolve_data_config(pretrained_cfg=trained)
@@ -222,10 +222,10 @@ def _timm(name: str, architecture: dict[str, Any]) -> tuple[dict[str, Any], Call
         "labels": _labels(architecture, [""] * trained.get("num_classes", 1000)),
         "transform": {key: list(value) if isinstance(value, tuple) else value for key, value in data.items()},
     }
-    place = trained.get("hf_hub_id") or name
+    repository = trained.get("hf_hub_id") or name
 
     def obstacle() -> str | None:
-        return None if cached_file(place, _TIMM_WEIGHTS) else unreachable()
+        return None if cached_file(repository, _TIMM_WEIGHTS) else unreachable()
 
     return described, obstacle, lambda: timm.create_model(name, pretrained=True, **architecture)
 

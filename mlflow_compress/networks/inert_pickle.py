@@ -35,12 +35,17 @@ class Made:
     items: list[Any]
     entries: dict[Any, Any]
 
-    def __new__(cls, *arguments: Any, **named: Any) -> Made:
+    def __new__(cls, *arguments: Any, **keywords: Any) -> Made:
         """Record the arguments of the call."""
-        made = super().__new__(cls)
-        made.arguments, made.state, made.items, made.entries = (*arguments, *named.items()), None, [], {}
-        cls.calls.append(made.arguments)
-        return made
+        instance = super().__new__(cls)
+        instance.arguments, instance.state, instance.items, instance.entries = (
+            (*arguments, *keywords.items()),
+            None,
+            [],
+            {},
+        )
+        cls.calls.append(instance.arguments)
+        return instance
 
     def __setstate__(self, state: Any) -> None:
         """Record the attributes."""

@@ -77,10 +77,10 @@ def drop_neurons(model: Model, amount: float, power: int) -> str:
             continue
         for inputs, output in pairs:
             weights = [(linear.weight, 0) for linear in inputs] + [(output.weight, 1)]
-            kept = _greatest(_norms(weights, count, power), left)
+            strongest = _greatest(_norms(weights, count, power), left)
             for linear in inputs:
-                _take(linear, kept, 0)
-            _take(output, kept, 1)
+                _take(linear, strongest, 0)
+            _take(output, strongest, 1)
         _write_neurons(model, stack, count, left)
         changes.append(f"{left} of {count} neurons in each layer of {stack.name}")
     return ", ".join(changes)
@@ -197,11 +197,11 @@ def _greatest(values: Any, count: int) -> list[int]:
     return sorted(values.topk(count).indices.tolist())
 
 
-def _take(linear: Any, kept: Sequence[int], axis: int) -> None:
+def _take(linear: Any, indices: Sequence[int], axis: int) -> None:
     """Keep these outputs (axis 0) or inputs (axis 1) of a linear layer."""
     import torch
 
-    index = torch.tensor(kept, dtype=torch.int64, device=linear.weight.device)
+    index = torch.tensor(indices, dtype=torch.int64, device=linear.weight.device)
     for parameter in (linear.weight, linear.bias if axis == 0 else None):
         if parameter is not None:
             parameter.data = parameter.detach().index_select(axis, index)
@@ -219,12 +219,12 @@ def _write_heads(model: Model, stack: Stack, attention: _Attention) -> None:
             setattr(config, _KEPT_HEADS, counts)
 
 
-def _write_neurons(model: Model, stack: Stack, before: int, after: int) -> None:
+def _write_neurons(model: Model, stack: Stack, old_count: int, new_count: int) -> None:
     names = (f"{stack.part}_ffn_dim",) if stack.part else _NEURONS
     for config in configs_of(model):
-        name = next((name for name in names if getattr(config, name, None) == before), None)
+        name = next((name for name in names if getattr(config, name, None) == old_count), None)
         if name is None:
             raise Unsupported(
                 f"the config of a {type(model.module).__name__} has no known field for the number of neurons"
             )
-        setattr(config, name, after)
+        setattr(config, name, new_count)

@@ -65,7 +65,7 @@ class LlamaCpp:
         Raises:
             WorkerError: llama.cpp no longer holds the past of that text, only that of its last call.
         """
-        ids, kept = before
+        ids, positions = before
         past = cache.get_seq_length()
         if past:
             rows, places = kept_places.read(cache)
@@ -75,7 +75,7 @@ class LlamaCpp:
                     "llama.cpp holds the cache of another text: it keeps only the cache of its last call. Generate "
                     "the text from the beginning, greedily."
                 )
-        logits = self(ids, past, len(kept))
+        logits = self(ids, past, len(positions))
         kept_places.write(cache, 1, len(ids), past + ids.shape[1])
         self._last = weakref.ref(cache)
         return logits
@@ -113,15 +113,15 @@ class LlamaCpp:
                 logits[:, start : start + rows.shape[1]] = torch.from_numpy(rows)
         return logits
 
-    def _room(self, batch: int, past: int, needed: int) -> _Context:
+    def _room(self, batch: int, past: int, needed_places: int) -> _Context:
         """Return a context with room for this many tokens in each text, and with the past."""
         import torch
 
         old = self._context
-        if old is None or old.batch != batch or old.places < needed:
+        if old is None or old.batch != batch or old.places < needed_places:
             if past and (old is None or old.batch != batch):
                 raise WorkerError("llama.cpp holds the cache of a different number of texts than the call continues")
-            places = -(-(needed + _SPARE) // _ROUND) * _ROUND
+            places = -(-(needed_places + _SPARE) // _ROUND) * _ROUND
             new = _Context(self, batch, places)
             if old is not None and past:
                 new.take_over(old)
@@ -149,9 +149,9 @@ class _Context:
         self.batch, self.places, self._vocabulary = batch, places, model.vocabulary
         self._lib, self._threads = model._lib, 0
         lib = self._lib
-        most = lib.llama_max_parallel_sequences()
-        if batch > most:
-            raise WorkerError(f"llama.cpp takes at most {most} texts at a time, not {batch}")
+        max_texts = lib.llama_max_parallel_sequences()
+        if batch > max_texts:
+            raise WorkerError(f"llama.cpp takes at most {max_texts} texts at a time, not {batch}")
         parameters = lib.llama_context_default_params()
         parameters.n_ctx, parameters.n_seq_max = places * batch, batch
         parameters.n_batch = parameters.n_ubatch = max(_STEP, batch)
@@ -172,13 +172,13 @@ class _Context:
         for text in range(self.batch):
             self._lib.llama_memory_seq_rm(self._memory, text, past, -1)
 
-    def take_over(self, other: _Context) -> None:
+    def take_over(self, source: _Context) -> None:
         """Copy keys and values out of a smaller context."""
         for text in range(self.batch):
-            size = self._lib.llama_state_seq_get_size(other._context, text)
-            kept = (ctypes.c_uint8 * size)()
-            self._lib.llama_state_seq_get_data(other._context, kept, size, text)
-            if not self._lib.llama_state_seq_set_data(self._context, kept, size, text):
+            size = self._lib.llama_state_seq_get_size(source._context, text)
+            buffer = (ctypes.c_uint8 * size)()
+            self._lib.llama_state_seq_get_data(source._context, buffer, size, text)
+            if not self._lib.llama_state_seq_set_data(self._context, buffer, size, text):
                 raise WorkerError("llama.cpp could not copy its keys and values into a larger cache")
 
     def compute(self, ids: Any, start: int, kept: int) -> Any:

@@ -164,8 +164,8 @@ class Opened:
         parameters = dict(module.named_parameters(remove_duplicate=False))
         self._require_separate(parameters)
         with torch.no_grad():
-            for name, whole in self._tensors.whole.items():
-                self._parameter(parameters, name, whole).copy_(whole)
+            for name, tensor in self._tensors.whole.items():
+                self._parameter(parameters, name, tensor).copy_(tensor)
             changed: set[int] = set()
             for name, (down, up) in self._tensors.pairs.items():
                 if id(parameters.get(name)) in changed:
@@ -231,7 +231,7 @@ class Opened:
         for name, parameter in parameters.items():
             tied.setdefault(id(parameter), []).append(name)
         changes: tuple[Mapping[str, tuple[Any, ...]], ...] = (
-            {name: (whole,) for name, whole in self._tensors.whole.items()},
+            {name: (tensor,) for name, tensor in self._tensors.whole.items()},
             {name: (*pair, self._scale(name, 1)) for name, pair in self._tensors.pairs.items()},
         )
         for names in tied.values():
@@ -254,13 +254,13 @@ class Opened:
 def _require_plain(adapter: Adapter) -> None:
     fields = adapter.fields
     kind = fields.get("peft_type")
-    other = sorted(str(name) for name, value in fields.items() if name not in _UNDERSTOOD and value)
+    unsupported = sorted(str(name) for name, value in fields.items() if name not in _UNDERSTOOD and value)
     start = fields.get("init_lora_weights")
     patterns = fields.get("alpha_pattern") or {}
     if kind != "LORA":
         feature = f"of the kind {kind!r:.40}"
-    elif other:
-        feature = f"with {', '.join(other[:3])}"
+    elif unsupported:
+        feature = f"with {', '.join(unsupported[:3])}"
     elif start not in _STARTS:
         feature = f"with init_lora_weights={start!r:.40}, which changes the base"
     elif not all(_LAYER_NAME.fullmatch(str(key)) for key in patterns):
@@ -277,21 +277,21 @@ def _sorted(state: Mapping[str, Any], folder: Path) -> _Sorted:
     """Sort the tensors of a file by the parameters that they change."""
     tensors = _Sorted()
     for name, tensor in state.items():
-        place = _place(name)
-        if "lora_" not in place:
-            tensors.whole[place] = tensor
+        parameter = _place(name)
+        if "lora_" not in parameter:
+            tensors.whole[parameter] = tensor
             continue
-        ending = next((ending for ending in _PAIRS if place.endswith(ending)), "")
+        ending = next((ending for ending in _PAIRS if parameter.endswith(ending)), "")
         if not ending:
-            if not place.endswith(tuple(_PAIRS.values())):
+            if not parameter.endswith(tuple(_PAIRS.values())):
                 raise WeightsError(f"The adapter in {folder} holds {name}, which is not part of plain LoRA.")
             continue
-        other = name.removesuffix(ending) + _PAIRS[ending]
-        if other not in state:
-            raise WeightsError(f"The adapter in {folder} is incomplete: it has {name} but not {other}.")
-        layer = place.removesuffix(ending)
+        partner = name.removesuffix(ending) + _PAIRS[ending]
+        if partner not in state:
+            raise WeightsError(f"The adapter in {folder} is incomplete: it has {name} but not {partner}.")
+        layer = parameter.removesuffix(ending)
         # the matrices of an embedding are stored in the opposite order
-        pair = (state[other].T, tensor.T) if "embedding" in ending else (tensor, state[other])
+        pair = (state[partner].T, tensor.T) if "embedding" in ending else (tensor, state[partner])
         tensors.pairs[f"{layer}.weight"] = pair
     if not tensors.pairs and not tensors.whole:
         raise WeightsError(f"The adapter in {folder} holds no tensors.")
@@ -315,7 +315,7 @@ def _names(key: str, layer: str) -> bool:
 
 def _place(name: str) -> str:
     """Return the name of the base's parameter in a tensor's name."""
-    place = name.removeprefix(_PREFIX)
+    module_path = name.removeprefix(_PREFIX)
     for wrapper in _WRAPPERS:
-        place = place.replace(wrapper + ".", ".")
-    return place
+        module_path = module_path.replace(wrapper + ".", ".")
+    return module_path

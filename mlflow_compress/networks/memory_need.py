@@ -40,10 +40,10 @@ def of_architecture(auto_class: str, fields: Mapping[str, Any], precision: str) 
 
     from mlflow_compress.networks.stored_weights import unfilled
 
-    named = dict(fields)
+    settings = dict(fields)
     dtype = of_config(fields) if precision == NATIVE else getattr(torch, precision)
     try:
-        config = transformers.AutoConfig.for_model(named.pop("model_type"), **named)
+        config = transformers.AutoConfig.for_model(settings.pop("model_type"), **settings)
         config.architectures = config.architectures or []  # transformers iterates over it
         with unfilled(), torch.random.fork_rng(devices=[]):
             module = getattr(transformers, auto_class).from_config(config, trust_remote_code=False)

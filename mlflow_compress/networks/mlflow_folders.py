@@ -47,7 +47,7 @@ def describe(path: Path) -> Any:
             raise ValueError("it is too large")
         described: Any = Description.load(str(file))
         names = [*described.flavors.values(), described.saved_input_example_info or {}]
-        if not all(isinstance(named, dict) for named in names):
+        if not all(isinstance(settings, dict) for settings in names):
             raise ValueError("its flavors are not mappings")
     except Exception as error:  # from YAML, or from MLflow for unexpected content
         raise WeightsError(f"{file} can't be read: {named_line(error, 200)}") from error
@@ -141,15 +141,15 @@ def unpickling(is_allowed: bool) -> Iterator[None]:
     if is_allowed:
         yield
         return
-    before = os.environ.get(MAY_UNPICKLE)
+    old_value = os.environ.get(MAY_UNPICKLE)
     os.environ[MAY_UNPICKLE] = "false"
     try:
         yield
     finally:
-        if before is None:
+        if old_value is None:
             del os.environ[MAY_UNPICKLE]
         else:
-            os.environ[MAY_UNPICKLE] = before
+            os.environ[MAY_UNPICKLE] = old_value
 
 
 @contextlib.contextmanager

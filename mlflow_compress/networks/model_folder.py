@@ -71,8 +71,8 @@ def methods_of(chain: Sequence[Step]) -> list[Method]:
     methods: list[Method] = [registry.build("methods", step.method, step.options) for step in chain]
     for step, method in zip(chain, methods, strict=True):
         if missing := [name for name in method.needs if installed(name) is None]:
-            wanted = f'"mlflow-compress[{method.extra}]"' if method.extra else " ".join(missing)
-            raise MachineLacks(f"{step.method} needs {', '.join(missing)}: pip install {wanted}")
+            packages = f'"mlflow-compress[{method.extra}]"' if method.extra else " ".join(missing)
+            raise MachineLacks(f"{step.method} needs {', '.join(missing)}: pip install {packages}")
     return methods
 
 
@@ -165,7 +165,7 @@ def publish(folder: Path, to: Path) -> tuple[Manifest, Published]:
     methods = methods_of(manifest.chain)
     if not methods:
         raise WeightsError(f"{folder / _MANIFEST} names no method.")
-    last = _writer(manifest, methods)
+    writer = _writer(manifest, methods)
 
     def portable() -> Model:
         if registry.find("families", manifest.family).runs_users_code or custom_code.lies_in(folder):
@@ -175,7 +175,7 @@ def publish(folder: Path, to: Path) -> tuple[Manifest, Published]:
             raise Unsupported("its original was already quantised: export the original")
         return _filled(model, folder, family, methods)
 
-    return manifest, last.publish(folder, family, portable, to)
+    return manifest, writer.publish(folder, family, portable, to)
 
 
 def native_flavor(folder: Path) -> NativeFlavor:
@@ -257,13 +257,13 @@ def _writer(manifest: Manifest, methods: Sequence[Method]) -> Method:
     """
     saver = _saver(methods)
     changing = [method for method in methods if method.changes not in ("nothing", "weights")]
-    last = saver if saver is not None and saver.changes == "runtime" else (changing or methods)[-1]
-    if last.changes != "runtime":  # files of a runtime include all earlier changes
+    writer = saver if saver is not None and saver.changes == "runtime" else (changing or methods)[-1]
+    if writer.changes != "runtime":  # files of a runtime include all earlier changes
         for step, method in zip(manifest.chain, methods, strict=True):
-            if method is not last and method.changes == "architecture":
+            if method is not writer and method.changes == "architecture":
                 raise Unsupported(f"{step.method} changed layers that {manifest.method} saves, and no other program "
                                   "can load them")  # fmt: skip
-    return last
+    return writer
 
 
 def _saver(methods: Sequence[Method]) -> Method | None:

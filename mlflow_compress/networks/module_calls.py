@@ -102,7 +102,7 @@ def _binds(signature: inspect.Signature, count: int) -> bool:
 def _holds_samples(batch: list[Any], another: Callable[[], Any]) -> bool:
     """Return whether a batch of another size is a list of another length."""
     try:
-        other = another()
+        second = another()
     except Exception:  # `batch()` supports one size only
         return False
-    return isinstance(other, Sized) and len(other) != len(batch)
+    return isinstance(second, Sized) and len(second) != len(batch)

@@ -55,19 +55,19 @@ def graph_of(
     samples = None
     try:
         probe = _probe(module, batch(_FEW, 0), names)
-        other = _probe(module, batch(_MORE, 0), names)
-        pairs = zip((*probe.inputs, *probe.outputs), (*other.inputs, *other.outputs), strict=True)
-        axes = [_batch_axes(few.shape, more.shape) for few, more in pairs]
-        if probe.form != other.form:
-            raise ValueError(other.form)  # a constant among its arguments depends on the number of samples
+        larger = _probe(module, batch(_MORE, 0), names)
+        pairs = zip((*probe.inputs, *probe.outputs), (*larger.inputs, *larger.outputs), strict=True)
+        axes = [_batch_axes(few.shape, many.shape) for few, many in pairs]
+        if probe.form != larger.form:
+            raise ValueError(larger.form)  # a constant among its arguments depends on the number of samples
     except Unsupported:
         raise
     except Exception:  # the module supports one batch size only
         probe = _probe(module, batch(batch_size, 0), names)
         axes = [{} for _ in (*probe.inputs, *probe.outputs)]
-        other = _probe(module, batch(batch_size, 1), names)
+        larger = _probe(module, batch(batch_size, 1), names)
         samples = batch_size
-    if probe.form.output != other.form.output:
+    if probe.form.output != larger.form.output:
         raise Unsupported(
             "the module returns values that are not tensors and depend on its inputs: a graph would freeze them"
         )
@@ -117,12 +117,12 @@ def _caller(original: Arguments) -> Callable[..., tuple[Any, ...]]:
     """Return a function that calls a module on the same arguments with other tensors."""
     import torch
 
-    place = object()
-    template = value_trees.mapped(lambda leaf: place if isinstance(leaf, torch.Tensor) else leaf, original)
+    placeholder = object()
+    template = value_trees.mapped(lambda leaf: placeholder if isinstance(leaf, torch.Tensor) else leaf, original)
 
     def call(parts: Any, *tensors: Any) -> tuple[Any, ...]:
         waiting = iter(tensors)
-        arguments = value_trees.mapped(lambda leaf: next(waiting) if leaf is place else leaf, template)
+        arguments = value_trees.mapped(lambda leaf: next(waiting) if leaf is placeholder else leaf, template)
         return tuple(value_trees.tensors(module_calls.called(parts.module, arguments)))
 
     return call
@@ -142,13 +142,13 @@ def _is_clear(name: str) -> bool:
     return name.isidentifier() and not name.startswith("output")
 
 
-def _batch_axes(few: Sequence[int], more: Sequence[int]) -> dict[int, str]:
+def _batch_axes(few: Sequence[int], many: Sequence[int]) -> dict[int, str]:
     """Return the axes with length 2 for two samples and 3 for three.
 
     Raises:
         ValueError: another axis changed.
     """
-    changed = {axis: pair for axis, pair in enumerate(zip(few, more, strict=True)) if len(set(pair)) > 1}
+    changed = {axis: pair for axis, pair in enumerate(zip(few, many, strict=True)) if len(set(pair)) > 1}
     if any(pair != (_FEW, _MORE) for pair in changed.values()):
         raise ValueError(changed)
     return dict.fromkeys(changed, "batch")

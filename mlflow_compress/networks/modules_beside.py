@@ -80,8 +80,8 @@ def allow(path: Path, is_alone: bool = False) -> None:
         _finder.alone.discard(path)
         if path.parent not in _finder.folders:
             _finder.folders.append(path.parent)
-    needed = () if is_alone else imported(path)
-    _tops[path] = {file.relative_to(path.parent).parts[0].removesuffix(".py") for file in needed}
+    imports = () if is_alone else imported(path)
+    _tops[path] = {file.relative_to(path.parent).parts[0].removesuffix(".py") for file in imports}
     _put_away()
     _kept.pop(path.parent, None)
 
@@ -104,15 +104,15 @@ def present(path: Path) -> Iterator[None]:
         if name in sys.modules and not _is_there(sys.modules[name], folder)
     }
     names = [name for name in sys.modules if name.partition(".")[0] in foreign] if foreign else []
-    others = {name: sys.modules.pop(name) for name in names}
+    same_names = {name: sys.modules.pop(name) for name in names}
     sys.modules.update(modules)
     _finder.served.update(dict.fromkeys((name.partition(".")[0] for name in modules), folder))
     try:
         yield
     finally:
-        if others:
+        if same_names:
             _put_away()
-            sys.modules.update(others)
+            sys.modules.update(same_names)
 
 
 def _put_away() -> None:
@@ -147,7 +147,7 @@ def _file_of(module: ModuleType) -> object:
 def _comes_from(module: ModuleType, folder: Path) -> bool:
     file = _file_of(module)
     places = [file] if isinstance(file, str) else list(getattr(module, "__path__", ()))
-    return any(is_own(Path(place), folder) for place in places)
+    return any(is_own(Path(path), folder) for path in places)
 
 
 def _is_there(module: ModuleType, folder: Path) -> bool:

@@ -68,7 +68,7 @@ def watched() -> Iterator[Watch]:
                 stack.enter_context(_heard(module, name, index, keyword, is_written))
             yield watch
     finally:
-        _watches[:] = [other for other in _watches if other is not watch]
+        _watches[:] = [running for running in _watches if running is not watch]
 
 
 def state_of(path: str) -> State:
@@ -88,8 +88,8 @@ def _place(path: Any) -> str:
     """Return an absolute path; empty for paths of the system and for values that are not paths."""
     if not isinstance(path, (str, bytes, os.PathLike)):
         return ""
-    place = str(Path(os.fsdecode(path)).absolute())
-    return "" if is_of_system(place) else place
+    absolute = str(Path(os.fsdecode(path)).absolute())
+    return "" if is_of_system(absolute) else absolute
 
 
 def is_of_system(path: str) -> bool:
@@ -99,22 +99,22 @@ def is_of_system(path: str) -> bool:
 
 def _note_read(path: Any) -> None:
     """Record a path that is read."""
-    if place := _place(path):
+    if absolute := _place(path):
         _looking.is_on = True
         try:
-            state = state_of(place)
+            state = state_of(absolute)
         finally:
             _looking.is_on = False
         if state is not None:
             for watch in tuple(_watches):  # another thread may begin one
-                watch.read[place] = state
+                watch.read[absolute] = state
 
 
 def _note_written(path: Any) -> None:
     """Record a path that is written to, created, moved or removed."""
-    if place := _place(path):
+    if absolute := _place(path):
         for watch in tuple(_watches):  # another thread may begin one
-            watch.written.add(place)
+            watch.written.add(absolute)
 
 
 def _hear(event: str, arguments: tuple[Any, ...]) -> None:
@@ -147,7 +147,7 @@ def _install() -> None:
 def _elsewhere() -> tuple[str, ...]:
     """Return the folders of the system, Python and the installed packages."""
     places = {sys.prefix, sys.base_prefix, *(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))}
-    places = {place for place in places if place not in ("/", "/usr", "/usr/local")} | {"/usr/lib", "/usr/share"}
+    places = {folder for folder in places if folder not in ("/", "/usr", "/usr/local")} | {"/usr/lib", "/usr/share"}
     return tuple(f"{place}{os.sep}" for place in (*places, "/proc", "/sys", "/dev", "/etc"))
 
 
@@ -156,10 +156,10 @@ def _heard(module: str, name: str, index: int, keyword: str, is_written: bool) -
     """Record the path passed to a function that opens its file outside Python, which raises no audit event."""
     original: Callable[..., Any] = getattr(importlib.import_module(module), name)
 
-    def noted(*given: Any, **options: Any) -> Any:
-        path = given[index] if len(given) > index else options.get(keyword)
+    def noted(*positional: Any, **options: Any) -> Any:
+        path = positional[index] if len(positional) > index else options.get(keyword)
         (_note_written if is_written else _note_read)(path)
-        return original(*given, **options)
+        return original(*positional, **options)
 
     _replace(name, original, noted)
     try:
@@ -168,9 +168,9 @@ def _heard(module: str, name: str, index: int, keyword: str, is_written: bool) -
         _replace(name, noted, original)
 
 
-def _replace(name: str, one: Callable[..., Any], other: Callable[..., Any]) -> None:
-    """Replace a function by another one in all modules that hold it under its name."""
+def _replace(name: str, old: Callable[..., Any], new: Callable[..., Any]) -> None:
+    """Replace a function by another in all modules that hold it under its name."""
     for holder in list(sys.modules.values()):
         space = getattr(holder, "__dict__", None)
-        if isinstance(space, dict) and space.get(name) is one:
-            space[name] = other
+        if isinstance(space, dict) and space.get(name) is old:
+            space[name] = new

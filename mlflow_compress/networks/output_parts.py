@@ -89,14 +89,14 @@ def moved_by_fusing(family: Family, model: Model, batch: Any, seed: int = 0) -> 
     """Return the difference of outputs with torch's fused path from those without it; 0 if there is no such path."""
     if not may_be_fused(model.module):
         return 0.0
-    one, other = (parts_of(family, model, batch, seed, is_fused=is_fused) for is_fused in (True, False))
-    return farthest([part for part, _ in one], [part for part, _ in other], [least for _, least in other])
+    fused, plain = (parts_of(family, model, batch, seed, is_fused=is_fused) for is_fused in (True, False))
+    return farthest([part for part, _ in fused], [part for part, _ in plain], [least for _, least in plain])
 
 
 def spread_of(family: Family, model: Model, batch: Any, seed: int = 0) -> float:
     """Return the difference of two passes on one batch that draw different random numbers."""
-    one, other = (parts_of(family, model, batch, drawn) for drawn in (seed, seed + _OTHER_SEED))
-    return farthest([part for part, _ in one], [part for part, _ in other], [least for _, least in other])
+    first, second = (parts_of(family, model, batch, weights_seed) for weights_seed in (seed, seed + _OTHER_SEED))
+    return farthest([part for part, _ in first], [part for part, _ in second], [least for _, least in second])
 
 
 def farthest(parts: Sequence[Any], reference: Sequence[Any], least: Sequence[float]) -> float:
@@ -112,8 +112,10 @@ def farthest(parts: Sequence[Any], reference: Sequence[Any], least: Sequence[flo
     """
     if len(parts) != len(reference) or any(one.shape != two.shape for one, two in zip(parts, reference, strict=True)):
         return float("inf")
-    apart = [_apart(one, two, norm) for one, two, norm in zip(parts, reference, least, strict=True) if one.numel()]
-    return max(apart) if apart else float("nan")
+    differences = [
+        _apart(one, two, norm) for one, two, norm in zip(parts, reference, least, strict=True) if one.numel()
+    ]
+    return max(differences) if differences else float("nan")
 
 
 def differ(moved: float) -> str:

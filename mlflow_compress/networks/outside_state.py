@@ -47,15 +47,15 @@ def changed(before: Values, after: Values) -> Values:
 
 def kept_and_lost(values: Values) -> tuple[Values, list[str]]:
     """Return the values that can be saved as data, and the names of the others."""
-    kept: Values = {}
+    storable: Values = {}
     lost = []
     for layer, attributes in values.items():
         for key, value in attributes.items():
             if _is_plain(value):
-                kept.setdefault(layer, {})[key] = value
+                storable.setdefault(layer, {})[key] = value
             else:
                 lost.append(f"{layer}.{key}".lstrip("."))
-    return kept, lost
+    return storable, lost
 
 
 def put_back(values: Mapping[str, Mapping[str, Any]], module: Any) -> None:
@@ -75,12 +75,12 @@ def fitting(values: Mapping[str, Mapping[str, Any]], module: Any) -> Values:
     Values of missing layers, and tensors with another shape there, are left out.
     """
     layers = dict(module.named_modules())
-    kept = {
+    present = {
         name: {key: value for key, value in attributes.items() if _fits(value, getattr(layers[name], key, value))}
         for name, attributes in values.items()
         if name in layers
     }
-    return {name: attributes for name, attributes in kept.items() if attributes}
+    return {name: attributes for name, attributes in present.items() if attributes}
 
 
 def _fits(value: Any, current: Any) -> bool:

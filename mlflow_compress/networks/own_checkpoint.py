@@ -69,8 +69,8 @@ def fill_from(module: Any, path: Path) -> Fit:
         raise WeightsError(f"The weights file {path} holds a {type(content).__name__}, not a state dict.")
     best = max(parts, key=lambda part: (part.matched, "ema" in f"{part.name}{part.prefix}".lower(), -len(part.name)))
     if best.name:
-        others = [part.name for part in parts if part.matched == best.matched and part.name != best.name]
-        steps.append(f"the entry {best.name!r} was used" + (f", not {', '.join(others)!r}" if others else ""))
+        rivals = [part.name for part in parts if part.matched == best.matched and part.name != best.name]
+        steps.append(f"the entry {best.name!r} was used" + (f", not {', '.join(rivals)!r}" if rivals else ""))
     if best.prefix:
         is_added = best.prefix.startswith("+")
         steps.append(f"{best.prefix.lstrip('+')!r} was {'added to' if is_added else 'removed from'} its names")
@@ -221,13 +221,13 @@ def _in_precision_of(state: Tensors, expected: Tensors) -> tuple[Tensors, str]:
     fitted, cast = dict(state), set()
     converted: dict[Any, Any] = {}  # casting each tensor once keeps tied tensors tied
     for name, tensor in state.items():
-        wanted = getattr(expected.get(name), "dtype", None)
-        if wanted is not None and wanted.is_floating_point and tensor.is_floating_point() and tensor.dtype != wanted:
-            key = (identity(tensor), wanted)
+        dtype = getattr(expected.get(name), "dtype", None)
+        if dtype is not None and dtype.is_floating_point and tensor.is_floating_point() and tensor.dtype != dtype:
+            key = (identity(tensor), dtype)
             if key not in converted:
-                converted[key] = tensor.to(wanted)
+                converted[key] = tensor.to(dtype)
             fitted[name] = converted[key]
-            cast.add(f"{_short(tensor.dtype)} to {_short(wanted)}")
+            cast.add(f"{_short(tensor.dtype)} to {_short(dtype)}")
     return fitted, ", ".join(sorted(cast))
 
 

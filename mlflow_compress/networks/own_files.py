@@ -23,6 +23,6 @@ def require_own_files(folder: Path) -> None:
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(Path(entry.path))
                 elif not entry.is_file(follow_symlinks=False):
-                    place = Path(entry.path).relative_to(folder)
+                    relative = Path(entry.path).relative_to(folder)
                     kind = "a link to a file elsewhere" if entry.is_symlink() else "not a file"
-                    raise WeightsError(f"{place} in {folder} is {kind}: a model from others must hold only files.")
+                    raise WeightsError(f"{relative} in {folder} is {kind}: a model from others must hold only files.")

@@ -43,29 +43,31 @@ def keep(own: OwnCode, structure: Mapping[str, LayerSizes], folder: Path) -> str
     Raises:
         RecipeError: the code needs more files beside it than can be saved.
     """
-    beside = files_beside(own)
-    again = [path for path in beside if _is_read_to_build(own, path)]
-    place = f"{_WITH_OTHERS}/{own.path.name}" if beside else ALONE
-    for path in beside:
+    own_files = files_beside(own)
+    read_again = [path for path in own_files if _is_read_to_build(own, path)]
+    code_path = f"{_WITH_OTHERS}/{own.path.name}" if own_files else ALONE
+    for path in own_files:
         copy = folder / _WITH_OTHERS / path.relative_to(own.path.parent)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
-    shutil.copyfile(own.path, folder / place)
+    shutil.copyfile(own.path, folder / code_path)
     if own.form is not None:
         (folder / _FORM).write_text(json.dumps(dataclasses.asdict(own.form)), encoding="utf-8")
-    changes: dict[str, Any] = {"code": place, "seed": own.seed}
+    changes: dict[str, Any] = {"code": code_path, "seed": own.seed}
     if structure:
         changes["structure"] = structure
     if own.lost:
         changes["lost"] = own.lost
-    if again:
-        changes[_READ_AGAIN] = [f"{_WITH_OTHERS}/{path.relative_to(own.path.parent).as_posix()}" for path in again]
+    if read_again:
+        changes[_READ_AGAIN] = [f"{_WITH_OTHERS}/{path.relative_to(own.path.parent).as_posix()}" for path in read_again]
     if own.built is not None:
         changes["built"] = dataclasses.asdict(own.built)
     (folder / _CHANGES).write_text(json.dumps(changes), encoding="utf-8")
     write_outside(own.outside, folder)
-    mib = sum(path.stat().st_size for path in again) / 2**20
-    return f"{', '.join(path.name for path in again)} ({mib:.1f} MiB, not counted in its size)" if again else ""
+    mib = sum(path.stat().st_size for path in read_again) / 2**20
+    return (
+        f"{', '.join(path.name for path in read_again)} ({mib:.1f} MiB, not counted in its size)" if read_again else ""
+    )
 
 
 def weights_read_again(folder: Path) -> list[Path]:
@@ -88,10 +90,10 @@ def place_of(folder: Path) -> Path:
         raise Unsupported(
             "the saved model differs from what the file's function builds, and only this package can restore it"
         )
-    place = Path(str(changes.get("code", ALONE)))
-    if place.is_absolute() or ".." in place.parts or not place.stem.isidentifier():
-        raise Unsupported(f"its file {place.name!r:.60} can't be imported by name")
-    return place
+    code_path = Path(str(changes.get("code", ALONE)))
+    if code_path.is_absolute() or ".." in code_path.parts or not code_path.stem.isidentifier():
+        raise Unsupported(f"its file {code_path.name!r:.60} can't be imported by name")
+    return code_path
 
 
 def restored(folder: Path) -> tuple[OwnCode, dict[str, LayerSizes]]:
@@ -128,19 +130,19 @@ def files_beside(own: OwnCode) -> list[Path]:
     folder = own.path.parent
     modules = [*code_files.imported(own.path), *modules_beside.loaded_from(folder)]
     code = list(dict.fromkeys(path for path in modules if path != own.path))
-    read = dict.fromkeys(map(Path, own.opened))
+    opened = dict.fromkeys(map(Path, own.opened))
     builder = own.built.function if own.built is not None else own.function
     unused = {*NOT_RESTORED, "student"} - {builder}
     texts = texts_in_use(own.path, code, unused, {builder, *_CALLED_AGAIN})
-    places = [place for text in texts if (place := code_files.place_of(own.path, text)) is not None]
-    others = [
+    places = [named for text in texts if (named := code_files.place_of(own.path, text)) is not None]
+    data_files = [
         path
-        for path in read | dict.fromkeys(place for place in places if not _is_filled_from(own, place))
+        for path in opened | dict.fromkeys(named for named in places if not _is_filled_from(own, named))
         if path.is_file() and code_files.is_own(path, folder) and path.suffix not in (".py", ".pyc")
     ]
     if own.form is not None:  # an exported architecture is not built again
-        others = [path for path in others if not _is_read_to_build(own, path) or str(path) in own.read_when_run]
-    capped = [path for path in others if not _is_read_to_build(own, path)]
+        data_files = [path for path in data_files if not _is_read_to_build(own, path) or str(path) in own.read_when_run]
+    capped = [path for path in data_files if not _is_read_to_build(own, path)]
     if (size := sum(path.stat().st_size for path in capped)) > MOST_BYTES:
         largest = max(capped, key=lambda path: path.stat().st_size)
         raise RecipeError(
@@ -148,7 +150,7 @@ def files_beside(own: OwnCode) -> list[Path]:
             f"{largest.name}: at most {MOST_BYTES / 2**20:.0f} MiB are saved with a model. Read weights in "
             "load_weights(module) and data in samples() or training(): a restored model does not call these."
         )
-    return [*code, *others]
+    return [*code, *data_files]
 
 
 def _is_read_to_build(own: OwnCode, path: Path) -> bool:

@@ -33,24 +33,24 @@ def read(samples: Any, origin: str) -> list[Sample]:
         samples = [samples[index] for index in range(len(samples))]
     if not isinstance(samples, Iterable) or isinstance(samples, (str, Mapping, torch.Tensor)):
         raise RecipeError(f"{origin} returned a {type(samples).__name__}: return a list of pairs (input, reference).")
-    return [_sample(one, f"{origin}, sample {index + 1}") for index, one in enumerate(samples)]
+    return [_sample(sample, f"{origin}, sample {index + 1}") for index, sample in enumerate(samples)]
 
 
-def _sample(one: Any, origin: str) -> Sample:
-    if isinstance(one, Mapping):
-        references = [name for name in _REFERENCES if name in one]
+def _sample(sample: Any, origin: str) -> Sample:
+    if isinstance(sample, Mapping):
+        references = [name for name in _REFERENCES if name in sample]
         if len(references) != 1:
             raise RecipeError(
-                f"{origin} has the keys {', '.join(map(str, one))}: it must have one of {', '.join(_REFERENCES)}."
+                f"{origin} has the keys {', '.join(map(str, sample))}: it must have one of {', '.join(_REFERENCES)}."
             )
-        rest = {name: value for name, value in one.items() if name != references[0]}
-        is_one = len(rest) == 1 and next(iter(rest)) in _INPUTS
-        return Sample(next(iter(rest.values())) if is_one else rest, _reference(one[references[0]]))
-    if isinstance(one, (tuple, list)) and len(one) == 2:
-        return Sample(one[0], _reference(one[1]))
-    held = f"{len(one)} values" if isinstance(one, (tuple, list)) else f"a {type(one).__name__}"
+        inputs = {name: value for name, value in sample.items() if name != references[0]}
+        is_one = len(inputs) == 1 and next(iter(inputs)) in _INPUTS
+        return Sample(next(iter(inputs.values())) if is_one else inputs, _reference(sample[references[0]]))
+    if isinstance(sample, (tuple, list)) and len(sample) == 2:
+        return Sample(sample[0], _reference(sample[1]))
+    description = f"{len(sample)} values" if isinstance(sample, (tuple, list)) else f"a {type(sample).__name__}"
     raise RecipeError(
-        f"{origin} is {held}: return a pair (input, reference), or ((one, other), reference) for several inputs."
+        f"{origin} is {description}: return a pair (input, reference), or ((one, other), reference) for several inputs."
     )
 
 
@@ -124,8 +124,8 @@ class Guide:
                 f"{', '.join(missing)}: return pairs ((one, other), reference) or a mapping of names to inputs in "
                 "samples(), or define predict(module, inputs)."
             )
-        whole = {name: parts.get(name, self.one[name]) for name in names}
-        return whole if isinstance(self.one, dict) else list(whole.values())
+        arguments = {name: parts.get(name, self.one[name]) for name in names}
+        return arguments if isinstance(self.one, dict) else list(arguments.values())
 
     def _varies(self, name: Any) -> bool:
         """Return whether an argument has a tensor or a list whose length differs between one and two samples."""
@@ -169,8 +169,8 @@ def _stacked(one: Any, two: Any, samples: Sequence[Any]) -> Any:
 
 def _stacked_trees(one: Any, two: Any, samples: Sequence[Any]) -> Any:
     columns = list(zip(*map(value_trees.leaves, (one, two, *samples)), strict=True))
-    whole: Iterator[Any] = iter([_stacked(column[0], column[1], column[2:]) for column in columns])
-    return value_trees.mapped(lambda leaf: next(whole), one)
+    stacked: Iterator[Any] = iter([_stacked(column[0], column[1], column[2:]) for column in columns])
+    return value_trees.mapped(lambda leaf: next(stacked), one)
 
 
 def _stacked_tensors(one: Any, two: Any, samples: Sequence[Any]) -> Any:
@@ -185,7 +185,7 @@ def _stacked_tensors(one: Any, two: Any, samples: Sequence[Any]) -> Any:
     return torch.cat(tensors, axis) if is_batch else torch.stack(tensors, axis)
 
 
-def _tensor(sample: Any, like: Any) -> Any:
+def _tensor(sample: Any, example: Any) -> Any:
     """Convert a sample to a tensor; integers to floating point if the module takes floating point."""
     import torch
 
@@ -197,4 +197,4 @@ def _tensor(sample: Any, like: Any) -> Any:
             "predict(module, inputs) in the model's file."
         ) from error
     is_whole = not (tensor.is_floating_point() or tensor.is_complex())
-    return tensor.to(like.dtype) if is_whole and getattr(like, "is_floating_point", bool)() else tensor
+    return tensor.to(example.dtype) if is_whole and getattr(example, "is_floating_point", bool)() else tensor

@@ -39,12 +39,12 @@ def fill_cached(module: Any, own: OwnCode, function: str) -> None:
     import torch
 
     home = hashlib.sha256(os.fsencode(own.path.parent.resolve())).hexdigest()[:12]  # what is read starts there
-    same = f"{own.path.stem}-{function}-{sha256(own.path)[:12]}-{home}-{own.seed}-torch{torch.__version__}-"
+    prefix = f"{own.path.stem}-{function}-{sha256(own.path)[:12]}-{home}-{own.seed}-torch{torch.__version__}-"
     entries = cache_folder("weights")
-    needed = _needed_now(own)
-    for entry in _kept(entries, same):
+    needs = _needed_now(own)
+    for entry in _kept(entries, prefix):
         sources = _sources_of(entry)
-        if sources is not None and sources.is_current(needed):
+        if sources is not None and sources.is_current(needs):
             load_weights(module, entry)
             tensor_layouts.apply(module, entry)
             own.outside = read_outside(entry)
@@ -56,15 +56,15 @@ def fill_cached(module: Any, own: OwnCode, function: str) -> None:
     own.filled_from = frozenset(watch.read)
     if own.lost:  # a module filled from the cache would be a different one
         return
-    beside = {str(path): state_of(str(path)) for path in modules_beside.loaded_from(own.path.parent)}
-    read = {**beside, **own.opened, **watch.settled()}
-    read.pop(str(own.path), None)  # a hash of its content is in the entry's name
-    sources = _Sources(_needed_now(own), read, sorted(watch.read))
-    for entry in _kept(entries, same):
+    module_states = {str(path): state_of(str(path)) for path in modules_beside.loaded_from(own.path.parent)}
+    file_states = {**module_states, **own.opened, **watch.settled()}
+    file_states.pop(str(own.path), None)  # a hash of its content is in the entry's name
+    sources = _Sources(_needed_now(own), file_states, sorted(watch.read))
+    for entry in _kept(entries, prefix):
         older = _sources_of(entry)
         if older is None or not older.has_same_files(sources.told):  # an old value of a variable may come back
             folder_trees.remove(entry)
-    with whole_folder(entries / f"{same}{sources.digest}") as aside:
+    with whole_folder(entries / f"{prefix}{sources.digest}") as aside:
         save_weights(module, aside)
         tensor_layouts.keep(module, aside)
         write_outside(own.outside, aside)
@@ -98,9 +98,9 @@ def read_outside(folder: Path) -> outside_state.Values:
 
 def _fill(module: Any, own: OwnCode) -> None:
     """Call `load_weights`, and record what it set outside the state dict."""
-    before, built = outside_state.values_of(module), outside_state.structure_of(module)
-    beside = modules_beside.modules_from(own.path.parent)
-    codes = {code.__name__: code for code in beside if code is not own.code} | {own.path.name: own.code}
+    values_before, built = outside_state.values_of(module), outside_state.structure_of(module)
+    modules = modules_beside.modules_from(own.path.parent)
+    codes = {code.__name__: code for code in modules if code is not own.code} | {own.path.name: own.code}
     places = code_state.places_of(codes, module)
     with at_home(own.path):
         own.code.load_weights(module)
@@ -112,12 +112,14 @@ def _fill(module: Any, own: OwnCode) -> None:
                 f"{built.get(name, 'not there')} and is now {filled.get(name, 'gone')}. Build this architecture in "
                 "model(), which builds it again for the measurement."
             )
-    own.outside, own.lost = outside_state.kept_and_lost(outside_state.changed(before, outside_state.values_of(module)))
+    own.outside, own.lost = outside_state.kept_and_lost(
+        outside_state.changed(values_before, outside_state.values_of(module))
+    )
     own.lost += code_state.set_meanwhile(places, code_state.places_of(codes, module))
 
 
-def _kept(entries: Path, same: str) -> Iterator[Path]:
-    return iter(sorted(entry for entry in entries.glob("*") if entry.name.startswith(same) and entry.is_dir()))
+def _kept(entries: Path, prefix: str) -> Iterator[Path]:
+    return iter(sorted(entry for entry in entries.glob("*") if entry.name.startswith(prefix) and entry.is_dir()))
 
 
 @dataclass(frozen=True)

@@ -94,13 +94,13 @@ class Protocol:
             RecipeError: the texts are shorter than one block.
         """
         (ids,) = self.encoded(tokenizer, [JOINED_BY.join(texts)])
-        whole = [ids[start : start + self.window] for start in range(0, len(ids) - self.window + 1, self.window)]
-        if not whole:
+        windows = [ids[start : start + self.window] for start in range(0, len(ids) - self.window + 1, self.window)]
+        if not windows:
             raise RecipeError(
                 f"protocol=wikitext2 requires blocks of {self.window} tokens, but all texts together have {len(ids)}: "
                 "use more texts, or a smaller window=N."
             )
-        return whole if limit is None else whole[:limit]
+        return windows if limit is None else windows[:limit]
 
     def windows(self, texts: Sequence[Sequence[int]]) -> list[Window]:
         """Cut tokenised texts into windows."""

@@ -46,8 +46,8 @@ class Checkpoint:
     def __init__(self, archive: zipfile.ZipFile) -> None:
         name = _pickle_in(archive)
         self._archive, self._folder = archive, name.removesuffix(_PICKLE)
-        read = inert_pickle.read(archive.read(name))
-        self.content, self.calls = read.content, read.calls
+        pickled = inert_pickle.read(archive.read(name))
+        self.content, self.calls = pickled.content, pickled.calls
         self._storages: dict[str, Any] = {}
         if f"{self._folder}byteorder" in archive.namelist() and self._read("byteorder") != b"little":
             raise ValueError("its numbers are not little-endian")
@@ -75,14 +75,14 @@ class Checkpoint:
                 pass
             case _:
                 raise ValueError("its numbers have an unknown type")
-        if (place := f"{key} {dtype}") not in self._storages:
+        if (key_and_type := f"{key} {dtype}") not in self._storages:
             data = bytearray(self._read(f"data/{key}"))
             kind = getattr(torch, dtype)
             count = len(data) // kind.itemsize
-            self._storages[place] = (
+            self._storages[key_and_type] = (
                 torch.frombuffer(data, dtype=kind, count=count) if count else torch.empty(0, dtype=kind)
             )
-        return self._storages[place]
+        return self._storages[key_and_type]
 
     def _read(self, name: str) -> bytes:
         try:
@@ -145,7 +145,7 @@ def _view(storage: Any, offset: Any, size: Any, stride: Any) -> Any:
     numbers = (offset, *size, *stride) if isinstance(size, tuple) and isinstance(stride, tuple) else (None,)
     if any(type(number) is not int or number < 0 for number in numbers) or len(size) != len(stride):
         raise ValueError("a tensor has no valid size")
-    last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
-    if 0 not in size and last >= len(storage):
+    last_index = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
+    if 0 not in size and last_index >= len(storage):
         raise ValueError("a tensor is larger than its storage")
     return storage.as_strided(size, stride, min(offset, len(storage)))

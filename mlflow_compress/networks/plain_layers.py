@@ -23,12 +23,12 @@ def make_plain(model: Model, turn: bool = True) -> None:
         model: the model.
         turn: whether `Conv1D` layers of transformers, as in GPT-2, become `nn.Linear`.
     """
-    done = [_MADE] if made_weights.fold(model.module) else []
+    changes = [_MADE] if made_weights.fold(model.module) else []
     if turn and (layers := transposed(model.module)):
         model.module = _turned(model.module, layers)
-        done.append(_TURNED)
-    noted = list(dict.fromkeys([*noted_in(model), *done]))
-    if not done:
+        changes.append(_TURNED)
+    noted = list(dict.fromkeys([*noted_in(model), *changes]))
+    if not changes:
         return
     if model.is_transformer:
         model.config.plain_layers = noted

@@ -136,8 +136,8 @@ def _fields(origin: Origin) -> Mapping[str, Any]:
 
 def _labels(fields: Mapping[str, Any]) -> int:
     """Return the number of labels in a config; without labels transformers uses two."""
-    named = fields.get("id2label")
-    return len(named) if isinstance(named, Mapping) else int(fields.get("num_labels") or 2)
+    labels = fields.get("id2label")
+    return len(labels) if isinstance(labels, Mapping) else int(fields.get("num_labels") or 2)
 
 
 def _require_runs(fields: Mapping[str, Any], origin: Origin) -> None:

@@ -22,22 +22,22 @@ def score_of(output: Any, chosen: str | int = "") -> Any:
     """
     import torch
 
-    named = {path: leaf for path, leaf in value_trees.named_leaves(output) if isinstance(leaf, torch.Tensor)}
-    names = ", ".join(".".join(map(str, path)) for path in named) or "none"
+    by_path = {path: leaf for path, leaf in value_trees.named_leaves(output) if isinstance(leaf, torch.Tensor)}
+    names = ", ".join(".".join(map(str, path)) for path in by_path) or "none"
     if chosen != "":
-        wanted = str(chosen).split(".")
-        matching = [leaf for path, leaf in named.items() if list(map(str, path[: len(wanted)])) == wanted]
-        if not matching and str(chosen).isdigit() and int(chosen) < len(named):
-            matching = [list(named.values())[int(chosen)]]
+        keys = str(chosen).split(".")
+        matching = [leaf for path, leaf in by_path.items() if list(map(str, path[: len(keys)])) == keys]
+        if not matching and str(chosen).isdigit() and int(chosen) < len(by_path):
+            matching = [list(by_path.values())[int(chosen)]]
         if len(matching) != 1:
             raise RecipeError(f"output={chosen}: the module returns no such tensor. Its tensors: {names}.")
         return matching[0]
-    by_name = [leaf for path, leaf in named.items() if path and path[-1] == _SCORES]
-    floating = [leaf for leaf in named.values() if leaf.is_floating_point()]
-    for candidates in (by_name, list(named.values()), floating):
+    by_name = [leaf for path, leaf in by_path.items() if path and path[-1] == _SCORES]
+    floating = [leaf for leaf in by_path.values() if leaf.is_floating_point()]
+    for candidates in (by_name, list(by_path.values()), floating):
         if len(candidates) == 1:
             return candidates[0]
-    if not named:
+    if not by_path:
         raise RecipeError(
             f"The module returns no tensor but a {type(output).__name__}: define predict(module, inputs)."
         )

@@ -312,15 +312,15 @@ def held(module: Any) -> Iterator[Held]:
     if hasattr(module, "held_weights"):
         yield from _reported(module)
         return
-    seen: set[Any] = set()
+    seen_storages: set[Any] = set()
     for layer in _layers(module, set()):
         if hasattr(layer, "held_weights"):
             yield from _reported(layer)
             continue
         for parameter in layer.parameters(recurse=False):
             for part in _opened(parameter.data):
-                if (place := identity(part.tensor)) not in seen:
-                    seen.add(place)
+                if (storage := identity(part.tensor)) not in seen_storages:
+                    seen_storages.add(storage)
                     yield part
     reporting = tuple(f"{name}." for name, layer in module.named_modules() if hasattr(layer, "held_weights"))
     for name, value in module.state_dict().items():
@@ -328,14 +328,14 @@ def held(module: Any) -> Iterator[Held]:
             yield from _opened(value)  # unpacked into new copies, whose addresses do not identify them
 
 
-def _layers(module: Any, seen: set[Any]) -> Iterator[Any]:
+def _layers(module: Any, seen_modules: set[Any]) -> Iterator[Any]:
     """Yield a module and all modules below it once, but none below a module with `held_weights`."""
-    if module not in seen:
-        seen.add(module)
+    if module not in seen_modules:
+        seen_modules.add(module)
         yield module
         if not hasattr(module, "held_weights"):
             for child in module.children():
-                yield from _layers(child, seen)
+                yield from _layers(child, seen_modules)
 
 
 def _reported(layer: Any) -> Iterator[Held]:
@@ -412,5 +412,5 @@ def _mismatch(error: Exception) -> str:
 
 
 def _few(names: Sequence[str]) -> str:
-    more = len(names) - _MOST_NAMES
-    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+    hidden = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {hidden} more" if hidden > 0 else "")

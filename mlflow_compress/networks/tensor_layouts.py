@@ -40,16 +40,16 @@ def apply(module: Any, folder: Path) -> None:
 
     if not (folder / _FILE).is_file() or not isinstance(module, torch.nn.Module):
         return
-    kept = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+    layouts = json.loads((folder / _FILE).read_text(encoding="utf-8"))
     tensors = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
-    for name, stride in kept["strides"].items():
+    for name, stride in layouts["strides"].items():
         tensor = tensors.get(name)
         if tensor is not None and _is_strided(tensor) and tensor.stride() != tuple(stride):
             target = torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype, device=tensor.device)
             tensor.data = target.copy_(tensor.data)
     for name, layer, key in following_buffers(module):
-        if name in kept["dtypes"]:
-            layer._buffers[key] = layer._buffers[key].to(getattr(torch, kept["dtypes"][name]))
+        if name in layouts["dtypes"]:
+            layer._buffers[key] = layer._buffers[key].to(getattr(torch, layouts["dtypes"][name]))
 
 
 def following_buffers(module: Any) -> Iterator[tuple[str, Any, str]]:

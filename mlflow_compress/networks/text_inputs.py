@@ -80,9 +80,9 @@ def must_fit(model: Model, tokens: int, what: str) -> None:
     Raises:
         RecipeError: there are too many tokens.
     """
-    most = positions(model.config)
-    if most is not None and tokens > most:
-        raise RecipeError(f"The model takes {most} tokens at most, not {tokens} in a call: make {what} smaller.")
+    max_tokens = positions(model.config)
+    if max_tokens is not None and tokens > max_tokens:
+        raise RecipeError(f"The model takes {max_tokens} tokens at most, not {tokens} in a call: make {what} smaller.")
 
 
 def settle_padding(model: Model) -> None:
@@ -96,8 +96,8 @@ def settle_padding(model: Model) -> None:
         return
     ids = tokenizer("a")["input_ids"]
     if ids and ids[-1] == tokenizer.pad_token_id:
-        others = (tokenizer.unk_token, tokenizer.bos_token, tokenizer.convert_ids_to_tokens(0))
-        tokenizer.pad_token = next(token for token in others if token and token != tokenizer.pad_token)
+        candidates = (tokenizer.unk_token, tokenizer.bos_token, tokenizer.convert_ids_to_tokens(0))
+        tokenizer.pad_token = next(token for token in candidates if token and token != tokenizer.pad_token)
     for config in (text, model.config):
         config.pad_token_id = tokenizer.pad_token_id
 
@@ -140,10 +140,10 @@ def token_ids(model: Model, size: int, tokens: int, seed: int) -> Any:
 
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(0, vocabulary(model), (size, tokens), generator=generator)
-    others = _ids_of_others(model.config)
-    if others:
-        plain = next(token for token in range(len(others) + 1) if token not in others)
-        ids[torch.isin(ids, torch.tensor(sorted(others)))] = plain
+    special_ids = _ids_of_others(model.config)
+    if special_ids:
+        plain = next(token for token in range(len(special_ids) + 1) if token not in special_ids)
+        ids[torch.isin(ids, torch.tensor(sorted(special_ids)))] = plain
     return ids.to(model.device)
 
 
@@ -165,8 +165,8 @@ def taken(module: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     if parameters is None:
         return dict(inputs)
     main = getattr(module, "main_input_name", "input_ids")  # Perceiver's is `inputs`
-    named = {main if name == "input_ids" else name: value for name, value in inputs.items()}
-    return {name: value for name, value in named.items() if name in parameters}
+    renamed = {main if name == "input_ids" else name: value for name, value in inputs.items()}
+    return {name: value for name, value in renamed.items() if name in parameters}
 
 
 @functools.cache  # inspecting takes 40 us, and timed calls need it

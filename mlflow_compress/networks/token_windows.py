@@ -39,11 +39,11 @@ class Window:
 
 def sliding(text: int, length: int, window: int, stride: int) -> Iterator[Window]:
     """Cut a text into windows at multiples of the stride; the first token of the text is never predicted."""
-    done = 0
+    scored_end = 0
     for start in range(0, length, stride):
         end = min(start + window, length)
-        yield Window(text, start, end, end - max(done, start + 1))
-        done = end
+        yield Window(text, start, end, end - max(scored_end, start + 1))
+        scored_end = end
         if end == length:
             break
 
@@ -59,11 +59,11 @@ def rolling(text: int, length: int, window: int) -> Iterator[Window]:
         length: number of tokens, including the prefix token.
         window: maximum number of input tokens.
     """
-    done = 1
-    while done < length:
-        end = min(done + window, length)
-        yield Window(text, max(0, end - window - 1), end, end - done)
-        done = end
+    scored_end = 1
+    while scored_end < length:
+        end = min(scored_end + window, length)
+        yield Window(text, max(0, end - window - 1), end, end - scored_end)
+        scored_end = end
 
 
 def blocks(text: int, length: int) -> Iterator[Window]:
@@ -88,13 +88,15 @@ def likelihoods(
     """
     waiting = sorted((part for part in parts if part.scored > 0), key=lambda part: part.length, reverse=True)
     longest = waiting[0].length - 1 if waiting else 0  # in descending order, so that there is little padding
-    most = _MOST_LOGITS // vocabulary if len(waiting) > 1 and _is_independent(run, vocabulary, longest) else 0
+    max_logit_tokens = (
+        _MOST_LOGITS // vocabulary if len(waiting) > 1 and _is_independent(run, vocabulary, longest) else 0
+    )
     sums, counts = [0.0] * len(texts), [0] * len(texts)
     while waiting:
-        size = max(1, most // waiting[0].length)
-        together, waiting = waiting[:size], waiting[size:]
-        ids = [texts[part.text][part.start : part.end] for part in together]
-        for part, loss in zip(together, _losses(run, ids, [part.scored for part in together]), strict=True):
+        size = max(1, max_logit_tokens // waiting[0].length)
+        batch, waiting = waiting[:size], waiting[size:]
+        ids = [texts[part.text][part.start : part.end] for part in batch]
+        for part, loss in zip(batch, _losses(run, ids, [part.scored for part in batch]), strict=True):
             sums[part.text] += loss
             counts[part.text] += part.scored
     return list(zip(sums, counts, strict=True))
@@ -124,11 +126,11 @@ def _is_independent(run: Callable[[Any], Any], vocabulary: int, longest: int) ->
 
     generator = torch.Generator().manual_seed(0)
     texts = [torch.randint(0, vocabulary, (min(length, longest),), generator=generator).tolist() for length in _PROBE]
-    together = run(_filled_up(texts))
-    same = max(_SAME, _ROUNDINGS * torch.finfo(together.dtype).eps)
+    batched = run(_filled_up(texts))
+    tolerance = max(_SAME, _ROUNDINGS * torch.finfo(batched.dtype).eps)
     for row, text in enumerate(texts):
-        alone = run(torch.tensor([text]))[0].float()
-        if float((together[row, : len(text)].float() - alone).norm() / alone.norm()) > same:
+        single = run(torch.tensor([text]))[0].float()
+        if float((batched[row, : len(text)].float() - single).norm() / single.norm()) > tolerance:
             return False
     return True
 

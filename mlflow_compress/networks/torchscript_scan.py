@@ -56,7 +56,7 @@ def _check_source(source: str) -> None:
     """Check the code of one record."""
     if refused := sorted(_REFUSED.intersection(_WORD.findall(source))):
         raise ValueError(f"TorchScript code with {', '.join(refused)}")
-    if other := _OTHERS_OPERATORS.search(source):
-        raise ValueError(f"TorchScript code with operators that are not torch's: {source[other.start() :][:60]!r}")
+    if foreign := _OTHERS_OPERATORS.search(source):
+        raise ValueError(f"TorchScript code with operators that are not torch's: {source[foreign.start() :][:60]!r}")
     if _COMPUTED_DEFAULT.search(source):
         raise ValueError("TorchScript code with arguments that are computed when it is loaded")

@@ -147,9 +147,9 @@ def keep_layers(model: Model, stack: Stack, kept: Sequence[int]) -> None:
     forget_alignment(model, stack)
 
 
-def _hand_over_bias(first: Any, other: Any) -> None:
+def _hand_over_bias(first: Any, second: Any) -> None:
     """Move the bias of relative positions, which T5's first layer holds for all layers, to the new first layer."""
-    for old, new in zip(first.modules(), other.modules(), strict=False):
+    for old, new in zip(first.modules(), second.modules(), strict=False):
         if getattr(old, "has_relative_attention_bias", False):
             new.relative_attention_bias, new.has_relative_attention_bias = old.relative_attention_bias, True
 
@@ -176,28 +176,28 @@ def watched(model: Model) -> Iterator[Mapping[str, list[Any]]]:
         For each stack's name, the input of its first layer and the output of each layer in the last forward pass:
         tensors [batch, tokens, width], one more than there are layers.
     """
-    seen: dict[str, list[Any]] = {}
+    states_of: dict[str, list[Any]] = {}
     handles = []
 
-    def before(states: list[Any], args: tuple[Any, ...], named: Mapping[str, Any]) -> None:
-        states[:] = [args[0] if args else named["hidden_states"]]
+    def before(states: list[Any], args: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
+        states[:] = [args[0] if args else keywords["hidden_states"]]
 
     def after(states: list[Any], output: Any) -> None:
         states.append(output[0] if isinstance(output, tuple) else output)
 
     try:
         for stack in stacks(model):
-            states = seen.setdefault(stack.name, [])
+            states = states_of.setdefault(stack.name, [])
             layers = stack.layers(model)
             first = layers[0].register_forward_pre_hook(
-                lambda layer, args, named, states=states: before(states, args, named), with_kwargs=True
+                lambda layer, args, keywords, states=states: before(states, args, keywords), with_kwargs=True
             )
             handles.append(first)
             handles += [
                 layer.register_forward_hook(lambda layer, args, output, states=states: after(states, output))
                 for layer in layers
             ]
-        yield seen
+        yield states_of
     finally:
         for handle in handles:
             handle.remove()

@@ -71,10 +71,12 @@ class TransformersFamily(Family):
 
     def code(self, source: str, weights: str, folder: Path) -> str:
         """Return a message if a local model is built by code beside it (see `Family.code`)."""
-        place = folder / (source if weights in ("auto", "pretrained") else weights)
-        if weights == "random" or not custom_code.is_needed(_saved_fields(str(place)) if place.is_dir() else {}):
+        model_folder = folder / (source if weights in ("auto", "pretrained") else weights)
+        if weights == "random" or not custom_code.is_needed(
+            _saved_fields(str(model_folder)) if model_folder.is_dir() else {}
+        ):
             return ""
-        return f"{place} holds Python code that builds the model (auto_map in its config.json)"
+        return f"{model_folder} holds Python code that builds the model (auto_map in its config.json)"
 
     def origin(self, source: str, weights: str, folder: Path) -> Origin:
         """Find the weights (see `find_weights`), and whether code beside them builds the model."""
@@ -155,8 +157,8 @@ class TransformersFamily(Family):
             raise Unsupported(
                 "the model is built by code beside it, which MLflow's transformers flavor would run without asking"
             )
-        kept = [name for name in self.keeps if name in _AUTO_CLASSES]
-        components = {_COMPONENTS[name]: _reader_name(name, saved) for name in kept}
+        names = [name for name in self.keeps if name in _AUTO_CLASSES]
+        components = {_COMPONENTS[name]: _reader_name(name, saved) for name in names}
         return transformers_flavor(saved, self.auto_class, self.task, components)
 
     def restore_assets(self, folder: Path) -> Model:
@@ -178,35 +180,37 @@ class TransformersFamily(Family):
         if runs_code and (obstacle := custom_code.obstacle(folder, _AUTO_CLASSES)):
             raise WeightsError(f"The model in {folder} is not restored: code from the hub is never run ({obstacle}).")
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=runs_code)
-        read = Companions(code=folder if runs_code else None)
+        companions = Companions(code=folder if runs_code else None)
         for name in self.keeps:
             if name in _AUTO_CLASSES:
-                place = folder / name if (folder / name).is_dir() else folder
-                kept = _reader(name, place).from_pretrained(place, local_files_only=True, trust_remote_code=runs_code)
+                part_folder = folder / name if (folder / name).is_dir() else folder
+                part = _reader(name, part_folder).from_pretrained(
+                    part_folder, local_files_only=True, trust_remote_code=runs_code
+                )
             elif (folder / _GENERATION).is_file():  # version 0.1 wrote none for language models
-                kept = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
+                part = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
             else:
-                kept = None
-            setattr(read, name, kept)
-        return Model(None, weights="local", config=config, family_data=read)
+                part = None
+            setattr(companions, name, part)
+        return Model(None, weights="local", config=config, family_data=companions)
 
 
-def _reader(name: str, place: Path) -> Any:
+def _reader(name: str, folder: Path) -> Any:
     """Return the class that reads a companion."""
     import transformers
 
-    return getattr(transformers, _reader_name(name, place))
+    return getattr(transformers, _reader_name(name, folder))
 
 
-def _reader_name(name: str, place: Path) -> str:
+def _reader_name(name: str, folder: Path) -> str:
     """Return the name of the class that reads a companion.
 
     For some configs (Mistral), AutoTokenizer does not choose the class of the tokenizer that replaces a missing one for
     random weights.
     """
-    written = place / "tokenizer_config.json"
-    if name == "tokenizer" and written.is_file():
-        kind = json.loads(written.read_text(encoding="utf-8")).get("tokenizer_class")
+    config_file = folder / "tokenizer_config.json"
+    if name == "tokenizer" and config_file.is_file():
+        kind = json.loads(config_file.read_text(encoding="utf-8")).get("tokenizer_class")
         if kind == "ByT5Tokenizer":
             return "ByT5Tokenizer"
     return _AUTO_CLASSES[name]
@@ -258,8 +262,8 @@ def built(auto_class: str, config: Any) -> Any:
     if type(config) in loader._model_mapping:
         return loader.from_config(config, trust_remote_code=False)
     # the language model inside a multimodal one (Mllama): only the config of the whole model is registered
-    named = [getattr(transformers, name, None) for name in config.architectures or []]
-    classes = [kind for kind in named if isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)]
+    attributes = [getattr(transformers, name, None) for name in config.architectures or []]
+    classes = [kind for kind in attributes if isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)]
     if not classes:  # raises, and lists the configs that transformers knows
         return loader.from_config(config, trust_remote_code=False)
     return classes[0]._from_config(config)

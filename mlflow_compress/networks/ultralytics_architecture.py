@@ -143,11 +143,11 @@ def _require_names(names: object) -> None:
 
 def _require_plain(value: object) -> None:
     """Check that a value is plain data of limited size."""
-    waiting, seen = [(value, 0)], 0
+    waiting, count = [(value, 0)], 0
     while waiting:
         part, depth = waiting.pop()
-        seen += 1
-        if seen > _MOST_VALUES or depth > _DEEPEST:
+        count += 1
+        if count > _MOST_VALUES or depth > _DEEPEST:
             raise _OpenError(
                 f"its description has more than {_MOST_VALUES:,} values, or more than {_DEEPEST} nested levels"
             )

@@ -45,14 +45,14 @@ def read(path: Path) -> Saved:
     """
     try:
         with plain_checkpoint.opened(path) as checkpoint:
-            if called := foreign(checkpoint.calls):
+            if calls := foreign(checkpoint.calls):
                 raise WeightsError(
-                    f"The weights file {path} is a pickle that calls {', '.join(called[:3])} when it is read. If you "
+                    f"The weights file {path} is a pickle that calls {', '.join(calls[:3])} when it is read. If you "
                     f"trust its source, say so: {trust_word()}"
                 )
             model = _model_in(checkpoint, path)
-            named = _state_of(model)
-            described = Architecture(dict(mapping_of(named.get("yaml"))), _names(named), _task(model, path))
+            attributes = _state_of(model)
+            described = Architecture(dict(mapping_of(attributes.get("yaml"))), _names(attributes), _task(model, path))
             layers = dict(_layers(model))
             return Saved(described, {name: checkpoint.tensor(node) for name, node in _tensors(layers)}, layers)
     except (OSError, ValueError) as error:
@@ -95,10 +95,10 @@ def require_same_layers(saved: Saved, module: Any, path: Path) -> None:
         kind = node.name.rpartition(" ")[2]
         settings = [name for name in getattr(layer, "__constants__", ()) if name not in _WITHOUT_EFFECT]
         state = _state_of(node)
-        other = next((key for key in settings if key in state and state[key] != getattr(layer, key)), "")
-        if kind != built or other:
-            saved_as = f"a {kind}" if kind != built else f"a {kind} with {other}={shown(state[other])}"
-            expected = f"a {built}" if kind != built else f"{other}={shown(getattr(layer, other))}"
+        changed = next((key for key in settings if key in state and state[key] != getattr(layer, key)), "")
+        if kind != built or changed:
+            saved_as = f"a {kind}" if kind != built else f"a {kind} with {changed}={shown(state[changed])}"
+            expected = f"a {built}" if kind != built else f"{changed}={shown(getattr(layer, changed))}"
             raise WeightsError(
                 f"The model in {path} differs from its own description: the layer {name} is {saved_as}, but "
                 f"ultralytics builds {expected}. Only ultralytics itself can load it. If you trust its source, say so: "
@@ -129,8 +129,8 @@ def _task(model: Made, path: Path) -> str:
     return tasks[built_by]
 
 
-def _names(named: Mapping[Any, Any]) -> dict[int, str]:
-    names = named.get("names")
+def _names(attributes: Mapping[Any, Any]) -> dict[int, str]:
+    names = attributes.get("names")
     return dict(enumerate(names)) if isinstance(names, list) else dict(mapping_of(names))
 
 
@@ -145,11 +145,11 @@ def _layers(model: Made) -> Iterator[tuple[str, Made]]:
     Raises:
         ValueError: layers contain each other.
     """
-    waiting, seen = [("", model, 0)], 0
+    waiting, count = [("", model, 0)], 0
     while waiting:
         name, layer, depth = waiting.pop()
-        seen += 1
-        if depth > _DEEPEST or seen > _MOST_LAYERS:
+        count += 1
+        if depth > _DEEPEST or count > _MOST_LAYERS:
             raise ValueError("its layers contain each other")
         yield name, layer
         waiting += [

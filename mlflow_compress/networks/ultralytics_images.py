@@ -149,12 +149,12 @@ def masks(output: Any, index: int, boxes: Any, side: int) -> Any:
     return process_mask(prototypes[index], boxes[:, 6:].to(prototypes.dtype), boxes[:, :4], (side, side), upsample=True)
 
 
-def outlines(drawn: Any, photo: Any) -> list[Any]:
+def outlines(masks: Any, photo: Any) -> list[Any]:
     """Return the points [points, 2] around each mask [boxes, side, side], in the photo's pixels."""
     from ultralytics.utils.ops import masks2segments, scale_coords
 
-    shape = drawn.shape[-2:]
-    return [scale_coords(shape, points, photo.shape).tolist() for points in masks2segments(drawn)]
+    shape = masks.shape[-2:]
+    return [scale_coords(shape, points, photo.shape).tolist() for points in masks2segments(masks)]
 
 
 def in_photo(boxes: Any, side: int, photo: Any) -> Any:

@@ -199,8 +199,8 @@ def _without_downloads(yaml: Mapping[str, Any]) -> dict[str, Any]:
     offline = copy.deepcopy(dict(yaml))
     for layer in (*offline["backbone"], *offline["head"]):
         if layer[2] == "TorchVision":
-            channels, name, *others = layer[3]
-            layer[3] = [channels, name, None, *others[1:]]
+            channels, name, *arguments = layer[3]
+            layer[3] = [channels, name, None, *arguments[1:]]
     return offline
 
 

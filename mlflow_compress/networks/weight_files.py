@@ -78,8 +78,8 @@ def variant_in(folder: Path) -> str:
     names = [path.name for path in _files(folder)]
     if any(_PLAIN.fullmatch(name) for name in names):
         return ""
-    named = (match.group(1) for name in names if (match := _VARIANT.fullmatch(name)) is not None)
-    variants = sorted({variant for variant in named if len(variant) >= _LEAST})
+    spellings = (match.group(1) for name in names if (match := _VARIANT.fullmatch(name)) is not None)
+    variants = sorted({variant for variant in spellings if len(variant) >= _LEAST})
     if len(variants) > 1:
         raise WeightsError(f"{folder} holds several variants of the weights: {', '.join(variants)}. Keep only one.")
     return variants[0] if variants else ""
@@ -146,7 +146,7 @@ def _is_read_index(name: str, names: Collection[str]) -> bool:
     if _INDEX not in name or not _is_of_torch(name):
         return False
     order = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", name)
-    return not _PLAIN.fullmatch(name) or next(read for read in order if read in names) == name
+    return not _PLAIN.fullmatch(name) or next(candidate for candidate in order if candidate in names) == name
 
 
 def dtype_in(folder: Path, variant: str = "") -> str:
@@ -167,10 +167,10 @@ def numbers_in(folder: Path, variant: str = "") -> Counter[str]:
         folder: folder of the files.
         variant: variant of the files that is read (see `variant_in`); empty: the plain files.
     """
-    whole = folder / (f"model.{variant}.safetensors" if variant else "model.safetensors")
+    single_file = folder / (f"model.{variant}.safetensors" if variant else "model.safetensors")
     shards = [path for path in _files(folder) if path.suffix == ".safetensors" and _variant_of(path.name) == variant]
     counts: Counter[str] = Counter()
-    for path in [whole] if whole.is_file() else shards:
+    for path in [single_file] if single_file.is_file() else shards:
         for tensor in _header(path).values():
             if isinstance(tensor, Mapping) and (dtype := _FLOATS.get(str(tensor.get("dtype")))) is not None:
                 counts[dtype] += math.prod(tensor.get("shape") or [1])

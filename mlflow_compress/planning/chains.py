@@ -46,12 +46,12 @@ def parse_chain(text: str) -> tuple[Step, ...]:
         raise RecipeError(f"A chain has at most {_MOST_STEPS} methods, not {len(parts)}: {shown(text)}.")
     steps = tuple(_step(part, text) for part in parts)
     state: State = "float"
-    for before, step in zip((None, *steps), steps, strict=False):
+    for previous, step in zip((None, *steps), steps, strict=False):
         method = registry.find("methods", step.method)
-        if before is not None and state not in method.takes:
+        if previous is not None and state not in method.takes:
             raise RecipeError(
-                f"{step.method} can't follow {before.method}, which leaves {_STATES[state]}: {step.method} takes "
-                f"{' or '.join(_STATES[taken] for taken in method.takes)}."
+                f"{step.method} can't follow {previous.method}, which leaves {_STATES[state]}: {step.method} takes "
+                f"{' or '.join(_STATES[accepted] for accepted in method.takes)}."
             )
         state = method.gives or state
     return steps
@@ -67,13 +67,13 @@ def named_chains(path: Path, what: str, data: Any) -> tuple[Named, ...]:
     entries = listed(path, what, data)
     require_few(len(entries), str(path))
     chains: dict[str, tuple[Step, ...]] = {}
-    for name, chain in (named := tuple(_named_chain(path, entry) for entry in entries)):
-        if (other := chains.setdefault(name, chain)) != chain:
+    for name, chain in (pairs := tuple(_named_chain(path, entry) for entry in entries)):
+        if (first_chain := chains.setdefault(name, chain)) != chain:
             raise RecipeError(
-                f"{path}: two variants have the name {shown(name)}, {shown(chain_name(other))} and "
+                f"{path}: two variants have the name {shown(name)}, {shown(chain_name(first_chain))} and "
                 f"{shown(chain_name(chain))}, and would share one row. Give one of them another name."
             )
-    return named
+    return pairs
 
 
 def chain_name(chain: Sequence[Step]) -> str:
@@ -99,19 +99,19 @@ def _named_chain(path: Path, entry: Any) -> Named:
     raise RecipeError(f"{path}: a variant must be a method chain, or have a name and a method, not {shown(entry)}.")
 
 
-def _step(part: str, whole: str) -> Step:
+def _step(part: str, chain: str) -> Step:
     match = _STEP.fullmatch(part)
     if match is None:
         raise RecipeError(
-            f"{shown(whole)} is not a valid method chain. An example: prune_magnitude:amount=0.5+int8_dynamic"
+            f"{shown(chain)} is not a valid method chain. An example: prune_magnitude:amount=0.5+int8_dynamic"
         )
     name, pairs = match["name"], match["options"]
     options: dict[str, Scalar] = {}
     for pair in pairs.split(",") if pairs else []:
         key, equals, value = pair.partition("=")
         if not equals:
-            raise RecipeError(f"{shown(whole)}: {shown(pair)} is not an option; write {name}:key=value")
+            raise RecipeError(f"{shown(chain)}: {shown(pair)} is not an option; write {name}:key=value")
         if key.strip() in options:
-            raise RecipeError(f"{shown(whole)}: {plain(key, LONGEST_NAME)} is given twice")
+            raise RecipeError(f"{shown(chain)}: {plain(key, LONGEST_NAME)} is given twice")
         options[key.strip()] = value.strip()
     return Step(name, registry.check("methods", name, options))

@@ -23,10 +23,10 @@ def seconds(text: str) -> float:
 
 def words(length: float) -> str:
     """Format a duration in seconds with at most two units."""
-    minutes, rest = divmod(round(length), 60)
+    minutes, seconds = divmod(round(length), 60)
     if minutes >= 60:
         hours, minutes = divmod(round(length / 60), 60)
         return f"{hours:,} h {minutes} min" if minutes else f"{hours:,} h"
     if minutes:
-        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-    return f"{rest} s"
+        return f"{minutes} min {seconds} s" if seconds else f"{minutes} min"
+    return f"{seconds} s"

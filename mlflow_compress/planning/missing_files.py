@@ -28,11 +28,11 @@ def weights_alone(name: str) -> str:
     path = Path(name)
     if path.suffix not in _WEIGHTS or not exists(path):
         return ""
-    shown = plain(name, _LONGEST_NAME)
+    short_name = plain(name, _LONGEST_NAME)
     return (
-        f"{shown} holds only weights; their architecture is in the code that trained them. Run `compress-bench init "
-        f"my_model`, put that code into the file that it writes, and pass these weights: "
-        f"compress-bench run my_model.py --weights {shown}"
+        f"{short_name} holds only weights; their architecture is in the code that trained them. Run `compress-bench "
+        f"init my_model`, put that code into the file that it writes, and pass these weights: "
+        f"compress-bench run my_model.py --weights {short_name}"
     )
 
 
@@ -56,8 +56,8 @@ def _near(path: Path) -> str:
         names = [entry.name for entry in os.scandir(path.parent) if entry.is_file()]
     except (OSError, ValueError):
         return "."
-    near = difflib.get_close_matches(path.name[:_LONGEST_NAME], names, n=1, cutoff=0.6)
-    return f": did you mean {plain(str(path.parent / near[0]), _LONGEST_NAME)}?" if near else "."
+    matches = difflib.get_close_matches(path.name[:_LONGEST_NAME], names, n=1, cutoff=0.6)
+    return f": did you mean {plain(str(path.parent / matches[0]), _LONGEST_NAME)}?" if matches else "."
 
 
 def _where(path: Path) -> str:

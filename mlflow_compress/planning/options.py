@@ -94,8 +94,8 @@ class Option:
         return self.default if self.in_evaluator is None else self.in_evaluator
 
 
-def _option(default: T, text: str, kind: Kind = "text", **more: Any) -> T:
-    return field(default=default, metadata={_KEY: Option(text, kind, **more)})
+def _option(default: T, text: str, kind: Kind = "text", **settings: Any) -> T:
+    return field(default=default, metadata={_KEY: Option(text, kind, **settings)})
 
 
 _RUN: tuple[Taker, ...] = ("run",)
@@ -281,8 +281,8 @@ def from_config(config: Mapping[str, Any], others: Mapping[str, str]) -> tuple[O
         UnknownName: a key or a choice is unknown.
         RecipeError: a value has another type than the default.
     """
-    taken = declared("evaluator")
-    defaults = {**others, **{option.name: option.evaluator_default for option in taken}}
+    options = declared("evaluator")
+    defaults = {**others, **{option.name: option.evaluator_default for option in options}}
     for name, value in config.items():
         if name not in defaults:
             raise UnknownName("key of evaluator_config", str(name), defaults)
@@ -290,7 +290,7 @@ def from_config(config: Mapping[str, Any], others: Mapping[str, str]) -> tuple[O
         if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
             raise RecipeError(f"evaluator_config: {name}={value!r} is rejected: it must be {kind.__name__}.")
     values = {**defaults, **config}
-    fields = {option.name: _of_config(option, values[option.name]) for option in taken}
+    fields = {option.name: _of_config(option, values[option.name]) for option in options}
     return Options(**fields), values
 
 

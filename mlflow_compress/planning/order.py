@@ -43,12 +43,12 @@ def most_informative_first(variants: Sequence[Variant]) -> list[Variant]:
         positions.setdefault(method, []).append((counts[model, method], turn, index))
         counts[model, method] += 1
     originals = [index for *_, index in sorted(positions.pop(-1, []))]
-    others = [
+    ranked = [
         (number, method, index)
         for method, of_method in positions.items()
         for number, (*_, index) in enumerate(sorted(of_method))
     ]
-    return [variants[index] for index in (*originals, *(index for *_, index in sorted(others)))]
+    return [variants[index] for index in (*originals, *(index for *_, index in sorted(ranked)))]
 
 
 def first_of_each_model(variants: Sequence[Variant]) -> list[Variant]:

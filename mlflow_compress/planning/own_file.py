@@ -45,8 +45,8 @@ def look(path: Path) -> OwnFile:
             warnings.simplefilter("ignore")  # Python warns again when the file is run
             tree = ast.parse(path.read_bytes(), filename=str(path))
     except SyntaxError as error:
-        place = f"{path}, line {error.lineno}" if error.lineno else str(path)
-        raise RecipeError(f"{place} is not valid Python: {error.msg}.") from None
+        location = f"{path}, line {error.lineno}" if error.lineno else str(path)
+        raise RecipeError(f"{location} is not valid Python: {error.msg}.") from None
     except (OSError, ValueError, RecursionError, MemoryError) as error:
         raise RecipeError(f"{path} can't be read as Python: {one_line(error)}") from None
     names = frozenset(_names(tree.body))

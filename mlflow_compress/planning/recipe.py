@@ -270,10 +270,10 @@ def _of_file(path: Path, family: str, is_named: bool) -> Recipe:
     )
 
 
-def _metrics(data: Mapping[str, Any], folder: Path, others: Sequence[str]) -> Sequence[str]:
-    """Return the metrics that a Python file names; if it names none, the others."""
+def _metrics(data: Mapping[str, Any], folder: Path, defaults: Sequence[str]) -> Sequence[str]:
+    """Return the metrics that a Python file names; if it names none, the defaults."""
     path = folder / data["source"]
-    return (own_file.look(path).metrics if data["family"] == _OWN and _is_code(path) else ()) or others
+    return (own_file.look(path).metrics if data["family"] == _OWN and _is_code(path) else ()) or defaults
 
 
 def _of_model(name: str, family: str) -> Recipe:

@@ -59,7 +59,7 @@ def unmet(requires: Mapping[str, Scalar], machine: Mapping[str, str]) -> str:
     Returns:
         What is required and what the machine has; empty if it meets all requirements.
     """
-    return "; ".join(filter(None, (_lack(key, wanted, machine) for key, wanted in requires.items())))
+    return "; ".join(filter(None, (_lack(key, required, machine) for key, required in requires.items())))
 
 
 def here() -> dict[str, str]:
@@ -98,25 +98,25 @@ def text(requires: Mapping[str, Scalar]) -> str:
     return ", ".join(f"{key}={value}" for key, value in requires.items())
 
 
-def _lack(key: str, wanted: Scalar, machine: Mapping[str, str]) -> str:
+def _lack(key: str, required: Scalar, machine: Mapping[str, str]) -> str:
     """Describe how a machine fails the requirement of one key; empty if it meets it."""
     if key == "gpu":
-        has = machine.get("gpu_model", "")
-        is_met = bool(has) if wanted == "any" else not has if wanted == "none" else _within(wanted, has)
+        actual = machine.get("gpu_model", "")
+        is_met = bool(actual) if required == "any" else not actual if required == "none" else _within(required, actual)
     elif key == "cpu":
-        has = machine.get("cpu_model", "")
-        is_met = _within(wanted, has)
+        actual = machine.get("cpu_model", "")
+        is_met = _within(required, actual)
     elif key == "os":
-        has = machine.get("os", "").partition(" ")[0].lower()
-        is_met = wanted == has
+        actual = machine.get("os", "").partition(" ")[0].lower()
+        is_met = required == actual
     else:
         amount, limit = _amount(key, machine), _limit(key, machine)
-        has = f"{amount:.4g}" if amount > 0 else ""
+        actual = f"{amount:.4g}" if amount > 0 else ""
         if limit < amount:
-            has, amount = f"{limit:.4g} of {has} available (limited by a container or a batch system)", limit
-        is_met = amount >= float(str(wanted))
-    nothing = "no GPU" if key in ("gpu", "min_vram_gb") else "an unknown one"
-    return "" if is_met else f"{key}={wanted} is required, but the machine has {has or nothing}"
+            actual, amount = f"{limit:.4g} of {actual} available (limited by a container or a batch system)", limit
+        is_met = amount >= float(str(required))
+    missing = "no GPU" if key in ("gpu", "min_vram_gb") else "an unknown one"
+    return "" if is_met else f"{key}={required} is required, but the machine has {actual or missing}"
 
 
 def _amount(key: str, machine: Mapping[str, str]) -> float:

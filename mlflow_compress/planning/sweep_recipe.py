@@ -129,7 +129,7 @@ def _variants(grid: Grid, settings: Settings) -> list[Variant]:
     """Create the variants of a grid; values from the command line replace the grid's."""
     recipe.require_users_trust(grid.path.stem, grid.options, settings)
     models = [(name, recipe.read(_beside(grid, name))) for name in grid.models]
-    written = dataclasses.replace(
+    defaults = dataclasses.replace(
         settings,
         batch_sizes=grid.batch_sizes,
         threads=grid.threads,
@@ -137,16 +137,16 @@ def _variants(grid: Grid, settings: Settings) -> list[Variant]:
         requires={**grid.requires, **settings.requires},
     )
     requested = dataclasses.replace(
-        written,
+        defaults,
         batch_sizes=settings.batch_sizes or grid.batch_sizes,
         threads=settings.threads or grid.threads,
         options={**grid.options, **settings.options},
     )
-    keyed = [(variant, _exclusion_keys(name, variant)) for name, variant in _points(grid, models, written)]
+    keyed = [(variant, _exclusion_keys(name, variant)) for name, variant in _points(grid, models, defaults)]
     for number, exclusion in enumerate(grid.exclude, 1):
         if not any(_matches(exclusion, keys) for _, keys in keyed):
             raise RecipeError(f"{grid.path}: entry {number} of exclude, {_shown(exclusion)}, matches nothing.")
-    if requested != written:
+    if requested != defaults:
         keyed = [(variant, _exclusion_keys(name, variant)) for name, variant in _points(grid, models, requested)]
     left = [variant for variant, keys in keyed if not any(_matches(exclusion, keys) for exclusion in grid.exclude)]
     if not left:
@@ -239,23 +239,23 @@ def _exclusion(path: Path, data: Any, options: Mapping[str, Any]) -> Mapping[str
     for key in data:
         if key not in valid_keys:
             raise UnknownName(f"key in exclude of {path.name}", str(key), valid_keys)
-    read = {key: _counts if key in _NUMBERS else _scalars for key in data}
-    return {str(key): read[key](path, f"exclude: {key}", value) for key, value in data.items()}
+    readers = {key: _counts if key in _NUMBERS else _scalars for key in data}
+    return {str(key): readers[key](path, f"exclude: {key}", value) for key, value in data.items()}
 
 
-def _counts(path: Path, what: str, data: Any) -> tuple[int, ...]:
+def _counts(path: Path, field: str, data: Any) -> tuple[int, ...]:
     numbers = data if isinstance(data, (list, tuple)) else (data,)
     if not numbers or any(type(number) is not int or number < 1 for number in numbers):
         raise RecipeError(
-            f"{path}: {what} must be a whole number of at least 1, or a list of such numbers, not {shown(data)}."
+            f"{path}: {field} must be a whole number of at least 1, or a list of such numbers, not {shown(data)}."
         )
     return tuple(dict.fromkeys(numbers))
 
 
-def _scalars(path: Path, what: str, data: Any) -> tuple[Scalar, ...]:
+def _scalars(path: Path, field: str, data: Any) -> tuple[Scalar, ...]:
     values = data if isinstance(data, (list, tuple)) else (data,)
     if not values or any(not isinstance(value, (str, int, float)) for value in values):
-        raise RecipeError(f"{path}: {what} must be a value or a list of values, not {shown(data)}.")
+        raise RecipeError(f"{path}: {field} must be a value or a list of values, not {shown(data)}.")
     return tuple(values)
 
 

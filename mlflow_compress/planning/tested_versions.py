@@ -82,8 +82,12 @@ _FOR_DEVELOPERS = ('"test"', '"dev"', '"docs"')  # extras, as markers name them
 def _required() -> list[str]:
     """Return the names of the package's dependencies, with all extras except those for developing it."""
     requirements = [Requirement(line) for line in metadata.requires(_DISTRIBUTION) or ()]
-    used = [needed for needed in requirements if not any(extra in str(needed.marker) for extra in _FOR_DEVELOPERS)]
-    names = {canonicalize_name(needed.name) for needed in used}
+    used = [
+        requirement
+        for requirement in requirements
+        if not any(extra in str(requirement.marker) for extra in _FOR_DEVELOPERS)
+    ]
+    names = {canonicalize_name(requirement.name) for requirement in used}
     return sorted(names - {_DISTRIBUTION})
 
 

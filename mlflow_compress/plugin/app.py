@@ -95,11 +95,11 @@ def _show() -> Response:
     from mlflow_compress.tracking.query import with_its_end
 
     names = reader.experiments()
-    chosen = _chosen(names)
+    experiments = _chosen(names)
     site = _site()
     with _store() as store:
-        if chosen:
-            content = pages.page(map(with_its_end, _runs(store, chosen, Selection())), chosen, site)
+        if experiments:
+            content = pages.page(map(with_its_end, _runs(store, experiments, Selection())), experiments, site)
         else:
             content = pages.index(names, _visible(store, names), site, reader.workspaces())
     return Response(content, mimetype="text/html", headers={"Content-Security-Policy": pages.policy(content)})
@@ -122,9 +122,9 @@ def _send_runs() -> Response:
         device=params.get("device", ""),
         since_ms=int(since) if since.isascii() and since.isdigit() and len(since) < 16 else 0,
     )
-    chosen = _chosen(reader.experiments())
+    experiments = _chosen(reader.experiments())
     with _store() as store, without_collecting():
-        return Response(pages.as_json(_runs(store, chosen, selection), chosen), mimetype="application/json")
+        return Response(pages.as_json(_runs(store, experiments, selection), experiments), mimetype="application/json")
 
 
 def _send_style() -> Response:
@@ -185,8 +185,8 @@ def _chosen(names: Mapping[str, str]) -> dict[str, str]:
 
 def _runs(store: Opened, experiments: Mapping[str, str], selection: Selection) -> list[Run]:
     """Return the variants of experiments that the reader may see; other experiments look empty."""
-    shown = _visible(store, experiments) if _has_auth() else experiments
-    ids = {number: name for number, name in experiments.items() if number in shown}
+    visible = _visible(store, experiments) if _has_auth() else experiments
+    ids = {number: name for number, name in experiments.items() if number in visible}
     return store.runs(ids, selection) if ids else []
 
 
@@ -197,5 +197,5 @@ def _visible(store: Opened, ids: Collection[str]) -> dict[str, Variants]:
     counts = store.counts(ids)
     if not _has_auth():
         return counts
-    seen = reader.visible({number: variants.run_id for number, variants in counts.items()})
-    return {number: variants for number, variants in counts.items() if number in seen}
+    visible_ids = reader.visible({number: variants.run_id for number, variants in counts.items()})
+    return {number: variants for number, variants in counts.items() if number in visible_ids}

@@ -84,14 +84,16 @@ def index(
         _Line(site.comparison_of(name), name, variants.count, _when(variants.newest_ms))
         for name, variants in sorted(listed, key=lambda line: natural(line[0]))
     ]
-    others = [Link(site.list_of(name), name) for name in sorted(workspaces, key=natural) if name != site.workspace]
+    other_workspaces = [
+        Link(site.list_of(name), name) for name in sorted(workspaces, key=natural) if name != site.workspace
+    ]
     about = {
         "language": site.language,
         "texts": words.SERVER_PAGES[site.language],
         "here": site.here,
         "ui": f"./{site.ui('').removeprefix(site.root)}",  # relative: behind a proxy scheme and host may differ
         "workspace": site.workspace,
-        "others": others,
+        "others": other_workspaces,
         "experiments": lines,
     }
     return filled("experiments.html", about)

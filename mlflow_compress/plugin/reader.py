@@ -40,8 +40,8 @@ def workspace() -> str:
 
     if not private_mlflow.has_workspaces():
         return ""
-    named = request.headers.get(private_mlflow.WORKSPACE_HEADER, "") or request.args.get("workspace", "")
-    return named.strip() or private_mlflow.request_workspace()
+    workspace_name = request.headers.get(private_mlflow.WORKSPACE_HEADER, "") or request.args.get("workspace", "")
+    return workspace_name.strip() or private_mlflow.request_workspace()
 
 
 def workspaces() -> list[str]:
@@ -83,13 +83,13 @@ def visible(samples: Mapping[str, str]) -> set[str]:
     Raises:
         Refused: MLflow refuses the reader.
     """
-    seen: set[str] = set()
-    rest = iter(samples.items())
-    while part := dict(itertools.islice(rest, _MOST)):
+    visible_ids: set[str] = set()
+    remaining = iter(samples.items())
+    while part := dict(itertools.islice(remaining, _MOST)):
         names = ", ".join(f"'{run_id}'" for run_id in part.values())
         query = {"experiment_ids": list(part), "filter": f"attributes.run_id IN ({names})", "max_results": len(part)}
-        seen |= {str(run["info"]["experiment_id"]) for run in _ask("POST", _SEARCH_RUNS, query).get("runs", [])}
-    return seen
+        visible_ids |= {str(run["info"]["experiment_id"]) for run in _ask("POST", _SEARCH_RUNS, query).get("runs", [])}
+    return visible_ids
 
 
 def _ask(method: str, path: str, content: Mapping[str, Any] | None = None) -> Any:
@@ -113,6 +113,6 @@ def _ask(method: str, path: str, content: Mapping[str, Any] | None = None) -> An
     body, status, answered = private_mlflow.without_workspace(lambda: run_wsgi_app(app, environ, buffered=True))
     text = b"".join(body)
     if not status.startswith("200"):
-        kept = {name: answered[name] for name in ("WWW-Authenticate", "Location") if name in answered}
-        raise Refused(Response(text, status, headers=kept, mimetype=answered.get("Content-Type", "text/plain")))
+        kept_headers = {name: answered[name] for name in ("WWW-Authenticate", "Location") if name in answered}
+        raise Refused(Response(text, status, headers=kept_headers, mimetype=answered.get("Content-Type", "text/plain")))
     return json.loads(text)

@@ -36,8 +36,8 @@ class Csv(Renderer):
         devices = sorted({"cpu", "gpu"}.union(*(row.runs for row in comparison.rows)))
         runs = [f"run_id_{device}" for device in devices]
         names = ["team", "model", "method", *metrics, *runs, "hardware", "by_hand", "pareto", "notes"]
-        out = io.StringIO(newline="")
-        table = csv.writer(out, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+        buffer = io.StringIO(newline="")
+        table = csv.writer(buffer, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
         table.writerow([_harmless(name) for name in names])
         for row in comparison.rows:
             values = finite(row.values)
@@ -48,7 +48,7 @@ class Csv(Renderer):
             rank = "" if row.dominated is None else "dominated" if row.dominated else "best"
             circumstances = [row.hardware, "yes" if row.by_hand else "", rank, notes]
             table.writerow([*map(_harmless, texts), *numbers, *map(_harmless, [*ids, *circumstances])])
-        return out.getvalue().encode("utf-8", errors="backslashreplace")
+        return buffer.getvalue().encode("utf-8", errors="backslashreplace")
 
 
 def _harmless(text: str) -> str:

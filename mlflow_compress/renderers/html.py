@@ -63,7 +63,7 @@ class Html(Renderer):
         language, texts = comparison.language, words.PAGE[comparison.language]
         script_texts = words.PAGE_SCRIPT[language]
         style, script = _part("page.css"), page_script()
-        shown = _columns(comparison)
+        columns = _columns(comparison)
         about = {
             "language": language,
             "style": style,
@@ -78,10 +78,10 @@ class Html(Renderer):
             "script_texts": _plain_apostrophes(
                 {name: text for name, text in script_texts.items() if isinstance(text, str)}
             ),
-            "columns": shown,
+            "columns": columns,
             "headers": {key: words.HEADERS[key][language] for key in words.SHORT_HEADERS},
-            "is_named": any(column.key == "method" for column in shown),
-            "rows": [_line(comparison, row, shown) for row in comparison.rows],
+            "is_named": any(column.key == "method" for column in columns),
+            "rows": [_line(comparison, row, columns) for row in comparison.rows],
             "legend": table_text.legend(comparison),
             "summaries_title": table_text.summaries_title(language),
             "summaries": table_text.summaries(comparison),
@@ -217,30 +217,32 @@ def _json(data: Any) -> str:
     return re.sub("[<>&\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda match: f"\\u{ord(match.group()):04x}", text)
 
 
-def _facts(it: Comparison) -> str:
+def _facts(comparison: Comparison) -> str:
     """Return the number of rows, and their teams, models and methods: by name where there is only one."""
-    texts, headers = words.PAGE[it.language], words.HEADERS
-    facts = [texts["rows"].format(count=len(it.rows))]
+    texts, headers = words.PAGE[comparison.language], words.HEADERS
+    facts = [texts["rows"].format(count=len(comparison.rows))]
     for kind in _KINDS:
-        names = {getattr(row, kind) for row in it.rows}
+        names = {getattr(row, kind) for row in comparison.rows}
         name = "" if kind == "method" or len(names) != 1 else visible(*names)
-        facts.append(f"{headers[kind][it.language]}: {name}" if name else texts[f"{kind}s"].format(count=len(names)))
+        facts.append(
+            f"{headers[kind][comparison.language]}: {name}" if name else texts[f"{kind}s"].format(count=len(names))
+        )
     return " · ".join(facts)
 
 
-def _columns(it: Comparison) -> tuple[Column, ...]:
+def _columns(comparison: Comparison) -> tuple[Column, ...]:
     """Return the page's columns: names, quality, numbers, circumstances, and where there are links to runs, these.
 
     Where the columns were not chosen, leave out those without information: a team or model that all rows share, and
     numbers that no row has.
     """
     runs = Column("runs", {language: page["runs"] for language, page in words.PAGE.items()}, numeric=False)
-    linked = (runs,) if any(row.links for row in it.rows) else ()
-    shown = [_short(column) for column in table_text.columns(it.columns, it.metrics)]
-    if {column.key for column in shown}.difference(_AT_THE_END) != {column.key for column in COLUMNS}:
-        return (*shown, *linked)
-    order = (*_KINDS, "quality", *(column.key for column in shown if column.numeric), *_AT_THE_END)
-    informative = [column for column in shown if _is_informative(it.rows, column)]
+    linked = (runs,) if any(row.links for row in comparison.rows) else ()
+    columns = [_short(column) for column in table_text.columns(comparison.columns, comparison.metrics)]
+    if {column.key for column in columns}.difference(_AT_THE_END) != {column.key for column in COLUMNS}:
+        return (*columns, *linked)
+    order = (*_KINDS, "quality", *(column.key for column in columns if column.numeric), *_AT_THE_END)
+    informative = [column for column in columns if _is_informative(comparison.rows, column)]
     return (*sorted(informative, key=lambda column: order.index(column.key)), *linked)
 
 
@@ -254,57 +256,61 @@ def _is_informative(rows: Sequence[Row], column: Column) -> bool:
     return not rows or not column.numeric or any(math.isfinite(row.values.get(column.key, math.nan)) for row in rows)
 
 
-def _line(it: Comparison, row: Row, shown: Sequence[Column]) -> _Line:
-    return _Line(is_original(row), tuple(_cell(it, row, column, shown) for column in shown))
+def _line(comparison: Comparison, row: Row, columns: Sequence[Column]) -> _Line:
+    return _Line(is_original(row), tuple(_cell(comparison, row, column, columns) for column in columns))
 
 
-def _cell(it: Comparison, row: Row, column: Column, shown: Sequence[Column]) -> _Cell:
+def _cell(comparison: Comparison, row: Row, column: Column, columns: Sequence[Column]) -> _Cell:
     if column.key == "runs":
-        links = tuple(_links(row, it.language))
+        links = tuple(_links(row, comparison.language))
         return _Cell("runs", links=links, is_missing=not links)
-    (text,) = table_text.cells(row, (column,), it.language, it.metrics)
+    (text,) = table_text.cells(row, (column,), comparison.language, comparison.metrics)
     if column.key == "hardware" and row.hardware:
         return _Cell("hardware", text, title=row.hardware)
-    cell = _sorted(_Cell("number" if column.numeric else column.key, text), row, column, it.metrics)
+    cell = _sorted(_Cell("number" if column.numeric else column.key, text), row, column, comparison.metrics)
     if column.key == "method":
-        keys = {shown_column.key for shown_column in shown}
+        keys = {shown_column.key for shown_column in columns}
         whose = " · ".join(filter(None, (getattr(row, kind) for kind in ("model", "team") if kind in keys)))
         return replace(cell, text=_breakable(text), value=text, whose=whose, notes=row.notes)
     if cell.is_missing:
         return cell
     if column.key == "quality":
-        return replace(cell, parts=tuple(_scores(it, row)))
-    return replace(cell, parts=(_number(it, row, column.key, text),)) if column.numeric else cell
+        return replace(cell, parts=tuple(_scores(comparison, row)))
+    return replace(cell, parts=(_number(comparison, row, column.key, text),)) if column.numeric else cell
 
 
-def _number(it: Comparison, row: Row, name: str, text: str) -> _Part:
+def _number(comparison: Comparison, row: Row, name: str, text: str) -> _Part:
     value, has_ratio, against = text.partition(" (")
     value = value.removesuffix(" MB")  # the header has the unit
     if not has_ratio:
         return _Part(value)
     ends = row.ratio_intervals.get(name)
-    return _Part(value, f"({against}", _verdict(it, row, name), _noise(it, row, name, ends, table_text.ratio))
+    return _Part(
+        value, f"({against}", _verdict(comparison, row, name), _noise(comparison, row, name, ends, table_text.ratio)
+    )
 
 
-def _scores(it: Comparison, row: Row) -> Iterator[_Part]:
-    for name in table_text.scores(row.values, it.metrics):
-        text, against = table_text.score_parts(row, name, it.language, it.metrics)
+def _scores(comparison: Comparison, row: Row) -> Iterator[_Part]:
+    for name in table_text.scores(row.values, comparison.metrics):
+        text, against = table_text.score_parts(row, name, comparison.language, comparison.metrics)
         difference = f"{name}{DIFFERENCE}"
         low, high = row.values.get(f"{difference}_low"), row.values.get(f"{difference}_high")
         ends = None if low is None or high is None or low == high else (low, high)  # equal samples have no interval
-        verdict = _verdict(it, row, name) if against else ""
-        yield _Part(text, against, verdict, _noise(it, row, difference, ends, table_text.difference) if against else "")
+        verdict = _verdict(comparison, row, name) if against else ""
+        yield _Part(
+            text, against, verdict, _noise(comparison, row, difference, ends, table_text.difference) if against else ""
+        )
     if COUNT in row.values:
         yield _Part(f"n={row.values[COUNT]:.0f}")
 
 
 def _noise(
-    it: Comparison, row: Row, name: str, ends: tuple[float, float] | None, written: Callable[[float], str]
+    comparison: Comparison, row: Row, name: str, ends: tuple[float, float] | None, format_number: Callable[[float], str]
 ) -> str:
     """Return the uncertainty of a ratio or difference as text: its interval, or that it is unknown."""
-    texts = words.PAGE_SCRIPT[it.language]
+    texts = words.PAGE_SCRIPT[comparison.language]
     if ends is not None:
-        return str(texts["interval"]).format(low=written(ends[0]), high=written(ends[1]))
+        return str(texts["interval"]).format(low=format_number(ends[0]), high=format_number(ends[1]))
     return str(texts["noise_unknown"]) if is_told_apart(row, name) is None else ""
 
 
@@ -315,21 +321,21 @@ def _breakable(text: str) -> Markup:
     return Markup("<wbr>").join(visible(part) for part in re.split(r"(?<=[+:,])(?=\S)", text))
 
 
-def _sorted(cell: _Cell, row: Row, column: Column, known: Known) -> _Cell:
+def _sorted(cell: _Cell, row: Row, column: Column, metrics: Known) -> _Cell:
     """Return the cell with its sorting key, where that is not its text."""
     if cell.text == MISSING and column.key not in ("team", "model", "method"):
         return replace(cell, is_missing=True)
     if column.key == "pareto":
         return replace(cell, value=str(int(bool(row.dominated))))
     if column.key == "quality":
-        first = table_text.scores(row.values, known)[0]
+        first = table_text.scores(row.values, metrics)[0]
         return replace(cell, group=first, value=repr(row.values[first]))
     return replace(cell, value=repr(row.values[column.key])) if column.numeric else cell
 
 
-def _verdict(it: Comparison, row: Row, name: str) -> str:
+def _verdict(comparison: Comparison, row: Row, name: str) -> str:
     """Return whether a ratio, or a score's difference, is better or worse; empty for noise or an unknown direction."""
-    greater = it.greater_is_better.get(name)
+    greater = comparison.greater_is_better.get(name)
     if name.startswith(f"{GROUP}/"):
         moved = row.values[f"{name}{DIFFERENCE}"]
         is_told, is_more, is_none = is_told_apart(row, f"{name}{DIFFERENCE}"), moved > 0, moved == 0

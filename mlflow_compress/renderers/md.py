@@ -42,14 +42,14 @@ class Markdown(Renderer):
 
 def _blocks(comparison: Comparison) -> Iterator[list[str]]:
     language = comparison.language
-    shown = columns(comparison.columns, comparison.metrics)
-    noted = next((place for place, column in enumerate(shown) if column.key == "method"), 0)
-    table = [[escape(text) for text in headers(shown, language)]]
+    shown_columns = columns(comparison.columns, comparison.metrics)
+    noted = next((index for index, column in enumerate(shown_columns) if column.key == "method"), 0)
+    table = [[escape(text) for text in headers(shown_columns, language)]]
     for row in comparison.rows:
-        line = [escape(text) for text in cells(row, shown, language, comparison.metrics)]
+        line = [escape(text) for text in cells(row, shown_columns, language, comparison.metrics)]
         line[noted] = " ".join(filter(None, [line[noted], *(f"[{note + 1}]" for note in row.notes)]))
         table.append(line)
-    yield list(padded_table([column.numeric for column in shown], table))
+    yield list(padded_table([column.numeric for column in shown_columns], table))
     yield [f"- [{index}] {escape(note)}" for index, note in enumerate(comparison.footnotes, 1)]
     if lines := summaries(comparison):
         yield [f"{summaries_title(language)}:"]

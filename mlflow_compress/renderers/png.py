@@ -65,71 +65,75 @@ class Png(Renderer):
         return picture.getvalue()
 
 
-def figure(it: Comparison) -> Any:
+def figure(comparison: Comparison) -> Any:
     """Return the matplotlib figure: first the axes of the scatter, then those of the bars."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    texts = words.PICTURE[it.language]
-    it = charted(it)
-    drawn = Figure(figsize=_INCHES, layout="constrained", facecolor="white")
-    FigureCanvasAgg(drawn)
-    drawn.suptitle(_short(": ".join(filter(None, (words.COMPARISON[it.language], it.title))), 90), fontsize=18)
-    scatter, barred = drawn.subplots(1, 2, width_ratios=(1.1, 1))
+    texts = words.PICTURE[comparison.language]
+    comparison = charted(comparison)
+    picture = Figure(figsize=_INCHES, layout="constrained", facecolor="white")
+    FigureCanvasAgg(picture)
+    picture.suptitle(
+        _short(": ".join(filter(None, (words.COMPARISON[comparison.language], comparison.title))), 90), fontsize=18
+    )
+    scatter, barred = picture.subplots(1, 2, width_ratios=(1.1, 1))
     for axis in (scatter, barred):
         axis.spines[["top", "right"]].set_visible(False)
-    chosen = axes(it)
-    if chosen is None:
+    chosen_axes = axes(comparison)
+    if chosen_axes is None:
         _show_empty(scatter, texts)
     else:
-        _scatter(scatter, it, chosen, texts)
-    compared = bars(it)
+        _scatter(scatter, comparison, chosen_axes, texts)
+    compared = bars(comparison)
     if compared is None:
         _show_empty(barred, texts)
     else:
-        _bars(barred, it, compared, texts)
+        _bars(barred, comparison, compared, texts)
     _spread_ticks([scatter.xaxis, scatter.yaxis, barred.xaxis])
-    return drawn
+    return picture
 
 
-def _scatter(plot: Any, it: Comparison, chosen: tuple[Axis, Axis], texts: Text) -> None:
-    x, y = chosen
-    best = fronts(it, chosen)
+def _scatter(plot: Any, comparison: Comparison, chosen_axes: tuple[Axis, Axis], texts: Text) -> None:
+    x, y = chosen_axes
+    best = fronts(comparison, chosen_axes)
     among_best = {id(row) for front in best for row in front}
-    rows = [row for row in it.rows if x.value(row) is not None and y.value(row) is not None]
-    looks = _looks(rows)
-    is_of_column = chosen == objectives(it)
-    lines = [front for front in best if len(front) > 1] if not is_of_column or len(it.objectives) == 2 else []
+    rows = [row for row in comparison.rows if x.value(row) is not None and y.value(row) is not None]
+    styles = _looks(rows)
+    is_of_column = chosen_axes == objectives(comparison)
+    lines = [front for front in best if len(front) > 1] if not is_of_column or len(comparison.objectives) == 2 else []
     for front in lines:
-        line = sorted((_at(row, chosen) for row in front), key=lambda point: point[0])
-        plot.plot(*zip(*_steps(line, it, chosen), strict=True), "--", color="0.45", linewidth=1.4, zorder=1)
+        line = sorted((_at(row, chosen_axes) for row in front), key=lambda point: point[0])
+        plot.plot(
+            *zip(*_steps(line, comparison, chosen_axes), strict=True), "--", color="0.45", linewidth=1.4, zorder=1
+        )
     marks: dict[tuple[str, str, str, int], list[tuple[float, float]]] = {}  # equal-looking points are drawn together
     for row in rows:
-        colour, marker = looks.get(row.method, _OTHER)
+        colour, marker = styles.get(row.method, _OTHER)
         is_beaten = row.dominated is True if is_of_column else bool(best) and id(row) not in among_best
         face = "white" if is_beaten else colour
-        marks.setdefault((marker, colour, face, 10), []).append(_at(row, chosen))
+        marks.setdefault((marker, colour, face, 10), []).append(_at(row, chosen_axes))
         if is_original(row):
-            marks.setdefault(("o", "0.2", "none", 19), []).append(_at(row, chosen))
+            marks.setdefault(("o", "0.2", "none", 19), []).append(_at(row, chosen_axes))
         if row.by_hand:
-            marks.setdefault(("s", "0.2", "none", 19), []).append(_at(row, chosen))
+            marks.setdefault(("s", "0.2", "none", 19), []).append(_at(row, chosen_axes))
     for (marker, edge, face, size), points in marks.items():
         style = {"markeredgecolor": edge, "markerfacecolor": face, "markeredgewidth": 1.8 if size == 10 else 1}
         height = 3 if face == "white" else 4  # unbeaten points are on top
         plot.plot(*zip(*points, strict=True), linestyle="", marker=marker, markersize=size, zorder=height, **style)
-    for axis, name in zip(chosen, "xy", strict=True):
-        _lay_out(plot, [value for row in rows if (value := axis.value(row)) is not None], axis, name, it, texts)
+    for axis, name in zip(chosen_axes, "xy", strict=True):
+        _lay_out(plot, [value for row in rows if (value := axis.value(row)) is not None], axis, name, comparison, texts)
     has_hollow = any(face == "white" for _, _, face, _ in marks)
-    _explain(plot, it, rows, looks, texts, has_hollow=has_hollow, has_lines=bool(lines))
+    _explain(plot, comparison, rows, styles, texts, has_hollow=has_hollow, has_lines=bool(lines))
     if len({row.model for row in rows}) > 1 and all(len({row.model for row in front}) == 1 for front in best):
         plot.set_title(texts["by_model"], fontsize=13, color="0.3")
 
 
 def _explain(
     plot: Any,
-    it: Comparison,
+    comparison: Comparison,
     rows: Sequence[Row],
-    looks: Mapping[str, tuple[str, str]],
+    styles: Mapping[str, tuple[str, str]],
     texts: Text,
     *,
     has_hollow: bool,
@@ -139,12 +143,12 @@ def _explain(
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], color=colour, marker=marker, linestyle="", markersize=9) for colour, marker in looks.values()
+        Line2D([], [], color=colour, marker=marker, linestyle="", markersize=9) for colour, marker in styles.values()
     ]
-    names = [_short(method(name, it.language)) for name in looks]
-    if rest := len({row.method for row in rows} - looks.keys()):
+    names = [_short(method(name, comparison.language)) for name in styles]
+    if unnamed := len({row.method for row in rows} - styles.keys()):
         handles.append(Line2D([], [], color=_OTHER[0], marker=_OTHER[1], linestyle="", markersize=9))
-        names.append(texts["others"].format(count=rest))
+        names.append(texts["others"].format(count=unnamed))
     frames = ((any(map(is_original, rows)), "o", "original"), (any(row.by_hand for row in rows), "s", "by_hand"))
     for has_frame, marker, word in frames:
         if has_frame:
@@ -189,49 +193,56 @@ class _Bar:
         return self.told_apart is False
 
 
-def _bars(plot: Any, it: Comparison, name: str, texts: Text) -> None:
-    greater = it.greater_is_better.get(name)
-    every, means = _of_rows(it, name), _of_methods(it, name)
-    are_means = len(every) > MOST_BARS and len(means) > 1
-    all_bars = sorted(means if are_means else every, key=lambda bar: bar.ratio, reverse=greater is True)
-    shown = all_bars[:MOST_BARS]
-    size = 12.0 if len(shown) < 20 else 9.5
-    for place, bar in enumerate(shown):
+def _bars(plot: Any, comparison: Comparison, name: str, texts: Text) -> None:
+    greater = comparison.greater_is_better.get(name)
+    row_bars, means = _of_rows(comparison, name), _of_methods(comparison, name)
+    are_means = len(row_bars) > MOST_BARS and len(means) > 1
+    all_bars = sorted(means if are_means else row_bars, key=lambda bar: bar.ratio, reverse=greater is True)
+    shown_bars = all_bars[:MOST_BARS]
+    size = 12.0 if len(shown_bars) < 20 else 9.5
+    for position, bar in enumerate(shown_bars):
         is_judged = greater is not None and bar.told_apart and ratio(bar.ratio) != ratio(1)
         colour = (_BETTER if (bar.ratio > 1) == greater else _WORSE) if is_judged else _NEUTRAL
         look = {"facecolor": "white", "hatch": "////"} if bar.is_noise else {"facecolor": colour}
-        plot.barh(place, bar.ratio - 1, left=1, height=0.7, edgecolor=colour, **look)
+        plot.barh(position, bar.ratio - 1, left=1, height=0.7, edgecolor=colour, **look)
         if 0 < bar.low < bar.high:
-            plot.plot([bar.low, bar.high], [place, place], color="0.15", linewidth=1.5)
+            plot.plot([bar.low, bar.high], [position, position], color="0.15", linewidth=1.5)
         # In a separate column, where they cover neither names nor bars.
         text = f"{'≈' if bar.is_noise else ''}{ratio(bar.ratio)}"
-        beside = {"xycoords": plot.get_yaxis_transform(), "textcoords": "offset points", "ha": "right", "va": "center"}
-        plot.annotate(text, (1, place), (5.2 * size, 0), fontsize=size, annotation_clip=False, **beside)
+        placement = {
+            "xycoords": plot.get_yaxis_transform(),
+            "textcoords": "offset points",
+            "ha": "right",
+            "va": "center",
+        }
+        plot.annotate(text, (1, position), (5.2 * size, 0), fontsize=size, annotation_clip=False, **placement)
     plot.set_xscale("log", base=2)
-    ratios = [bar.ratio for bar in shown]
+    ratios = [bar.ratio for bar in shown_bars]
     plot.set_xlim(min(0.8, *ratios) / 1.1, max(1.25, *ratios) * 1.1)
     plot.xaxis.set_major_formatter(lambda value, _: ratio(value))
     plot.xaxis.set_minor_formatter(lambda *_: "")
-    plot.set_yticks(range(len(shown)), [bar.name for bar in shown], fontsize=size)
-    plot.set_ylim(len(shown) - 0.4, -0.6)
+    plot.set_yticks(range(len(shown_bars)), [bar.name for bar in shown_bars], fontsize=size)
+    plot.set_ylim(len(shown_bars) - 0.4, -0.6)
     plot.axvline(1, color="0.25", linewidth=1.3)
     plot.grid(axis="x", color="0.9")
     plot.set_axisbelow(True)
-    title = texts["bars"].format(metric=label(name, it.language, it.metrics, with_unit=False))
+    title = texts["bars"].format(metric=label(name, comparison.language, comparison.metrics, with_unit=False))
     notes = [] if greater is None else [texts["higher" if greater else "lower"]]
     notes += [texts["means"]] if are_means else []
-    notes += [texts["left_out"].format(shown=len(shown), all=len(all_bars))] if len(shown) < len(all_bars) else []
-    notes += [texts["noise"]] if any(bar.is_noise for bar in shown) else []
-    notes += [texts["unknown"]] if any(bar.told_apart is None for bar in shown) else []
+    notes += (
+        [texts["left_out"].format(shown=len(shown_bars), all=len(all_bars))] if len(shown_bars) < len(all_bars) else []
+    )
+    notes += [texts["noise"]] if any(bar.is_noise for bar in shown_bars) else []
+    notes += [texts["unknown"]] if any(bar.told_apart is None for bar in shown_bars) else []
     plot.set_title(f"{title}\n{' · '.join(notes)}" if notes else title, fontsize=13, loc="right")
 
 
-def _of_rows(it: Comparison, name: str) -> list[_Bar]:
-    rows = [row for row in it.rows if _is_drawable(row.ratios.get(name)) and not is_original(row)]
+def _of_rows(comparison: Comparison, name: str) -> list[_Bar]:
+    rows = [row for row in comparison.rows if _is_drawable(row.ratios.get(name)) and not is_original(row)]
     several = {kind: len({getattr(row, kind) for row in rows}) > 1 for kind in ("model", "team")}
     bars_of_rows = []
     for row in rows:
-        (name_shown,) = cells(row, columns(("method",)), it.language)
+        (name_shown,) = cells(row, columns(("method",)), comparison.language)
         whose = (_short(row.model, 18) if several["model"] else "", _short(row.team, 12) if several["team"] else "")
         ends = row.ratio_intervals.get(name, (0.0, 0.0))
         ends = ends if all(map(math.isfinite, ends)) else (0.0, 0.0)
@@ -240,15 +251,15 @@ def _of_rows(it: Comparison, name: str) -> list[_Bar]:
     return bars_of_rows
 
 
-def _of_methods(it: Comparison, name: str) -> list[_Bar]:
+def _of_methods(comparison: Comparison, name: str) -> list[_Bar]:
     """Return a bar for each method with a mean over several models."""
     return [
         _Bar(
-            _short(method(summary.method, it.language)),
+            _short(method(summary.method, comparison.language)),
             summary.ratios[name],
             told_apart=told_apart_over_models(summary, name),
         )
-        for summary in it.summaries
+        for summary in comparison.summaries
         if summary.counts.get(name, summary.models) > 1 and _is_drawable(summary.ratios.get(name))
     ]
 
@@ -262,31 +273,33 @@ def _looks(rows: Sequence[Row]) -> dict[str, tuple[str, str]]:
     counts: dict[str, int] = {}
     for row in rows:
         counts[row.method] = counts.get(row.method, 0) + 1
-    kept = sorted(counts, key=lambda name: -counts[name])[:_MOST_NAMES]
+    most_frequent = sorted(counts, key=lambda name: -counts[name])[:_MOST_NAMES]
     # 7 colours and 8 shapes: the combination repeats after 56.
-    names = [name for name in counts if name in kept]
-    return {name: (_COLOURS[place % 7], _MARKERS[place % 8]) for place, name in enumerate(names)}
+    names = [name for name in counts if name in most_frequent]
+    return {name: (_COLOURS[index % 7], _MARKERS[index % 8]) for index, name in enumerate(names)}
 
 
-def _at(row: Row, chosen: tuple[Axis, Axis]) -> tuple[float, float]:
-    x, y = (axis.value(row) for axis in chosen)
+def _at(row: Row, chosen_axes: tuple[Axis, Axis]) -> tuple[float, float]:
+    x, y = (axis.value(row) for axis in chosen_axes)
     return x or 0.0, y or 0.0
 
 
-def _steps(line: Sequence[tuple[float, float]], it: Comparison, chosen: tuple[Axis, Axis]) -> list[tuple[float, float]]:
+def _steps(
+    line: Sequence[tuple[float, float]], comparison: Comparison, chosen_axes: tuple[Axis, Axis]
+) -> list[tuple[float, float]]:
     """Join a front's points by steps along the worse side."""
-    worse = [min if it.greater_is_better[axis.name] else max for axis in chosen]
+    worse_of = [min if comparison.greater_is_better[axis.name] else max for axis in chosen_axes]
     path = list(line[:1])
-    for before, point in itertools.pairwise(line):
-        path += [(worse[0](before[0], point[0]), worse[1](before[1], point[1])), point]
+    for previous, point in itertools.pairwise(line):
+        path += [(worse_of[0](previous[0], point[0]), worse_of[1](previous[1], point[1])), point]
     return path
 
 
-def _lay_out(plot: Any, values: Sequence[float], axis: Axis, side: str, it: Comparison, texts: Text) -> None:
+def _lay_out(plot: Any, values: Sequence[float], axis: Axis, side: str, comparison: Comparison, texts: Text) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    text = axis.label(it.language, it.metrics)
-    if (greater := it.greater_is_better.get(axis.name)) is not None:
+    text = axis.label(comparison.language, comparison.metrics)
+    if (greater := comparison.greater_is_better.get(axis.name)) is not None:
         text += f" ({texts['higher' if greater else 'lower']})"
     plot.set(**{f"{side}label": textwrap.fill(text, 56)})
     ticks = getattr(plot, f"{side}axis")
@@ -303,10 +316,10 @@ def _lay_out(plot: Any, values: Sequence[float], axis: Axis, side: str, it: Comp
 
 def _spread_ticks(axes_with_numbers: Sequence[Any]) -> None:
     """Remove ticks until no labels overlap: first those between powers of ten, then every second one."""
-    drawn = axes_with_numbers[0].figure
+    picture = axes_with_numbers[0].figure
     crowded = list(axes_with_numbers)
     for _ in range(_MOST_TRIES):
-        drawn.draw_without_rendering()
+        picture.draw_without_rendering()
         crowded = [axis for axis in crowded if _is_crowded(axis)]
         if not crowded:
             return

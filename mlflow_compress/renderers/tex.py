@@ -69,53 +69,56 @@ class Tex(Renderer):
         return ("\n".join([_NEEDS, *table(comparison)]) + "\n").encode()
 
 
-def _table(it: Comparison) -> Iterator[str]:
+def _table(comparison: Comparison) -> Iterator[str]:
     yield r"\begin{table}"
-    yield rf"\caption{{{_caption(it)}}}"
+    yield rf"\caption{{{_caption(comparison)}}}"
     yield r"\centering\small"
     yield r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
-    yield rf"\begin{{tabular}}{{{_alignment(it)}}}"
-    yield from (r"\toprule", _header(it), r"\midrule", *_lines(it), r"\bottomrule")
+    yield rf"\begin{{tabular}}{{{_alignment(comparison)}}}"
+    yield from (r"\toprule", _header(comparison), r"\midrule", *_lines(comparison), r"\bottomrule")
     yield r"\end{tabular}}"
-    yield from _below(it)
+    yield from _below(comparison)
     yield r"\end{table}"
 
 
-def _long_table(it: Comparison) -> Iterator[str]:
+def _long_table(comparison: Comparison) -> Iterator[str]:
     yield r"{\footnotesize\setlength{\tabcolsep}{3pt}"
-    yield rf"\begin{{longtable}}{{{_alignment(it)}}}"
-    yield rf"\caption{{{_caption(it)}}}\\"
-    yield from (r"\toprule", _header(it), r"\midrule", r"\endhead", r"\bottomrule", r"\endfoot")
-    yield from _lines(it)
+    yield rf"\begin{{longtable}}{{{_alignment(comparison)}}}"
+    yield rf"\caption{{{_caption(comparison)}}}\\"
+    yield from (r"\toprule", _header(comparison), r"\midrule", r"\endhead", r"\bottomrule", r"\endfoot")
+    yield from _lines(comparison)
     yield r"\end{longtable}"
-    yield from _below(it)
+    yield from _below(comparison)
     yield "}"
 
 
-def _caption(it: Comparison) -> str:
-    return escape(": ".join(filter(None, (words.COMPARISON[it.language], it.title))))
+def _caption(comparison: Comparison) -> str:
+    return escape(": ".join(filter(None, (words.COMPARISON[comparison.language], comparison.title))))
 
 
-def _alignment(it: Comparison) -> str:
-    return "".join("r" if column.numeric else "l" for column in columns(it.columns, it.metrics))
+def _alignment(comparison: Comparison) -> str:
+    return "".join("r" if column.numeric else "l" for column in columns(comparison.columns, comparison.metrics))
 
 
-def _header(it: Comparison) -> str:
-    shown = columns(it.columns, it.metrics)
-    texts = (textwrap.wrap(text, _HEADER_WIDTH, break_long_words=False) for text in headers(shown, it.language))
-    return _line([_stacked(lines, column.numeric) for lines, column in zip(texts, shown, strict=True)])
+def _header(comparison: Comparison) -> str:
+    shown_columns = columns(comparison.columns, comparison.metrics)
+    texts = (
+        textwrap.wrap(text, _HEADER_WIDTH, break_long_words=False)
+        for text in headers(shown_columns, comparison.language)
+    )
+    return _line([_stacked(lines, column.numeric) for lines, column in zip(texts, shown_columns, strict=True)])
 
 
-def _lines(it: Comparison) -> Iterator[str]:
-    shown = columns(it.columns, it.metrics)
-    noted = next((place for place, column in enumerate(shown) if column.key == "method"), 0)
-    for number, row in enumerate(it.rows):
+def _lines(comparison: Comparison) -> Iterator[str]:
+    shown_columns = columns(comparison.columns, comparison.metrics)
+    noted = next((index for index, column in enumerate(shown_columns) if column.key == "method"), 0)
+    for number, row in enumerate(comparison.rows):
         if number and is_original(row):
             yield r"\addlinespace"
-        texts = cells(row, shown, it.language, it.metrics)
+        texts = cells(row, shown_columns, comparison.language, comparison.metrics)
         line = [
             _stacked(text.split(", ") if column.key == "quality" else [text], column.numeric)
-            for text, column in zip(texts, shown, strict=True)
+            for text, column in zip(texts, shown_columns, strict=True)
         ]
         if row.notes:
             line[noted] += rf"\textsuperscript{{{', '.join(str(note + 1) for note in row.notes)}}}"
@@ -134,14 +137,14 @@ def _line(texts: Sequence[str]) -> str:
     return " & ".join(texts) + r" \\"
 
 
-def _below(it: Comparison) -> Iterator[str]:
-    paragraphs = [rf"\textsuperscript{{{index}}} {escape(note)}" for index, note in enumerate(it.footnotes, 1)]
-    if lines := summaries(it):
-        paragraphs += [f"{summaries_title(it.language)}:", *map(escape, lines)]
-    paragraphs.append(escape(legend(it)))
-    if it.failures:
-        paragraphs.append(f"{failures_title(it.failures, it.language)}:")
-        paragraphs += [escape(line) for line in failure_lines(it.failures, it.language)]
+def _below(comparison: Comparison) -> Iterator[str]:
+    paragraphs = [rf"\textsuperscript{{{index}}} {escape(note)}" for index, note in enumerate(comparison.footnotes, 1)]
+    if lines := summaries(comparison):
+        paragraphs += [f"{summaries_title(comparison.language)}:", *map(escape, lines)]
+    paragraphs.append(escape(legend(comparison)))
+    if comparison.failures:
+        paragraphs.append(f"{failures_title(comparison.failures, comparison.language)}:")
+        paragraphs += [escape(line) for line in failure_lines(comparison.failures, comparison.language)]
     yield r"\par\medskip"
     yield r"\begin{minipage}{\linewidth}\raggedright\footnotesize"
     yield "\\par\n".join(paragraphs)

@@ -59,18 +59,18 @@ class Xlsx(Renderer):
         table = book.active
         table.title = words.COMPARISON[language]
         columns = list(_columns(comparison))
-        for place, column in enumerate(columns, 1):
-            _write(table, place, column)
+        for number, column in enumerate(columns, 1):
+            _write(table, number, column)
         _lay_out(table, frozen=sum(column.is_name for column in columns))
         numbers, about = book.create_sheet(words.ALL_NUMBERS[language]), book.create_sheet(words.NOTES[language])
-        for place, (header, *values) in enumerate(zip(*_lines(comparison), strict=True), 1):
-            _write(numbers, place, _Column(str(header), [_Cell(value) for value in values]))
+        for number, (header, *values) in enumerate(zip(*_lines(comparison), strict=True), 1):
+            _write(numbers, number, _Column(str(header), [_Cell(value) for value in values]))
         _lay_out(numbers, frozen=len(_TEXTS))
-        _write(about, 1, _Column("", [_Cell(text) for text in _about(comparison)]), below=0)
+        _write(about, 1, _Column("", [_Cell(text) for text in _about(comparison)]), rows_above=0)
         about.column_dimensions["A"].width = 120
-        written = io.BytesIO()
-        book.save(written)
-        return written.getvalue()
+        buffer = io.BytesIO()
+        book.save(buffer)
+        return buffer.getvalue()
 
 
 @dataclass(frozen=True)
@@ -92,64 +92,69 @@ class _Column:
     is_name: bool = False
 
 
-def _columns(it: Comparison) -> Iterator[_Column]:
+def _columns(comparison: Comparison) -> Iterator[_Column]:
     """Yield the table's columns, each followed by its ratios and differences."""
-    for column in table_text.columns(it.columns, it.metrics):
-        header = column.header[it.language]
+    for column in table_text.columns(comparison.columns, comparison.metrics):
+        header = column.header[comparison.language]
         if column.key == "quality":
-            yield from _scores(it)
+            yield from _scores(comparison)
         elif "/" not in column.key:
-            texts = [table_text.cells(row, [column], it.language, it.metrics)[0] for row in it.rows]
+            texts = [
+                table_text.cells(row, [column], comparison.language, comparison.metrics)[0] for row in comparison.rows
+            ]
             cells = [
                 _Cell(None if text == table_text.MISSING else text, is_bold=table_text.is_original(row))
-                for row, text in zip(it.rows, texts, strict=True)
+                for row, text in zip(comparison.rows, texts, strict=True)
             ]
             yield _Column(header, cells, is_name=column.key in _TEXTS)
         else:
             unit = table_text.unit(column.key)
-            yield _numbers(it, column.key, header if unit in header else f"{header}, {unit}")
-            yield from _ratios(it, column.key)
-    for device in sorted({device for row in it.rows for device in row.runs}):
-        header = words.RUN[it.language].format(device=words.DEVICES.get(device, device))
-        yield _Column(header, [_Cell(row.runs.get(device), link=row.links.get(device, "")) for row in it.rows])
-    if it.footnotes:
-        notes = ["; ".join(it.footnotes[note] for note in row.notes) for row in it.rows]
-        yield _Column(words.NOTES[it.language], [_Cell(note or None) for note in notes])
+            yield _numbers(comparison, column.key, header if unit in header else f"{header}, {unit}")
+            yield from _ratios(comparison, column.key)
+    for device in sorted({device for row in comparison.rows for device in row.runs}):
+        header = words.RUN[comparison.language].format(device=words.DEVICES.get(device, device))
+        yield _Column(header, [_Cell(row.runs.get(device), link=row.links.get(device, "")) for row in comparison.rows])
+    if comparison.footnotes:
+        notes = ["; ".join(comparison.footnotes[note] for note in row.notes) for row in comparison.rows]
+        yield _Column(words.NOTES[comparison.language], [_Cell(note or None) for note in notes])
 
 
-def _numbers(it: Comparison, name: str, header: str) -> _Column:
-    values = [finite(row.values).get(name) for row in it.rows]
+def _numbers(comparison: Comparison, name: str, header: str) -> _Column:
+    values = [finite(row.values).get(name) for row in comparison.rows]
     return _Column(header, [_Cell(value, _form(value, is_size=table_text.is_size(name))) for value in values])
 
 
-def _ratios(it: Comparison, name: str) -> Iterator[_Column]:
+def _ratios(comparison: Comparison, name: str) -> Iterator[_Column]:
     """Yield a number's ratios to the original; for weights also those on disk, where the saved model shrank more."""
-    on_disk = any(table_text.is_packed_on_disk(row, name) for row in it.rows)
-    for metric in (name, *(["size/disk_mib"] if on_disk and "size/disk_mib" not in it.columns else [])):
+    on_disk = any(table_text.is_packed_on_disk(row, name) for row in comparison.rows)
+    for metric in (name, *(["size/disk_mib"] if on_disk and "size/disk_mib" not in comparison.columns else [])):
         cells = []
-        for row in it.rows:
+        for row in comparison.rows:
             ratio = finite(row.ratios).get(metric)
             noise = '"≈"' if table_text.is_told_apart(row, metric) is False else ""
             text = "" if ratio is None else table_text.ratio(ratio).removesuffix("x")
             cells.append(_Cell(ratio, f'{noise}{_form_of(text)}"x"'))
         if any(cell.value is not None for cell in cells):
-            yield _Column(Axis(metric, relative=True).label(it.language, it.metrics), cells)
+            yield _Column(Axis(metric, relative=True).label(comparison.language, comparison.metrics), cells)
 
 
-def _scores(it: Comparison) -> Iterator[_Column]:
+def _scores(comparison: Comparison) -> Iterator[_Column]:
     """Yield a column for each score, its difference from the original's, and the number of samples."""
-    named = [table_text.scores(row.values, it.metrics) for row in it.rows]
-    for name in dict.fromkeys(name for several in named for name in several):
-        values = [row.values[name] if name in scores else None for row, scores in zip(it.rows, named, strict=True)]
-        header = table_text.label(name, it.language, it.metrics)
+    scores_by_row = [table_text.scores(row.values, comparison.metrics) for row in comparison.rows]
+    for name in dict.fromkeys(name for several in scores_by_row for name in several):
+        values = [
+            row.values[name] if name in scores else None
+            for row, scores in zip(comparison.rows, scores_by_row, strict=True)
+        ]
+        header = table_text.label(name, comparison.language, comparison.metrics)
         yield _Column(header, [_Cell(value, _form(value)) for value in values])
         difference = f"{name}{table_text.DIFFERENCE}"
-        cells = [_difference(row, difference) for row in it.rows]
+        cells = [_difference(row, difference) for row in comparison.rows]
         if any(cell.value is not None for cell in cells):
-            yield _Column(table_text.label(difference, it.language, it.metrics), cells)
-    counts = [finite(row.values).get(metric_facts.COUNT) for row in it.rows]
+            yield _Column(table_text.label(difference, comparison.language, comparison.metrics), cells)
+    counts = [finite(row.values).get(metric_facts.COUNT) for row in comparison.rows]
     if any(count is not None for count in counts):
-        header = table_text.label(metric_facts.COUNT, it.language, it.metrics)
+        header = table_text.label(metric_facts.COUNT, comparison.language, comparison.metrics)
         yield _Column(header, [_Cell(count, "0") for count in counts])
 
 
@@ -174,26 +179,26 @@ def _form_of(text: str) -> str:
     return f"0.{'0' * decimals}" if decimals else "0"
 
 
-def _lines(it: Comparison) -> Iterator[list[str | float | None]]:
-    language = it.language
-    metrics = table_text.ordered(name for row in it.rows for name in finite(row.values))
-    ratios = [name for name in metrics if any(name in finite(row.ratios) for row in it.rows)]
+def _lines(comparison: Comparison) -> Iterator[list[str | float | None]]:
+    language = comparison.language
+    metrics = table_text.ordered(name for row in comparison.rows for name in finite(row.values))
+    ratios = [name for name in metrics if any(name in finite(row.ratios) for row in comparison.rows)]
     texts, circumstances = table_text.columns(_TEXTS), table_text.columns(_CIRCUMSTANCES)
     yield [
         *table_text.headers(texts, language),
-        *(table_text.label(name, language, it.metrics) for name in metrics),
-        *(Axis(name, relative=True).label(language, it.metrics) for name in ratios),
+        *(table_text.label(name, language, comparison.metrics) for name in metrics),
+        *(Axis(name, relative=True).label(language, comparison.metrics) for name in ratios),
         *table_text.headers(circumstances, language),
         words.NOTES[language],
     ]
-    for row in it.rows:
+    for row in comparison.rows:
         values, divided = finite(row.values), finite(row.ratios)
         yield [
             *table_text.cells(row, texts, language),
             *(values.get(name) for name in metrics),
             *(divided.get(name) for name in ratios),
             *_without_missing(row, circumstances, language),
-            "; ".join(it.footnotes[note] for note in row.notes),
+            "; ".join(comparison.footnotes[note] for note in row.notes),
         ]
 
 
@@ -201,33 +206,35 @@ def _without_missing(row: Row, columns: Sequence[table_text.Column], language: s
     return [None if text == table_text.MISSING else text for text in table_text.cells(row, columns, language)]
 
 
-def _about(it: Comparison) -> Iterator[str]:
-    yield from (f"[{index}] {note}" for index, note in enumerate(it.footnotes, 1))
-    yield table_text.legend(it)
-    if lines := table_text.summaries(it):
-        yield from (f"{table_text.summaries_title(it.language)}:", *lines)
-    if it.failures:
-        yield f"{table_text.failures_title(it.failures, it.language)}:"
-        yield from table_text.failure_lines(it.failures, it.language)
+def _about(comparison: Comparison) -> Iterator[str]:
+    yield from (f"[{index}] {note}" for index, note in enumerate(comparison.footnotes, 1))
+    yield table_text.legend(comparison)
+    if lines := table_text.summaries(comparison):
+        yield from (f"{table_text.summaries_title(comparison.language)}:", *lines)
+    if comparison.failures:
+        yield f"{table_text.failures_title(comparison.failures, comparison.language)}:"
+        yield from table_text.failure_lines(comparison.failures, comparison.language)
 
 
-def _write(sheet: Any, place: int, column: _Column, below: int = 1) -> None:
+def _write(sheet: Any, number: int, column: _Column, rows_above: int = 1) -> None:
     """Write a column: the header, and below it the cells.
 
     Args:
         sheet: a sheet of the workbook.
-        place: the column's number, from 1.
+        number: the column's number, from 1.
         column: its content.
-        below: rows above the cells; 0: there is no header.
+        rows_above: rows above the cells; 0: there is no header.
     """
     from openpyxl.styles import Font
 
-    for line, content in enumerate(([_Cell(column.header, is_bold=True)] if below else []) + list(column.cells), 1):
+    for line, content in enumerate(
+        ([_Cell(column.header, is_bold=True)] if rows_above else []) + list(column.cells), 1
+    ):
         if isinstance(content.value, str):
-            cell = sheet.cell(line, place, _UNSEEN.sub("", content.value)[:_LONGEST])
+            cell = sheet.cell(line, number, _UNSEEN.sub("", content.value)[:_LONGEST])
             cell.data_type = "s"  # openpyxl would read =1+1 as a formula, and #N/A as an error
         elif content.value is not None:
-            cell = sheet.cell(line, place, content.value)
+            cell = sheet.cell(line, number, content.value)
             cell.number_format = content.form
         else:
             continue
@@ -247,6 +254,6 @@ def _lay_out(sheet: Any, frozen: int) -> None:
     sheet.auto_filter.ref = sheet.dimensions
     for cell in sheet[1]:
         cell.alignment = Alignment(wrap_text=True, vertical="top")
-    for place, column in enumerate(sheet.iter_cols(min_row=2), 1):
+    for number, column in enumerate(sheet.iter_cols(min_row=2), 1):
         widest = max((len(cell.value) for cell in column if isinstance(cell.value, str)), default=0)
-        sheet.column_dimensions[get_column_letter(place)].width = min(max(widest + 2, _NARROWEST + 3), _WIDEST)
+        sheet.column_dimensions[get_column_letter(number)].width = min(max(widest + 2, _NARROWEST + 3), _WIDEST)

@@ -62,8 +62,8 @@ class Ratios:
             own: the row's numbers, by metric name.
             base: the original's numbers.
         """
-        for device, (what, power) in itertools.product(DEVICES, MADE_OF_MEDIAN.items()):
-            name, median = f"{device}/{what}", latency(device)
+        for device, (quantity, power) in itertools.product(DEVICES, MADE_OF_MEDIAN.items()):
+            name, median = f"{device}/{quantity}", latency(device)
             if name not in self.values or median not in self.values or not (own.get(median) and base.get(median)):
                 continue
             if not math.isclose(self.values[name], (own[median] / base[median]) ** power, rel_tol=_ROUNDED):
@@ -105,7 +105,7 @@ def in_turns(values: Mapping[str, float]) -> Ratios:
 
 def without_own_original(values: Mapping[str, float]) -> dict[str, float]:
     """Return the numbers without those that were paired with the original of the row's own model: ratios in turns."""
-    in_pairs = {f"{device}/{what}" for device in DEVICES for what in _OF_PAIRS}
+    in_pairs = {f"{device}/{quantity}" for device in DEVICES for quantity in _OF_PAIRS}
     return {name: value for name, value in values.items() if name not in in_pairs}
 
 
@@ -157,10 +157,10 @@ def contradicts(ratio: float, other: float, error: LogError | None = None) -> bo
         other: the ratio of the latencies of the two runs.
         error: the error of `other`, where it is known: then only the machine's load may add to it.
     """
-    most = MOST_CONTRADICTION
+    max_ratio = MOST_CONTRADICTION
     if error is not None:
-        most = min(most, MOST_OF_LOAD * math.exp(min(error.half_width(), math.log(most))))
-    return not 1 / most <= ratio / other <= most
+        max_ratio = min(max_ratio, MOST_OF_LOAD * math.exp(min(error.half_width(), math.log(max_ratio))))
+    return not 1 / max_ratio <= ratio / other <= max_ratio
 
 
 def differences(own: Run | None, original: Run | None) -> dict[str, float]:

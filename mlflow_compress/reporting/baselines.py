@@ -133,7 +133,7 @@ def _read(text: str, runs: Sequence[Run], lines: Sequence[Line], by_run: Sequenc
 
 def _split(text: str, models: Collection[str]) -> tuple[str, str]:
     """Split `OTHER=NAME`. Either part may contain `=`: prefer a split where both are known, else the last one."""
-    places = [place for place, letter in enumerate(text) if letter == "="]
+    places = [index for index, letter in enumerate(text) if letter == "="]
     parts = [(text[:place], text[place + 1 :]) for place in places]
     return next((part for part in parts if part[1] in models and _fits_any(part[0], models)), parts[-1])
 
@@ -213,8 +213,8 @@ def baselines_of(
         original_of: the original of each line's own model.
         baselines: all values of `--baseline`, in order.
     """
-    chosen = {
+    optional_baselines = {
         key: next((baseline for baseline in baselines if baseline.takes(line, original_of[key])), None)
         for key, line in lines.items()
     }
-    return {key: baseline for key, baseline in chosen.items() if baseline is not None}
+    return {key: baseline for key, baseline in optional_baselines.items() if baseline is not None}

@@ -71,18 +71,19 @@ def metrics(rows: Iterable[Row]) -> tuple[str, ...]:
     return tuple(name for name in ordered(names) if name in names - ends and not _DETAIL.search(name))
 
 
-def charted(it: Comparison) -> Comparison:
+def charted(comparison: Comparison) -> Comparison:
     """Return the comparison without numbers whose newest attempt failed: earlier numbers are not drawn.
 
     If only a device or the scoring failed, only its numbers are removed. The rows stay, so that their places are those
     of the table.
     """
     failed: dict[tuple[str, str, str], set[str]] = defaultdict(set)
-    for failure in it.failures:
+    for failure in comparison.failures:
         if failure.status == "failed":
             failed[failure.team, failure.model, failure.method].add(failure.device)
     return replace(
-        it, rows=tuple(_without(row, failed.get((row.team, row.model, row.method), set())) for row in it.rows)
+        comparison,
+        rows=tuple(_without(row, failed.get((row.team, row.model, row.method), set())) for row in comparison.rows),
     )
 
 
@@ -97,53 +98,53 @@ def _without(row: Row, groups: Collection[str]) -> Row:
     return replace(row, values=kept(row.values), ratios=kept(row.ratios))
 
 
-def axes(it: Comparison) -> tuple[Axis, Axis] | None:
+def axes(comparison: Comparison) -> tuple[Axis, Axis] | None:
     """Choose the first two axes: the objectives, else time against a score or size; None where nothing can be drawn.
 
     The objectives are drawn as they were ranked, with absolute values. Otherwise rows of several models are drawn
     relative to their originals, because numbers of different models are not comparable.
     """
-    names = metrics(it.rows)
-    if ranked := objectives(it):
+    names = metrics(comparison.rows)
+    if ranked := objectives(comparison):
         return ranked
-    wanted = [name for name in it.objectives if name in names][:2]
-    if len(wanted) < 2:
-        wanted = _usual(it, names)
-    if len(wanted) < 2:
+    chosen_names = [name for name in comparison.objectives if name in names][:2]
+    if len(chosen_names) < 2:
+        chosen_names = _usual(comparison, names)
+    if len(chosen_names) < 2:
         return None
-    plain = (Axis(wanted[0]), Axis(wanted[1]))
-    relative = (Axis(wanted[0], relative=True), Axis(wanted[1], relative=True))
-    several = len({row.model for row in _on(plain, it.rows)}) > 1
-    has_distances = any(not is_original(row) for row in _on(relative, it.rows))
+    plain = (Axis(chosen_names[0]), Axis(chosen_names[1]))
+    relative = (Axis(chosen_names[0], relative=True), Axis(chosen_names[1], relative=True))
+    several = len({row.model for row in _on(plain, comparison.rows)}) > 1
+    has_distances = any(not is_original(row) for row in _on(relative, comparison.rows))
     return relative if several and has_distances else plain
 
 
-def objectives(it: Comparison) -> tuple[Axis, Axis] | None:
+def objectives(comparison: Comparison) -> tuple[Axis, Axis] | None:
     """Return the axes of the first two objectives; None where rows were not ranked, or lack the numbers.
 
     `quality` is replaced by the score that most rows were ranked by.
     """
-    drawn = metrics(it.rows)
-    ranked = [row for row in it.rows if row.dominated is not None]
-    scores = Counter(primary(row, it.metrics) for row in ranked)
+    drawable = metrics(comparison.rows)
+    ranked = [row for row in comparison.rows if row.dominated is not None]
+    scores = Counter(primary(row, comparison.metrics) for row in ranked)
     score = max(scores, key=lambda name: scores[name], default="")
-    names = [score if name == metric_facts.GROUP else name for name in it.objectives]
-    names = [name for name in names if name in drawn][:2]
+    names = [score if name == metric_facts.GROUP else name for name in comparison.objectives]
+    names = [name for name in names if name in drawable][:2]
     return (Axis(names[0]), Axis(names[1])) if len(names) == 2 and ranked else None
 
 
-def bars(it: Comparison) -> str | None:
+def bars(comparison: Comparison) -> str | None:
     """Choose the metric of the first bars: a time if there is one; None where nothing has a ratio."""
-    names = [name for name in metrics(it.rows) if not name.startswith(_SCORES)]
+    names = [name for name in metrics(comparison.rows) if not name.startswith(_SCORES)]
 
     def count(name: str) -> int:
-        return sum(name in row.ratios for row in it.rows)
+        return sum(name in row.ratios for row in comparison.rows)
 
     times = [name for name in _TIMES if count(name)]
     return max(times or filter(count, names), key=count, default=None)
 
 
-def fronts(it: Comparison, chosen: tuple[Axis, Axis]) -> tuple[tuple[Row, ...], ...]:
+def fronts(comparison: Comparison, chosen_axes: tuple[Axis, Axis]) -> tuple[tuple[Row, ...], ...]:
     """Return the rows that no comparable row beats, see `pareto`.
 
     Returns:
@@ -151,49 +152,51 @@ def fronts(it: Comparison, chosen: tuple[Axis, Axis]) -> tuple[tuple[Row, ...], 
             direction. On the axes of the objectives these are the best rows of the Pareto column.
     """
     groups: dict[int, list[Row]] = {}
-    for row, verdict in zip(it.rows, verdicts(it, chosen), strict=True):
+    for row, verdict in zip(comparison.rows, verdicts(comparison, chosen_axes), strict=True):
         if verdict is not None and not verdict[0]:
             groups.setdefault(verdict[1], []).append(row)
     if not groups:
         return ()
-    losses = [_loss(axis, it.greater_is_better) for axis in chosen]
+    losses = [_loss(axis, comparison.greater_is_better) for axis in chosen_axes]
     return tuple(tuple(sorted(front, key=lambda row: [loss(row) for loss in losses])) for front in groups.values())
 
 
-def verdicts(it: Comparison, chosen: tuple[Axis, Axis]) -> list[tuple[bool, int] | None]:
+def verdicts(comparison: Comparison, chosen_axes: tuple[Axis, Axis]) -> list[tuple[bool, int] | None]:
     """Return for each row whether another one beats it on two axes by more than noise, and its group of rows.
 
     None for a row that is not on both axes, and for all rows where an axis has no direction. On the axes of the
     objectives the verdicts are those of the Pareto column.
     """
-    if any(axis.name not in it.greater_is_better for axis in chosen):
-        return [None] * len(it.rows)
-    drawn = [all(axis.value(row) is not None for axis in chosen) for row in it.rows]
-    if objectives(it) in (chosen, chosen[::-1]):
+    if any(axis.name not in comparison.greater_is_better for axis in chosen_axes):
+        return [None] * len(comparison.rows)
+    are_drawn = [all(axis.value(row) is not None for axis in chosen_axes) for row in comparison.rows]
+    if objectives(comparison) in (chosen_axes, chosen_axes[::-1]):
         return [
             (row.dominated, row.ranked_in or 0) if is_drawn and row.dominated is not None else None
-            for row, is_drawn in zip(it.rows, drawn, strict=True)
+            for row, is_drawn in zip(comparison.rows, are_drawn, strict=True)
         ]
-    groups = [axis.group for axis in chosen if axis.group]
+    groups = [axis.group for axis in chosen_axes if axis.group]
     keys = [
         pareto.peers(row, groups, against_originals=len(groups) < 2) if is_drawn else None
-        for row, is_drawn in zip(it.rows, drawn, strict=True)
+        for row, is_drawn in zip(comparison.rows, are_drawn, strict=True)
     ]
-    losses = [_loss(axis, it.greater_is_better) for axis in chosen]
-    noisy = max(1, sum(pairs.is_noisy(axis.name) for axis in chosen))
+    losses = [_loss(axis, comparison.greater_is_better) for axis in chosen_axes]
+    noisy = max(1, sum(pairs.is_noisy(axis.name) for axis in chosen_axes))
 
     def differ(one: int, other: int, number: int, count: int) -> bool:
-        axis = chosen[number]
+        axis = chosen_axes[number]
         is_apart = pairs.differ_from_originals if axis.relative else pairs.differ
-        return is_apart(it.rows[one], it.rows[other], axis.name, noisy * count)
+        return is_apart(comparison.rows[one], comparison.rows[other], axis.name, noisy * count)
 
-    return pareto.verdicts(keys, [[loss(row) for loss in losses] for row in it.rows], differ)
+    return pareto.verdicts(keys, [[loss(row) for loss in losses] for row in comparison.rows], differ)
 
 
-def judged_axes(it: Comparison) -> tuple[Axis, ...]:
+def judged_axes(comparison: Comparison) -> tuple[Axis, ...]:
     """Return the axes for which each pair is judged: the table's numbers and deciding scores, absolute and relative."""
-    scored = dict.fromkeys(primary(row, it.metrics) for row in it.rows)
-    names = [name for name in metrics(it.rows) if name in METRICS or name in scored or name in it.objectives]
+    scored = dict.fromkeys(primary(row, comparison.metrics) for row in comparison.rows)
+    names = [
+        name for name in metrics(comparison.rows) if name in METRICS or name in scored or name in comparison.objectives
+    ]
     return tuple(Axis(name, relative=relative) for relative in (False, True) for name in names)
 
 
@@ -204,26 +207,26 @@ def _against_original(row: Row, name: str) -> float | None:
     return row.values.get(f"{name}{DIFFERENCE}") if is_score else row.ratios.get(name)
 
 
-def _usual(it: Comparison, names: Sequence[str]) -> list[str]:
+def _usual(comparison: Comparison, names: Sequence[str]) -> list[str]:
     """Choose the time that most rows have, and a score if at least half of these rows have it, else the size."""
 
-    def count(*wanted: str) -> int:
-        return sum(all(name in row.values for name in wanted) for row in it.rows)
+    def count(*required: str) -> int:
+        return sum(all(name in row.values for name in required) for row in comparison.rows)
 
     times = [name for name in _TIMES if name in names]
     first = max(times, key=count, default=None)
-    rest = [name for name in names if name not in _TIMES]
+    untimed = [name for name in names if name not in _TIMES]
     if first is None:
-        return rest[:2]
-    headlines = {primary(row, it.metrics) for row in it.rows}
-    scores = [name for name in rest if name.startswith(_SCORES) and 2 * count(first, name) >= count(first)]
+        return untimed[:2]
+    headlines = {primary(row, comparison.metrics) for row in comparison.rows}
+    scores = [name for name in untimed if name.startswith(_SCORES) and 2 * count(first, name) >= count(first)]
     scores = [name for name in scores if name in headlines] or [name for name in scores if name != metric_facts.COUNT]
     second = max(scores, key=lambda name: count(first, name), default=_SIZE if _SIZE in names else None)
-    return [first, second] if second else [first, *rest[:1]]
+    return [first, second] if second else [first, *untimed[:1]]
 
 
-def _on(chosen: tuple[Axis, Axis], rows: Iterable[Row]) -> list[Row]:
-    return [row for row in rows if all(axis.value(row) is not None for axis in chosen)]
+def _on(chosen_axes: tuple[Axis, Axis], rows: Iterable[Row]) -> list[Row]:
+    return [row for row in rows if all(axis.value(row) is not None for axis in chosen_axes)]
 
 
 def _loss(axis: Axis, greater_is_better: Mapping[str, bool]) -> Callable[[Row], float]:

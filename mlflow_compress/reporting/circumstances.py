@@ -35,9 +35,11 @@ def hardware(run: Run, device: str) -> str:
 
 def surroundings(run: Run, device: str) -> str:
     """Return all that must be the same for two runs of any models before their numbers of a device are compared."""
-    shown = words.HARDWARE.get(device, ())
-    others = [f"{name} {text}" for name, text in of(run, device).items() if name not in (*shown, *_MACHINE_ONLY)]
-    return ", ".join(filter(None, (hardware(run, device), *others)))
+    hardware_facts = words.HARDWARE.get(device, ())
+    other_facts = [
+        f"{name} {text}" for name, text in of(run, device).items() if name not in (*hardware_facts, *_MACHINE_ONLY)
+    ]
+    return ", ".join(filter(None, (hardware(run, device), *other_facts)))
 
 
 def work(run: Run) -> str:
@@ -73,24 +75,24 @@ def _differing(own: Run, original: Run, device: str) -> list[str]:
 
     Ignore a circumstance that an earlier version did not record for one of them.
     """
-    shown = words.HARDWARE.get(device, ())
+    hardware_facts = words.HARDWARE.get(device, ())
     are_complete = bool(work(own)) and bool(work(original))
     differing = []
     for name in words.CIRCUMSTANCES.get(device, {}):
-        one, other = _recorded(own, name), _recorded(original, name)
-        if name in shown:
+        own_value, original_value = _recorded(own, name), _recorded(original, name)
+        if name in hardware_facts:
             # Unknown hardware counts as the same only within a team.
-            is_other = one != other or (one == "" and own.said("team") != original.said("team"))
+            is_other = own_value != original_value or (own_value == "" and own.said("team") != original.said("team"))
         elif name == _WORK and not are_complete:
             is_other = bool(_other_options(own, original))
-        elif not are_complete and not (one and other):
+        elif not are_complete and not (own_value and original_value):
             is_other = False
         elif name == _RUNTIME:
-            is_other = one.partition(" ")[0] == other.partition(" ")[0] and one != other
+            is_other = own_value.partition(" ")[0] == original_value.partition(" ")[0] and own_value != original_value
         elif name == _WORK:
-            is_other = one.partition(":")[0] != other.partition(":")[0]
+            is_other = own_value.partition(":")[0] != original_value.partition(":")[0]
         else:
-            is_other = one != other
+            is_other = own_value != original_value
         if is_other:
             differing.append(name)
     return [name for name in differing if name not in _OF_PROCESSOR or "cpu_model" not in differing]
@@ -117,22 +119,24 @@ def _changes_call(family: str, option: str) -> bool:
 
 
 def _difference(name: str, own: Run, original: Run, device: str, language: str) -> str:
-    one, other = _recorded(own, name), _recorded(original, name)
-    if name == _WORK and not (one and other):
+    own_value, original_value = _recorded(own, name), _recorded(original, name)
+    if name == _WORK and not (own_value and original_value):
         names = _other_options(own, original)
-        one, other = (
+        own_value, original_value = (
             ", ".join(f"{param.removeprefix(_OPTION)}={run.params[param]}" for param in names)
             for run in (own, original)
         )
-    elif name == _WORK and one.partition(":")[2] != other.partition(":")[2]:
-        one, other = (text.partition(":")[2].strip() for text in (one, other))
+    elif name == _WORK and own_value.partition(":")[2] != original_value.partition(":")[2]:
+        own_value, original_value = (text.partition(":")[2].strip() for text in (own_value, original_value))
     if name == "cpu_flags":
-        one, other = _less(one, other), _less(other, one)
+        own_value, original_value = _less(own_value, original_value), _less(original_value, own_value)
     if name.endswith("_model"):
-        one, other = hardware_names.short(one), hardware_names.short(other)
+        own_value, original_value = hardware_names.short(own_value), hardware_names.short(original_value)
     unknown = words.footnote("unknown", language)
-    what = words.CIRCUMSTANCES[device][name][language]
-    return words.footnote("difference", language, what=what, own=one or unknown, other=other or unknown)
+    circumstance = words.CIRCUMSTANCES[device][name][language]
+    return words.footnote(
+        "difference", language, what=circumstance, own=own_value or unknown, other=original_value or unknown
+    )
 
 
 def _less(text: str, other: str) -> str:

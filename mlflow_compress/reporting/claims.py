@@ -29,9 +29,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """
     corrected = [0.0] * len(p_values)
     highest = 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        corrected[place] = highest
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = highest
     return corrected
 
 
@@ -67,7 +67,7 @@ def error_of_ratio(ratio: float, ends: tuple[float, float], degrees: float = mat
 def corrected(rows: Iterable[Row]) -> tuple[Row, ...]:
     """Return the rows of a table with `told_apart`: which ratios and differences are more than noise."""
     listed = tuple(rows)
-    claims = [(place, name, p_value) for place, row in enumerate(listed) for name, p_value in _of_row(row).items()]
+    claims = [(index, name, p_value) for index, row in enumerate(listed) for name, p_value in _of_row(row).items()]
     all_verdicts: list[dict[str, bool]] = [{} for _ in listed]
     for (place, name, _), p_value in zip(claims, holm([claim[2] for claim in claims]), strict=True):
         all_verdicts[place][name] = p_value < LEVEL
@@ -93,8 +93,8 @@ def _of_row(row: Row) -> dict[str, float]:
 
 def _median_behind(name: str) -> str:
     """Return the median latency that a metric is computed from alone; empty for other metrics."""
-    device, _, what = name.partition("/")
-    return latency(device) if what in MADE_OF_MEDIAN else ""
+    device, _, quantity = name.partition("/")
+    return latency(device) if quantity in MADE_OF_MEDIAN else ""
 
 
 def difference_ends(values: Mapping[str, float], name: str) -> tuple[float, float] | None:

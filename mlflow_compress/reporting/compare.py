@@ -83,16 +83,19 @@ def compare(
     """
     newest = variants_of(runs, devices)
     lines, failures = sorted_out(newest, language, every_run)
-    everything = sorted_out(variants_of([*newest, *originals], devices), language)[0]
-    original_of = _originals_of(lines, everything.values() if every_run else (everything | lines).values())
+    all_lines = sorted_out(variants_of([*newest, *originals], devices), language)[0]
+    original_of = _originals_of(lines, all_lines.values() if every_run else (all_lines | lines).values())
     baseline_of = baselines_of(lines, original_of, baselines)
     original_of |= {key: baseline.line_of(key) for key, baseline in baseline_of.items()}
     lines = _without_copies(lines, original_of)
     hardware = _wholes({key: _hardware_of(lines[key], original_of[key]) for key in lines})
-    apart = len(set(hardware.values()) - {""}) > 1
+    are_on_different_hardware = len(set(hardware.values()) - {""}) > 1
 
     def place(key: Key) -> tuple[object, ...]:
-        return ((key.by_hand, natural("" if key.by_hand else hardware[key])) if apart else (), key.place())
+        return (
+            (key.by_hand, natural("" if key.by_hand else hardware[key])) if are_on_different_hardware else (),
+            key.place(),
+        )
 
     compared = [(lines[key], original_of[key], baseline_of.get(key)) for key in sorted(lines, key=place)]
     rows, footnotes = _rows(compared, language)
@@ -132,13 +135,13 @@ def _without_copies(lines: Mapping[Key, Line], original_of: Mapping[Key, Line | 
     measured: dict[tuple[str, ...], Set[str]]
     measured = {_row_of(key): line.values.keys() for key, line in lines.items() if not key.by_hand}
     nothing: Set[str] = frozenset()
-    kept = {
+    kept_keys = {
         key
         for key, line in lines.items()
         if not key.by_hand or not line.values.keys() <= measured.get(_row_of(key), nothing)
     }
-    kept |= {original.key for key in kept if key.by_hand and (original := original_of[key]) is not None}
-    return {key: line for key, line in lines.items() if key in kept}
+    kept_keys |= {original.key for key in kept_keys if key.by_hand and (original := original_of[key]) is not None}
+    return {key: line for key, line in lines.items() if key in kept_keys}
 
 
 def _row_of(key: Key) -> tuple[str, ...]:
@@ -236,17 +239,17 @@ def _compared(line: Line, original: Line, turns: Ratios, language: str) -> tuple
         turns: the ratios measured in turns, from `in_turns`; they replace those of two runs.
         language: the language of the notes.
     """
-    apart: set[str] = set()
+    excluded: set[str] = set()
     notes: list[Note] = []
     for device in sorted(line.runs.keys() & original.runs.keys()):
         own, base = line.runs[device], original.runs[device]
         if reason := circumstances.apart(own, base, device, language):
-            apart.add(device)
+            excluded.add(device)
             notes.append(reason)
         elif circumstances.counts_other_memory(own, base) and _VRAM in line.values.keys() & original.values.keys():
-            apart.add(_VRAM)
+            excluded.add(_VRAM)
             notes.append(Note("other_memory"))
-    ratios = Ratios(ratios_to(line.values, original.values, apart))
+    ratios = Ratios(ratios_to(line.values, original.values, excluded))
     beyond = {name for name in NEVER_NOTHING & ratios.values.keys() if not is_believed(ratios.values[name])}
     for name in beyond.union(turns.not_believed):
         ratios.disbelieve(name)
@@ -275,7 +278,10 @@ def _compared(line: Line, original: Line, turns: Ratios, language: str) -> tuple
 
 def _was_busy(line: Line, original: Line, device: str) -> bool:
     """Return whether the machine was busy while one of the two lines was measured: the load may then explain much."""
-    return any("busy_machine" in one.runs[device].tags.get("compress.cautions", "") for one in (line, original))
+    return any(
+        "busy_machine" in measured_line.runs[device].tags.get("compress.cautions", "")
+        for measured_line in (line, original)
+    )
 
 
 def _about_noise(
@@ -308,11 +314,11 @@ def _hardware_of(line: Line, original: Line | None) -> dict[str, str]:
     own = _hardware(line)
     if original is None:
         return own
-    theirs = _hardware(original)
-    shared = own.keys() & theirs.keys()
-    is_compared = bool(shared) and all(own[device] == theirs[device] for device in shared)
+    original_hardware = _hardware(original)
+    shared = own.keys() & original_hardware.keys()
+    is_compared = bool(shared) and all(own[device] == original_hardware[device] for device in shared)
     is_own = (original.key.team, original.key.model) == (line.key.team, line.key.model)
-    return theirs if is_compared or is_own else own
+    return original_hardware if is_compared or is_own else own
 
 
 def _wholes(hardware: Mapping[Key, Mapping[str, str]]) -> dict[Key, str]:

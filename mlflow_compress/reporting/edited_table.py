@@ -39,9 +39,9 @@ def headings_of(table: Table) -> tuple[Heading, ...]:
     return headings([cell.text for cell in table.header.cells])
 
 
-def text_at(line: Line, place: int) -> str:
+def text_at(line: Line, index: int) -> str:
     """Return a cell's text; empty where the row ends before that column."""
-    return line.cells[place].text if place < len(line.cells) else ""
+    return line.cells[index].text if index < len(line.cells) else ""
 
 
 def with_teams(text: str, table: Table, comparison: Comparison) -> str:
@@ -52,7 +52,7 @@ def with_teams(text: str, table: Table, comparison: Comparison) -> str:
     columns = headings_of(table)
     if any(heading.kind == "team" for heading in columns) or len({row.team for row in comparison.rows}) < 2:
         return text
-    places = {heading.kind: place for place, heading in enumerate(columns)}
+    places = {heading.kind: index for index, heading in enumerate(columns)}
     teams: dict[_Key, str] = {}
     for row, cells in _rendered(comparison, _NAMES):
         key = _key("", cells["model"].text, plain(readme_notes.without_marks(cells["method"].raw)))
@@ -91,28 +91,32 @@ class _Wanted:
 def edited(text: str, page: Page, table: Table, comparison: Comparison) -> str:
     """Return the text with the table's cells changed, missing rows added, and its footnotes listed below it."""
     columns = headings_of(table)
-    places = {heading.kind: place for place, heading in enumerate(columns)}
-    wanted = _wanted(columns, comparison, has_teams="team" in places)
-    there = _lines_by_key(table, places, {row.key for row in wanted})
-    rewritten = {row.key for row in wanted if row.key in there and not row.by_hand}
-    kept = [line for key, line in there.items() if key not in rewritten]
-    below = readme_notes.block_below(text, page, table)
-    numbering = _numbering(text, below, places["method"], kept)
-    last = table.rows[-1].end if table.rows else table.end
-    after = {key[:2]: line.end for key, line in there.items()}
+    column_of = {heading.kind: index for index, heading in enumerate(columns)}
+    new_rows = _wanted(columns, comparison, has_teams="team" in column_of)
+    old_lines = _lines_by_key(table, column_of, {row.key for row in new_rows})
+    rewritten = {row.key for row in new_rows if row.key in old_lines and not row.by_hand}
+    kept_lines = [line for key, line in old_lines.items() if key not in rewritten]
+    notes_block = readme_notes.block_below(text, page, table)
+    numbering = _numbering(text, notes_block, column_of["method"], kept_lines)
+    table_end = table.rows[-1].end if table.rows else table.end
+    model_ends = {key[:2]: line.end for key, line in old_lines.items()}
     edits: list[tuple[int, int, str]] = []
     added: dict[int, list[str]] = {}
-    for row in wanted:
-        if row.key in there and row.by_hand:
+    for row in new_rows:
+        if row.key in old_lines and row.by_hand:
             continue
         numbers = {numbering.number(note) for note in row.notes}
-        if row.key in there:
-            edits += _changes(text, there[row.key], row, columns, (numbers, set(numbering.before)))
+        if row.key in old_lines:
+            edits += _changes(text, old_lines[row.key], row, columns, (numbers, set(numbering.before)))
         else:
-            added.setdefault(after.get(row.key[:2], last), []).append(_new_line(text, table, row, numbers))
-    edits += [(place, place, "".join(table.newline + line for line in lines)) for place, lines in added.items()]
-    edits += [_gone(text, line) for line in table.rows if wanted and is_placeholder(text_at(line, places["model"]))]
-    start, end = below or (table.end, table.end)
+            added.setdefault(model_ends.get(row.key[:2], table_end), []).append(_new_line(text, table, row, numbers))
+    edits += [
+        (position, position, "".join(table.newline + line for line in lines)) for position, lines in added.items()
+    ]
+    edits += [
+        _gone(text, line) for line in table.rows if new_rows and is_placeholder(text_at(line, column_of["model"]))
+    ]
+    start, end = notes_block or (table.end, table.end)
     listed = readme_notes.block(numbering.lines, table.newline or "\n")
     if listed != text[start:end]:
         edits.append((start, end, listed))
@@ -137,15 +141,22 @@ def _gone(text: str, line: Line) -> tuple[int, int, str]:
     return ending - text.startswith("\r\n", ending - 1), line.end, ""
 
 
-def _numbering(text: str, below: tuple[int, int] | None, method: int, kept: Sequence[Line]) -> readme_notes.Numbering:
+def _numbering(
+    text: str, notes_block: tuple[int, int] | None, method: int, kept_lines: Sequence[Line]
+) -> readme_notes.Numbering:
     """Return the footnotes of the rows that are not rewritten, and the numbers that are used for something else."""
-    start, end = below or (0, 0)
-    before = readme_notes.listed(text[start:end])
+    start, end = notes_block or (0, 0)
+    old_notes = readme_notes.listed(text[start:end])
     used = {
-        number for line in kept if method < len(line.cells) for number in readme_notes.marks(line.cells[method].raw)
+        number
+        for line in kept_lines
+        if method < len(line.cells)
+        for number in readme_notes.marks(line.cells[method].raw)
     }
-    foreign = frozenset(readme_notes.marks(text[:start] + text[end:])) - before.keys()
-    return readme_notes.Numbering({number: note for number, note in before.items() if number in used}, before, foreign)
+    foreign = frozenset(readme_notes.marks(text[:start] + text[end:])) - old_notes.keys()
+    return readme_notes.Numbering(
+        {number: note for number, note in old_notes.items() if number in used}, old_notes, foreign
+    )
 
 
 def _keys_of(table: Table, places: Mapping[Kind, int]) -> list[_Key]:
@@ -168,15 +179,15 @@ def _keys_of(table: Table, places: Mapping[Kind, int]) -> list[_Key]:
     ]
 
 
-def _lines_by_key(table: Table, places: Mapping[Kind, int], wanted: set[_Key]) -> dict[_Key, Line]:
-    there: dict[_Key, Line] = {}
+def _lines_by_key(table: Table, places: Mapping[Kind, int], keys: set[_Key]) -> dict[_Key, Line]:
+    by_key: dict[_Key, Line] = {}
     for line, key in zip(table.rows, _keys_of(table, places), strict=True):
-        if key in wanted and key in there:
+        if key in keys and key in by_key:
             raise RecipeError(
-                f"Lines {there[key].number} and {line.number} are both about {key[1]} {key[2]}. Remove one of them."
+                f"Lines {by_key[key].number} and {line.number} are both about {key[1]} {key[2]}. Remove one of them."
             )
-        there[key] = line
-    return there
+        by_key[key] = line
+    return by_key
 
 
 def _key(team: str, model: str, method: str, *, loosely: bool = False) -> _Key:
@@ -186,13 +197,14 @@ def _key(team: str, model: str, method: str, *, loosely: bool = False) -> _Key:
     return team, model, f"{ORIGINAL}{bracket}{setting}" if is_it else method
 
 
-def _rendered(comparison: Comparison, shown: Sequence[str]) -> list[tuple[Row, dict[str, Cell]]]:
+def _rendered(comparison: Comparison, column_keys: Sequence[str]) -> list[tuple[Row, dict[str, Cell]]]:
     """Return the rows of a comparison, each with its cells by column, as the Markdown renderer writes them."""
     if not comparison.rows:
         return []
-    (table,) = markdown_tables.read(as_markdown(replace(comparison, columns=tuple(shown)))).tables[:1]
+    (table,) = markdown_tables.read(as_markdown(replace(comparison, columns=tuple(column_keys)))).tables[:1]
     return [
-        (row, dict(zip(shown, line.cells, strict=True))) for row, line in zip(comparison.rows, table.rows, strict=True)
+        (row, dict(zip(column_keys, line.cells, strict=True)))
+        for row, line in zip(comparison.rows, table.rows, strict=True)
     ]
 
 
@@ -200,32 +212,32 @@ def _wanted(columns: Sequence[Heading], comparison: Comparison, *, has_teams: bo
     """Return the content of each row of the comparison in a table with these columns."""
     language = "ru" if any(CYRILLIC.search(heading.text) for heading in columns) else "en"
     keys = [heading.kind if heading.kind in _NAMES else _metric(heading) for heading in columns]
-    shown = (*_NAMES, *dict.fromkeys(key for key in keys if key and key not in _NAMES))
+    column_keys = (*_NAMES, *dict.fromkeys(key for key in keys if key and key not in _NAMES))
     rows = tuple(
         replace(row, ratios={name: times for name, times in row.ratios.items() if "quality" not in name})
         for row in comparison.rows
     )
     comparison = replace(comparison, rows=rows, language=language)
     notes = readme_notes.listed(as_markdown(comparison))
-    wanted: dict[_Key, _Wanted] = {}
-    for row, rendered in _rendered(comparison, shown):
+    new_rows: dict[_Key, _Wanted] = {}
+    for row, rendered in _rendered(comparison, column_keys):
         method = readme_notes.without_marks(rendered["method"].raw)
         key = _key(rendered["team"].text if has_teams else "", rendered["model"].text, plain(method))
-        if key in wanted and (row.by_hand or wanted[key].by_hand):
+        if key in new_rows and (row.by_hand or new_rows[key].by_hand):
             if not row.by_hand:
-                del wanted[key]
+                del new_rows[key]
             else:
                 continue  # one of two hand-made tables is enough, and measured numbers are preferred
-        elif key in wanted:
+        elif key in new_rows:
             raise RecipeError(
-                f"Both {wanted[key].team} and {row.team} have {key[1]} {key[2]}, and the table can't show which is "
+                f"Both {new_rows[key].team} and {row.team} have {key[1]} {key[2]}, and the table can't show which is "
                 "which. Select one team (--team), or fewer rows."
             )
         rendered["method"] = replace(rendered["method"], raw=method)
         cells = tuple(_cell(row, heading, rendered.get(key or "")) for heading, key in zip(columns, keys, strict=True))
         footnotes = tuple(notes[note + 1] for note in row.notes)
-        wanted[key] = _Wanted(key, cells, footnotes, row.by_hand, row.team)
-    return list(wanted.values())
+        new_rows[key] = _Wanted(key, cells, footnotes, row.by_hand, row.team)
+    return list(new_rows.values())
 
 
 def _metric(heading: Heading) -> str:
@@ -259,19 +271,19 @@ def _cell(row: Row, heading: Heading, rendered: Cell | None) -> str | None:
 
 
 def _changes(
-    text: str, line: Line, wanted: _Wanted, columns: Sequence[Heading], numbers: tuple[set[int], set[int]]
+    text: str, line: Line, new_row: _Wanted, columns: Sequence[Heading], numbers: tuple[set[int], set[int]]
 ) -> list[tuple[int, int, str]]:
     """Return the edits that give a line the content it should have. Names stay as they are written.
 
     Args:
         text: the file.
         line: the line.
-        wanted: the content it should have.
+        new_row: the content it should have.
         columns: the headings of its table.
         numbers: the numbers of its footnotes after the change, and of all footnotes before it.
     """
     edits = []
-    for cell, content, heading in zip(line.cells, wanted.cells, columns, strict=False):
+    for cell, content, heading in zip(line.cells, new_row.cells, columns, strict=False):
         new = content
         if heading.kind == "method":
             new = readme_notes.with_marks(readme_notes.without_marks(cell.raw, numbers[0] | numbers[1]), numbers[0])
@@ -279,35 +291,35 @@ def _changes(
         if new is None or is_same or heading.kind in ("team", "model"):
             continue
         edits.append((cell.start, cell.end, _fitted(text[cell.start : cell.end], new, text[cell.end : line.end])))
-    lacking = _marked(wanted, columns, numbers[0])[len(line.cells) :]
-    if any(lacking):
+    missing_cells = _marked(new_row, columns, numbers[0])[len(line.cells) :]
+    if any(missing_cells):
         end = line.cells[-1].end if line.cells else line.start
-        edits.append((end, line.end, "".join(f" | {new or ''}".rstrip() for new in lacking) + " |"))
+        edits.append((end, line.end, "".join(f" | {new or ''}".rstrip() for new in missing_cells) + " |"))
     return edits
 
 
-def _fitted(old: str, new: str, rest: str) -> str:
+def _fitted(old: str, new: str, rest_of_line: str) -> str:
     """Return a cell's new text with the old alignment and, where it is enough, the old width."""
-    before, after = len(old) - len(old.lstrip()), len(old) - len(old.rstrip())
-    if not rest:  # the last cell of a line without a pipe at its end
+    left_blanks, right_blanks = len(old) - len(old.lstrip()), len(old) - len(old.rstrip())
+    if not rest_of_line:  # the last cell of a line without a pipe at its end
         return f" {new}"
-    return f" {new} ".rjust(len(old)) if before > after and old.strip() else f" {new} ".ljust(len(old))
+    return f" {new} ".rjust(len(old)) if left_blanks > right_blanks and old.strip() else f" {new} ".ljust(len(old))
 
 
-def _marked(wanted: _Wanted, columns: Sequence[Heading], numbers: set[int]) -> list[str | None]:
+def _marked(new_row: _Wanted, columns: Sequence[Heading], numbers: set[int]) -> list[str | None]:
     """Return the cells of a row, with the marks of its footnotes after the method."""
     return [
         readme_notes.with_marks(cell or "", numbers) if heading.kind == "method" else cell
-        for cell, heading in zip(wanted.cells, columns, strict=True)
+        for cell, heading in zip(new_row.cells, columns, strict=True)
     ]
 
 
-def _new_line(text: str, table: Table, wanted: _Wanted, numbers: set[int]) -> str:
+def _new_line(text: str, table: Table, new_row: _Wanted, numbers: set[int]) -> str:
     begin = max(text.rfind("\n", 0, table.header.start), text.rfind("\r", 0, table.header.start)) + 1
     indent = text[begin : table.header.start].removeprefix("\ufeff")
     columns = headings_of(table)
     cells = (
         f" {new if new is not None else '' if heading.reason else MISSING} ".ljust(cell.end - cell.start)
-        for new, cell, heading in zip(_marked(wanted, columns, numbers), table.header.cells, columns, strict=True)
+        for new, cell, heading in zip(_marked(new_row, columns, numbers), table.header.cells, columns, strict=True)
     )
     return f"{indent}|{'|'.join(cells)}|"

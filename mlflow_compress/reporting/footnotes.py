@@ -74,7 +74,7 @@ def numbered(notes: Iterable[Sequence[Note]], language: str) -> tuple[tuple[str,
         merged.setdefault(key, {}).update(dict.fromkeys(note.details))
         ranks[key] = min(_rank(note), ranks.get(key, _rank(note)))
     keys = sorted(merged, key=lambda key: ranks[key])
-    places = {key: place for place, key in enumerate(keys)}
+    places = {key: index for index, key in enumerate(keys)}
     sentences = tuple(
         words.footnote(kind, language, about=about, details=listed(list(merged[kind, about]), language))
         for kind, about in keys
@@ -92,6 +92,6 @@ def _rank(note: Note) -> int:
 
 def listed(details: Sequence[str], language: str) -> str:
     """Return the first three details, and how many more there are."""
-    more = len(details) - _MOST_DETAILS
-    rest = [words.AND_MORE[language].format(count=more)] if more > 0 else []
-    return "; ".join([*details[:_MOST_DETAILS], *rest])
+    hidden = len(details) - _MOST_DETAILS
+    and_more = [words.AND_MORE[language].format(count=hidden)] if hidden > 0 else []
+    return "; ".join([*details[:_MOST_DETAILS], *and_more])

@@ -100,11 +100,11 @@ class Demand:
         """Return the demand on a metric as text."""
         if self.drop is not None:
             return f"{label(metric, 'en', known) if metric else QUALITY}: at most {self.drop} lost"
-        what = label(self.metric, "en", with_unit=False)
+        name = label(self.metric, "en", with_unit=False)
         if self.kind == "speed":
-            return f"{what}: at least {self.limit:g}x as fast"
+            return f"{name}: at least {self.limit:g}x as fast"
         tolerance = f" and {100 * MEMORY_NOISE:g} %" if self.kind == "memory" else ""
-        return f"{what}: at most {self.limit:g}x{tolerance}"
+        return f"{name}: at most {self.limit:g}x{tolerance}"
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Demands:
     def asked(self) -> tuple[Demand, ...]:
         """Return the demands, one for each limit."""
         drop, memory = self.max_quality_drop, {"cpu": "cpu/ram_peak_mib", "gpu": "gpu/vram_peak_mib"}[self.device]
-        everything: tuple[tuple[str, Kind, str, str, float | None, Drop | None], ...] = (
+        limits: tuple[tuple[str, Kind, str, str, float | None, Drop | None], ...] = (
             ("--min-speedup", "speed", self.device, f"{self.device}/latency_p50_ms", self.min_speedup, None),
             ("--max-quality-drop", "quality", QUALITY, "", drop.amount if drop else None, drop),
             ("--max-size-ratio", "size", "size", "size/weights_mib", self.max_size_ratio, None),
@@ -139,7 +139,7 @@ class Demands:
         )
         return tuple(
             Demand(option, kind, group, metric, limit, in_terms)
-            for option, kind, group, metric, limit, in_terms in everything
+            for option, kind, group, metric, limit, in_terms in limits
             if limit is not None
         )
 
@@ -231,7 +231,7 @@ def verdict(checks: Iterable[Check]) -> Verdict:
     by_demand: dict[str, set[Verdict]] = defaultdict(set)
     for result in checks:
         by_demand[result.option].add(result.verdict)
-    worst = [next(one for one in _WORST_FIRST if one in verdicts) for verdicts in by_demand.values()]
+    worst = [next(outcome for outcome in _WORST_FIRST if outcome in verdicts) for verdicts in by_demand.values()]
     unchecked = [by_demand[option] <= {"not checked"} for option in by_demand if option]
     if "fails" in worst:
         return "fails"
@@ -243,15 +243,18 @@ def of_variants(checks: Iterable[Check]) -> dict[tuple[str, str, str], Verdict]:
     by_variant: dict[tuple[str, str, str], set[Verdict]] = defaultdict(set)
     for result in checks:
         by_variant[result.team, result.model, result.method].add(result.verdict)
-    return {variant: next(one for one in _WORST_FIRST if one in verdicts) for variant, verdicts in by_variant.items()}
+    return {
+        variant: next(outcome for outcome in _WORST_FIRST if outcome in verdicts)
+        for variant, verdicts in by_variant.items()
+    }
 
 
-def _checks(variant: _Variant, demands: Sequence[Demand], known: Known) -> Iterator[Check]:
+def _checks(variant: _Variant, demands: Sequence[Demand], metrics: Known) -> Iterator[Check]:
     reported: list[Failure] = []
     attempts: Sequence[Row | None] = variant.measured or ([None] if variant.failures else [])
     for row in () if variant.is_original else attempts:
         for demand in demands:
-            result = _judged(row, demand, known) if row is not None else _blank("", demand, known)
+            result = _judged(row, demand, metrics) if row is not None else _blank("", demand, metrics)
             groups = ("", demand.group)
             if failures := [failure for failure in variant.failures if row is None or failure.device in groups]:
                 reported += failures
@@ -263,14 +266,14 @@ def _checks(variant: _Variant, demands: Sequence[Demand], known: Known) -> Itera
             yield replace(Check("", "", "", asked="to be measured"), **_after(failure, next(iter(attempts), None)))
     for row in variant.copied:
         for demand in demands:
-            result = _judged(row, demand, known)
+            result = _judged(row, demand, metrics)
             yield replace(result, verdict="not checked", reason="copied by hand from a table, not measured", advice="")
 
 
-def _blank(metric: str, demand: Demand, known: Known) -> Check:
+def _blank(metric: str, demand: Demand, metrics: Known) -> Check:
     """Return a check with the demand alone."""
-    asked = demand.say(metric, known)
-    return Check("", "", "", demand.option, asked, metric or demand.metric, limit=demand.limit)
+    text = demand.say(metric, metrics)
+    return Check("", "", "", demand.option, text, metric or demand.metric, limit=demand.limit)
 
 
 class _Changes(TypedDict):
@@ -291,9 +294,9 @@ def _after(failure: Failure, row: Row | None) -> _Changes:
     return {"verdict": "fails", "reason": reason, "advice": "fix it and measure again, or delete the failed run"}
 
 
-def _judged(row: Row, demand: Demand, known: Known) -> Check:
+def _judged(row: Row, demand: Demand, metrics: Known) -> Check:
     """Check one demand on a row with numbers, and add what the verdict must not hide."""
-    result = _ratio(row, demand, known) if demand.drop is None else _quality(row, demand, demand.drop, known)
+    result = _ratio(row, demand, metrics) if demand.drop is None else _quality(row, demand, demand.drop, metrics)
     reasons = [result.reason]
     if demand.drop is not None and demand.drop.against_fp32:
         reasons += _not_fp32(row)
@@ -304,17 +307,17 @@ def _judged(row: Row, demand: Demand, known: Known) -> Check:
     return replace(result, reason="; ".join(filter(None, reasons)))
 
 
-def _quality(row: Row, demand: Demand, drop: Drop, known: Known) -> Check:
-    name = primary(row, known)
-    blank = _blank(name, demand, known)
+def _quality(row: Row, demand: Demand, drop: Drop, metrics: Known) -> Check:
+    name = primary(row, metrics)
+    blank = _blank(name, demand, metrics)
     if not name and any(metric.startswith(f"{QUALITY}/") for metric in row.not_believed):
         return replace(blank, reason=_IMPOSSIBLE, advice=LOOK)
     if not name or row.random_weights:
         why = "random weights: there is no quality to lose" if row.random_weights else "the quality was not scored"
         return replace(blank, reason=why, advice=_SCORE)
-    blank = replace(blank, measured=score_text(row, name, "en", known))
+    blank = replace(blank, measured=score_text(row, name, "en", metrics))
     doubt = _doubt(row, about_quality=True)
-    loss = loss_of(row, name, drop, known)
+    loss = loss_of(row, name, drop, metrics)
     if row.original is None or loss.value is None:
         return replace(blank, reason=doubt[0] or loss.reason, advice=doubt[1] or loss.advice)
     result = replace(blank, value=loss.value, low=loss.low, high=loss.high, result=drop.say(loss.value))
@@ -322,8 +325,8 @@ def _quality(row: Row, demand: Demand, drop: Drop, known: Known) -> Check:
         result = replace(result, interval=drop.say_between(loss.low, loss.high))
     if doubt[0] or loss.low is None or loss.high is None:
         return replace(result, reason=doubt[0] or loss.reason, advice=doubt[1] or loss.advice)
-    most = demand.limit * (1 + _EXACT)
-    decided = _decided(meets=loss.high <= most, misses=loss.low > most)
+    limit = demand.limit * (1 + _EXACT)
+    decided = _decided(meets=loss.high <= limit, misses=loss.low > limit)
     if decided == "undecided":
         return replace(result, verdict=decided, reason=loss.reason or _HOLDS, advice=loss.advice or _MORE_SAMPLES)
     return replace(result, verdict=decided, reason=_EVEN_AT_BEST if decided == "fails" else "")
@@ -341,10 +344,10 @@ def _not_fp32(row: Row) -> list[str]:
     return [f"the original takes {number(bytes_each, 2)} bytes per parameter: it is not an FP32 reference"]
 
 
-def _ratio(row: Row, demand: Demand, known: Known) -> Check:
+def _ratio(row: Row, demand: Demand, metrics: Known) -> Check:
     """Check a number against the original's number."""
     name = demand.metric
-    blank = _blank("", demand, known)
+    blank = _blank("", demand, metrics)
     if name not in row.values and name in row.not_believed:
         return replace(blank, reason=_IMPOSSIBLE, advice=LOOK)
     if name not in row.values:
@@ -422,4 +425,4 @@ def _times(value: float, limit: float) -> str:
     if value == limit or ratio_text(value) != ratio_text(limit):
         return ratio_text(value)
     texts = ((number(value, digits), number(limit, digits)) for digits in range(4, 16))
-    return next((f"{text}x" for text, other in texts if text != other), f"{value!r}x")
+    return next((f"{text}x" for text, other_text in texts if text != other_text), f"{value!r}x")

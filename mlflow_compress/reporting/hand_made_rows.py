@@ -37,15 +37,15 @@ class Origin:
     @property
     def name(self) -> str:
         """The name for people: `README.md: Quantisation, table 2`."""
-        place = f"table {self.place}" if self.place > 1 else ""
-        parts = ", ".join(filter(None, (self.section, place)))
+        table = f"table {self.place}" if self.place > 1 else ""
+        parts = ", ".join(filter(None, (self.section, table)))
         return f"{self.source}: {parts}" if parts else self.source
 
     @cached_property
     def digest(self) -> str:
         """A fingerprint of the table: it changes with the heading, place or columns, but not with other rows."""
-        whole = json.dumps([self.team, self.source, self.section, self.place, self.headers], ensure_ascii=False)
-        return hashlib.sha256(whole.encode(errors="surrogatepass")).hexdigest()[:12]
+        identity = json.dumps([self.team, self.source, self.section, self.place, self.headers], ensure_ascii=False)
+        return hashlib.sha256(identity.encode(errors="surrogatepass")).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ class Reading:
     @property
     def remark(self) -> str:
         """Where the cell is, its text and its reason, in one line."""
-        where = f"line {self.line}, row {self.row}, column {self.column}"
+        location = f"line {self.line}, row {self.row}, column {self.column}"
         header = f" ({self.header})" if self.header else ""
-        return f"{where}{header}: {self.text!r}: {self.reason}"
+        return f"{location}{header}: {self.text!r}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,8 @@ class ByHand:
     def digest(self) -> str:
         """A fingerprint of the row's content, its interpretation and its table, but not of its line number."""
         cells = [[cell.header, cell.text, cell.metrics, cell.environment] for cell in self.readings]
-        whole = json.dumps([self.table.digest, self.team, self.model, self.method, cells], ensure_ascii=False)
-        return hashlib.sha256(whole.encode(errors="surrogatepass")).hexdigest()[:16]
+        identity = json.dumps([self.table.digest, self.team, self.model, self.method, cells], ensure_ascii=False)
+        return hashlib.sha256(identity.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -76,43 +76,43 @@ def read_cells(line: Line, row: int, columns: Sequence[Heading], said: Said, dou
 
 
 def _read(
-    cell: Cell, heading: Heading, sources: Mapping[str, str], said: Said, several: str
+    cell: Cell, heading: Heading, sources: Mapping[str, str], statements: Said, several: str
 ) -> tuple[dict[str, float], list[str], dict[str, str]]:
     """Return the metrics, remarks and circumstances of a cell that is not empty."""
     if heading.reason:
         raise Unreadable(heading.reason)
     if heading.kind == "quality":
-        metrics, remarks = read_scores(cell.lines, heading, sources, said.scales)
+        metrics, remarks = read_scores(cell.lines, heading, sources, statements.scales)
         return metrics, remarks, {}
-    written = measure(cell.text)
+    quantity = measure(cell.text)
     if heading.kind == "time":
-        several = next(filter(None, map(several_inputs, written.notes)), "") or heading.several or several
-        _refuse_several(several, written, heading)
-    name, value, remarks = _quantity(written, heading)
+        several = next(filter(None, map(several_inputs, quantity.notes)), "") or heading.several or several
+        _refuse_several(several, quantity, heading)
+    name, value, remarks = _quantity(quantity, heading)
     if name in sources:
         raise Unreadable(f"{name} was already read from the column {sources[name]!r}")
     device = name.partition("/")[0]
     hardware = heading.hardware if device in DEVICES else ""
-    for note in written.notes:
-        if device in DEVICES and (named := hardware_in(note)):
-            hardware = named
+    for note in quantity.notes:
+        if device in DEVICES and (hardware_text := hardware_in(note)):
+            hardware = hardware_text
         if not (device in DEVICES and hardware == note) and not _RATIO.fullmatch(note) and not size_metric(note):
             remarks.append(f"“({note})” is kept in the cell's text only")
     return {name: value}, remarks, {f"{device}_model": hardware} if hardware else {}
 
 
-def _refuse_several(several: str, written: Measure, heading: Heading) -> None:
-    sign = written.unit or heading.unit
+def _refuse_several(several: str, quantity: Measure, heading: Heading) -> None:
+    sign = quantity.unit or heading.unit
     if several and (sign is None or sign.kind == "time"):
         raise Unreadable(f"“{several}”: a time for several inputs; it is not clear whether for all or for each")
 
 
-def _quantity(written: Measure, heading: Heading) -> tuple[str, float, list[str]]:
-    remarks = list(written.remarks)
-    sign = written.unit or heading.unit
+def _quantity(quantity: Measure, heading: Heading) -> tuple[str, float, list[str]]:
+    remarks = list(quantity.remarks)
+    sign = quantity.unit or heading.unit
     name = heading.metric
     if heading.kind == "size":
-        name = next(filter(None, map(size_metric, written.notes)), "") or name
+        name = next(filter(None, map(size_metric, quantity.notes)), "") or name
     if sign is None and heading.kind == "time":
         raise Unreadable("neither the cell nor the header has a unit: seconds or milliseconds?")
     if sign is None and heading.needs_unit:
@@ -128,8 +128,8 @@ def _quantity(written: Measure, heading: Heading) -> tuple[str, float, list[str]
             remarks.append("it is the time per token: stored as tokens per second")
         elif sign.kind != "time":
             remarks.append("it is a rate, not a time")
-    if written.unit and heading.unit and not written.unit.is_same(heading.unit):
-        remarks.append(f"the cell's unit is {written.unit.text}, the header's {heading.unit.text}: the cell's is used")
-    if written.value <= 0:
-        raise Unreadable(f"{written.value:f} is impossible: {_NOTHING.get(heading.kind, _NOTHING['ram'])}")
-    return name, to_float(sign.ours(written.value) if sign else written.value), remarks
+    if quantity.unit and heading.unit and not quantity.unit.is_same(heading.unit):
+        remarks.append(f"the cell's unit is {quantity.unit.text}, the header's {heading.unit.text}: the cell's is used")
+    if quantity.value <= 0:
+        raise Unreadable(f"{quantity.value:f} is impossible: {_NOTHING.get(heading.kind, _NOTHING['ram'])}")
+    return name, to_float(sign.ours(quantity.value) if sign else quantity.value), remarks

@@ -30,10 +30,10 @@ def listing(tables: Import) -> str:
         if several:
             blocks.append("\n".join([f"{title}:", *(f"  {reading.remark}" for reading in several)]))
     if tables.ignored:
-        lines = [f"  line {line}, {what}: {why}" for line, what, why in tables.ignored]
+        lines = [f"  line {line}, {ignored_part}: {why}" for line, ignored_part, why in tables.ignored]
         blocks.append("\n".join(["Ignored:", *lines]))
     return "\n\n".join(blocks) + "\n"
 
 
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -88,7 +88,7 @@ def read(
         model: the model of tables without a column of methods: the column Model is then read as the method.
         scales: how a metric's numbers without a per cent sign are meant, by metric name: `share` or `percent`.
     """
-    said = Said(team, model, scales)
+    statements = Said(team, model, scales)
     page = markdown_tables.read(text)
     own = _own_lines(text, page.html)
     rows: list[ByHand] = []
@@ -104,30 +104,30 @@ def read(
             continue
         places[table.section] += 1
         headers = tuple(heading.text for heading in columns)
-        origin = Origin(source, table.section, places[table.section], headers, said.team)
-        for outcome in _table(table, columns, origin, said):
+        origin = Origin(source, table.section, places[table.section], headers, statements.team)
+        for outcome in _table(table, columns, origin, statements):
             if outcome.row is not None:
                 rows.append(outcome.row)
             else:
                 ignored.append((outcome.line.number, "row", outcome.reason))
             readings += outcome.readings
-    for first, last in page.lookalikes:
-        ignored.append((first, "lines", f"to {last}: not a table on GitHub: rule and header differ in columns"))
+    for first, last_line in page.lookalikes:
+        ignored.append((first, "lines", f"to {last_line}: not a table on GitHub: rule and header differ in columns"))
     ignored += [(line, "table", _AS_HTML) for line in page.html_tables if line not in own]
     return Import(source, tuple(rows), tuple(readings), tuple(sorted(ignored)))
 
 
-def _table(table: Table, columns: Sequence[Heading], origin: Origin, said: Said) -> list[_Outcome]:
+def _table(table: Table, columns: Sequence[Heading], origin: Origin, statements: Said) -> list[_Outcome]:
     """Read the rows of one table."""
-    names = _originals(_named(table, columns, said))
+    names = _originals(_named(table, columns, statements))
     earlier: dict[tuple[str, str, str], dict[str, ByHand]] = {}
     outcomes = [
-        _row(line, number, columns, named, origin, said)
-        for number, (line, named) in enumerate(zip(table.rows, names, strict=True), 1)
+        _row(line, number, columns, row_names, origin, statements)
+        for number, (line, row_names) in enumerate(zip(table.rows, names, strict=True), 1)
     ]
     outcomes = [
-        replace(outcome, row=row, readings=row.readings) if (row := known) is not None else outcome
-        for outcome, known in zip(outcomes, _with_hardware([outcome.row for outcome in outcomes]), strict=True)
+        replace(outcome, row=row, readings=row.readings) if row is not None else outcome
+        for outcome, row in zip(outcomes, _with_hardware([outcome.row for outcome in outcomes]), strict=True)
     ]
     return [
         outcome if outcome.row is None else _once(outcome, outcome.row, earlier.setdefault(_about(outcome.row), {}))
@@ -139,22 +139,22 @@ def _about(row: ByHand) -> tuple[str, str, str]:
     return row.team, row.model, row.method
 
 
-def _named(table: Table, columns: Sequence[Heading], said: Said) -> list[_Names]:
+def _named(table: Table, columns: Sequence[Heading], statements: Said) -> list[_Names]:
     """Return the names in each row."""
-    places = {heading.kind: place for place, heading in reversed([*enumerate(columns)])}
+    places = {heading.kind: index for index, heading in reversed([*enumerate(columns)])}
 
     def text(line: Line, kind: Kind) -> str:
-        place = places.get(kind, len(line.cells))
-        if place >= len(line.cells):
+        index = places.get(kind, len(line.cells))
+        if index >= len(line.cells):
             return ""
-        cell = line.cells[place]
+        cell = line.cells[index]
         return plain(readme_notes.without_marks(cell.raw)) if kind == "method" else cell.text
 
     models = [text(line, "model") for line in table.rows]
-    are_methods = "method" not in places and (bool(said.model) or any(map(is_plainly_original, models)))
-    model, doubt = said.model or UNNAMED, ""
+    are_methods = "method" not in places and (bool(statements.model) or any(map(is_plainly_original, models)))
+    model, doubt = statements.model or UNNAMED, ""
     if are_methods:
-        remedy = f"the model is {model}, as stated" if said.model else "name the model with --model"
+        remedy = f"the model is {model}, as stated" if statements.model else "name the model with --model"
         doubt = f"read as the method, because the table has no column of methods; {remedy}"
     elif "method" not in places:
         doubt = "the table has no column of methods; if this is the method, name the model with --model"
@@ -163,12 +163,12 @@ def _named(table: Table, columns: Sequence[Heading], said: Said) -> list[_Names]
     rows = []
     for line, first in zip(table.rows, models, strict=True):
         team = text(line, "team")
-        whose = said.team if is_missing(team) else team
+        whose = statements.team if is_missing(team) else team
         if are_methods:
             rows.append(_Names(whose, model if not is_missing(first) else "", first, doubt))
         else:
-            named = first if "model" in places else model
-            rows.append(_Names(whose, named, text(line, "method") if "method" in places else UNNAMED, doubt))
+            model_name = first if "model" in places else model
+            rows.append(_Names(whose, model_name, text(line, "method") if "method" in places else UNNAMED, doubt))
     return rows
 
 
@@ -189,11 +189,11 @@ def _originals(names: Sequence[_Names]) -> list[_Names]:
 
 def _with_hardware(rows: Sequence[ByHand | None]) -> list[ByHand | None]:
     """Add a device's hardware to all rows, where all rows that name it agree: one table, one machine."""
-    named: dict[str, set[str]] = {}
+    texts_by_name: dict[str, set[str]] = {}
     for row in rows:
         for name, text in (row.environment if row else {}).items():
-            named.setdefault(name, set()).add(text)
-    common = {name: next(iter(texts)) for name, texts in named.items() if len(texts) == 1}
+            texts_by_name.setdefault(name, set()).add(text)
+    common = {name: next(iter(texts)) for name, texts in texts_by_name.items() if len(texts) == 1}
     return [row and replace(row, shared=common) for row in rows]
 
 
@@ -224,11 +224,13 @@ def _ignored(line: Line, row: int, columns: Sequence[Heading], why: str) -> list
     ]
 
 
-def _row(line: Line, number: int, columns: Sequence[Heading], names: _Names, origin: Origin, said: Said) -> _Outcome:
+def _row(
+    line: Line, number: int, columns: Sequence[Heading], names: _Names, origin: Origin, statements: Said
+) -> _Outcome:
     """Read one row: what to store, the result for each cell, and the reason where nothing is stored."""
     if why := _no_row(names):
         return _Outcome(line, None, tuple(_ignored(line, number, columns, why)), why)
-    cells = read_cells(line, number, columns, said, names.doubt)
+    cells = read_cells(line, number, columns, statements, names.doubt)
     if any(reading.metrics for reading in cells):
         row = ByHand(names.team, names.model, names.method, origin, tuple(cells))
         return _Outcome(line, row, row.readings)
@@ -246,26 +248,26 @@ def _no_row(names: _Names) -> str:
     return "it names no method" if is_missing(names.method) else ""
 
 
-def _once(outcome: _Outcome, row: ByHand, same: dict[str, ByHand]) -> _Outcome:
+def _once(outcome: _Outcome, row: ByHand, earlier: dict[str, ByHand]) -> _Outcome:
     """Return the outcome without a row that is repeated in its table.
 
     Args:
         outcome: the outcome of the row.
         row: the row.
-        same: earlier rows of this team, model and method, by digest; this one is added.
+        earlier: earlier rows of this team, model and method, by digest; this one is added.
     """
-    if row.digest in same:
-        why = f"the same row as in line {same[row.digest].line}"
+    if row.digest in earlier:
+        why = f"the same row as in line {earlier[row.digest].line}"
         ignored = tuple(
             reading if reading.fate == "missing" else replace(reading, fate="ignored", metrics={}, reason=why)
             for reading in row.readings
         )
         return replace(outcome, row=None, readings=ignored, reason=why)
-    if same:
-        last = next(reversed(same.values())).line
-        why = f"line {last} has this model and method with other cells: a table shows the later row"
-        place = max(place for place, reading in enumerate(row.readings) if reading.fate == "name")
-        remarked = replace(row.readings[place], reason="; ".join(filter(None, [row.readings[place].reason, why])))
-        row = replace(row, readings=(*row.readings[:place], remarked, *row.readings[place + 1 :]))
-    same[row.digest] = row
+    if earlier:
+        last_line = next(reversed(earlier.values())).line
+        why = f"line {last_line} has this model and method with other cells: a table shows the later row"
+        index = max(index for index, reading in enumerate(row.readings) if reading.fate == "name")
+        remarked = replace(row.readings[index], reason="; ".join(filter(None, [row.readings[index].reason, why])))
+        row = replace(row, readings=(*row.readings[:index], remarked, *row.readings[index + 1 :]))
+    earlier[row.digest] = row
     return replace(outcome, row=row, readings=row.readings)

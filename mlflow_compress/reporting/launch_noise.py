@@ -37,9 +37,9 @@ def of(run: Run, device: str, others: Iterable[Run] = ()) -> LogError | None:
     squares, degrees = 0.0, 0
     medians = {_median(run, device)}  # a set: a result that was logged twice counts once
     several: set[tuple[int, float, float]] = set()
-    same = circumstances.of(run, device)
+    own_circumstances = circumstances.of(run, device)
     for other in islice(others, _ENOUGH):
-        if other.run_id == run.run_id or circumstances.of(other, device) != same:
+        if other.run_id == run.run_id or circumstances.of(other, device) != own_circumstances:
             continue
         count, spread, median = _count(other, device), _spread(other, device), _median(other, device)
         if count >= FEWEST_LAUNCHES and spread > 0:

@@ -154,18 +154,18 @@ def _seen(tokens: list[Token]) -> Iterator[str]:
 
 def _tables(text: str, tokens: Sequence[Token], lines: list[tuple[int, int]]) -> Iterator[Table]:
     section = ""
-    for before, token in itertools.pairwise(tokens):
-        if before.type == "heading_open":
+    for previous, token in itertools.pairwise(tokens):
+        if previous.type == "heading_open":
             section = plain(token.content)
-        elif before.type == "table_open":
-            yield _table(text, before, lines, section)
+        elif previous.type == "table_open":
+            yield _table(text, previous, lines, section)
 
 
 def _table(text: str, token: Token, lines: list[tuple[int, int]], section: str) -> Table:
     # The parser turns every line ending into one character, so count places from the start of their line.
     table_lines = [
-        _line(text, line + 1, lines[line][0] + before, lines[line][0] + before + length)
-        for line, before, length in token.meta[_SPANS]
+        _line(text, line + 1, lines[line][0] + start, lines[line][0] + start + length)
+        for line, start, length in token.meta[_SPANS]
     ]
     end = lines[table_lines[0].number - 1][1]
     newline = text[_content_end(text, end) : end]
@@ -186,12 +186,12 @@ def _line(text: str, number: int, start: int, end: int) -> Line:
     if spans and spans[-1][0] == spans[-1][1]:
         spans.pop()
     cells = []
-    for before, after in spans:
-        raw = text[left + before : left + after].strip(_BLANKS)
-        seen = _broken(raw)
-        text_of_cell = _RUN_OF_BLANKS.sub(" ", seen).strip(_BLANKS)
-        lines = _AROUND_BREAK.sub("\n", seen).strip(_BLANKS + "\n")
-        cells.append(Cell(text_of_cell, lines, raw, left + before, left + after))
+    for span_start, span_end in spans:
+        raw = text[left + span_start : left + span_end].strip(_BLANKS)
+        visible_text = _broken(raw)
+        text_of_cell = _RUN_OF_BLANKS.sub(" ", visible_text).strip(_BLANKS)
+        lines = _AROUND_BREAK.sub("\n", visible_text).strip(_BLANKS + "\n")
+        cells.append(Cell(text_of_cell, lines, raw, left + span_start, left + span_end))
     return Line(number, start, end, tuple(cells))
 
 

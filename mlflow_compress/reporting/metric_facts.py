@@ -76,23 +76,26 @@ def agreed(runs: Iterable[Run]) -> dict[str, MetricFacts]:
             by_name.setdefault(name, []).append(_completed(name, facts))
     return {
         name: dataclasses.replace(
-            every[0],
-            scale=_only({facts.scale for facts in every}),
-            greater_is_better=_only({facts.greater_is_better for facts in every}),
+            recorded[0],
+            scale=_only({facts.scale for facts in recorded}),
+            greater_is_better=_only({facts.greater_is_better for facts in recorded}),
         )
-        for name, every in by_name.items()
+        for name, recorded in by_name.items()
     }
 
 
 def _completed(name: str, facts: MetricFacts) -> MetricFacts:
     """Add the facts of the metric installed here to those of a run."""
     metric = name.removeprefix(f"{GROUP}/")
-    here = installed(metric)
+    installed_facts = installed(metric)
     if _plugin_of(metric, registry.names("metrics")) in registry.own("metrics"):
-        return here
-    better = here.greater_is_better if facts.greater_is_better is None else facts.greater_is_better
+        return installed_facts
+    better = installed_facts.greater_is_better if facts.greater_is_better is None else facts.greater_is_better
     return dataclasses.replace(
-        facts, label=facts.label or here.label, scale=facts.scale or here.scale, greater_is_better=better
+        facts,
+        label=facts.label or installed_facts.label,
+        scale=facts.scale or installed_facts.scale,
+        greater_is_better=better,
     )
 
 
@@ -155,11 +158,11 @@ def _are_options(plugin: type[Metric], text: str) -> bool:
     choices = [str(choice) for name in names for choice in typing.get_args(hints[name]) if isinstance(choice, str)]
     keys = [f"{name}_" for name in names if hints[name] is not str]
     takes_text = any(hints[name] is str for name in names)
-    rest = text
-    while rest:
-        choice = max((word for word in choices if f"{rest}_".startswith(f"{word}_")), key=len, default="")
-        key = next((prefix for prefix in keys if rest.startswith(prefix)), "")
+    unread = text
+    while unread:
+        choice = max((word for word in choices if f"{unread}_".startswith(f"{word}_")), key=len, default="")
+        key = next((prefix for prefix in keys if unread.startswith(prefix)), "")
         if not (choice or key):
-            return takes_text and rest != text
-        rest = rest[len(choice) + 1 :] if choice else rest[len(key) :].partition("_")[2]
+            return takes_text and unread != text
+        unread = unread[len(choice) + 1 :] if choice else unread[len(key) :].partition("_")[2]
     return True

@@ -42,7 +42,7 @@ class ShownResult(Result):
     def __repr__(self) -> str:
         """Return the table as text."""
         title, *lines = self._lines()
-        width = max((len(what) for what, _ in lines), default=0)
+        width = max((len(name) for name, _ in lines), default=0)
         table = [f"  {what.ljust(width)}  {value}" for what, value in lines]
         return "\n".join([": ".join(filter(None, title)), *table, *(f"  {remark}" for remark in self._remarks())])
 
@@ -50,8 +50,8 @@ class ShownResult(Result):
         title, *lines = self._lines()
         head = f"<caption>{html.escape(': '.join(filter(None, title)))}</caption>"
         body = "".join(
-            f'<tr><td style="text-align:left">{html.escape(what)}</td><td>{html.escape(value)}</td></tr>'
-            for what, value in lines
+            f'<tr><td style="text-align:left">{html.escape(name)}</td><td>{html.escape(value)}</td></tr>'
+            for name, value in lines
         )
         remarks = "".join(f"<li>{html.escape(text)}</li>" for text in self._remarks())
         return f"<table>{head}{body}</table>" + (f"<ul>{remarks}</ul>" if remarks else "")
@@ -60,7 +60,12 @@ class ShownResult(Result):
         """Return the title, and the name and text of each main number."""
         title = visible(f"{self.variant.model}, {self.variant.method}"), "" if self.status == "ok" else self.status
         numbers = finite(self.measurements)
-        names = [name for read in _READ for name in numbers if name == read or name.partition("/")[2] == read]
+        names = [
+            name
+            for wanted_name in _READ
+            for name in numbers
+            if name == wanted_name or name.partition("/")[2] == wanted_name
+        ]
         lines = [
             (
                 table_text.label(name, "en"),
@@ -88,30 +93,30 @@ def shown_frame(lines: Sequence[Mapping[str, object]], columns: Sequence[str], c
     """
     import pandas as pd
 
-    shown = replace(_read_columns(comparison), rows=comparison.rows[:_MOST_ROWS])
+    short = replace(_read_columns(comparison), rows=comparison.rows[:_MOST_ROWS])
     cut = f"the first {_MOST_ROWS} of " if len(lines) > _MOST_ROWS else ""
     size = f"{cut}{len(lines)} rows; the data frame has {len(columns)} columns, see .columns"
-    blocks = as_markdown(shown).split("\n\n")
-    text = "\n\n".join([*blocks[: 2 if shown.footnotes else 1], f"[{size}]"])  # the table, and its footnotes
+    blocks = as_markdown(short).split("\n\n")
+    text = "\n\n".join([*blocks[: 2 if short.footnotes else 1], f"[{size}]"])  # the table, and its footnotes
 
     class Table(pd.DataFrame):  # type: ignore[misc]  # pandas has no types here
         def __repr__(self) -> str:
             return text
 
         def _repr_html_(self) -> str:
-            return f"{_as_html(shown)}<p>{size}</p>"
+            return f"{_as_html(short)}<p>{size}</p>"
 
     return Table(lines, columns=list(columns))
 
 
-def _as_html(it: Comparison) -> str:
+def _as_html(comparison: Comparison) -> str:
     """Return the table as HTML, with names aligned to the left, and its footnotes."""
-    columns = table_text.columns(it.columns, it.metrics)
-    noted = next((place for place, column in enumerate(columns) if column.key == "method"), 0)
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in table_text.headers(columns, it.language))
+    columns = table_text.columns(comparison.columns, comparison.metrics)
+    noted = next((index for index, column in enumerate(columns) if column.key == "method"), 0)
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in table_text.headers(columns, comparison.language))
     lines = []
-    for row in it.rows:
-        texts = list(table_text.cells(row, columns, it.language, it.metrics))
+    for row in comparison.rows:
+        texts = list(table_text.cells(row, columns, comparison.language, comparison.metrics))
         texts[noted] = " ".join([texts[noted], *(f"[{note + 1}]" for note in row.notes)])
         cells = (
             f"<td>{html.escape(visible(text))}</td>" if column.numeric else
@@ -119,14 +124,18 @@ def _as_html(it: Comparison) -> str:
             for column, text in zip(columns, texts, strict=True)
         )  # fmt: skip
         lines.append(f"<tr>{''.join(cells)}</tr>")
-    notes = "<br>".join(f"[{number}] {html.escape(visible(note))}" for number, note in enumerate(it.footnotes, 1))
+    notes = "<br>".join(
+        f"[{number}] {html.escape(visible(note))}" for number, note in enumerate(comparison.footnotes, 1)
+    )
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
     return table + (f"<p>{notes}</p>" if notes else "")
 
 
 def _read_columns(comparison: Comparison) -> Comparison:
     """Return a comparison with only those of its table's columns that have a value in some row."""
-    shown = table_text.columns(comparison.columns, comparison.metrics)
-    rows = [table_text.cells(row, shown, comparison.language, comparison.metrics) for row in comparison.rows]
-    keys = [column.key for place, column in enumerate(shown) if any(row[place] != table_text.MISSING for row in rows)]
+    all_columns = table_text.columns(comparison.columns, comparison.metrics)
+    rows = [table_text.cells(row, all_columns, comparison.language, comparison.metrics) for row in comparison.rows]
+    keys = [
+        column.key for index, column in enumerate(all_columns) if any(row[index] != table_text.MISSING for row in rows)
+    ]
     return replace(comparison, columns=tuple(keys) or comparison.columns)

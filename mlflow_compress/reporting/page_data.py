@@ -24,41 +24,41 @@ from mlflow_compress.reporting.chart_choices import (
 from mlflow_compress.reporting.table_text import is_original, is_told_apart
 
 
-def page_data(it: Comparison) -> dict[str, Any]:
+def page_data(comparison: Comparison) -> dict[str, Any]:
     """Return the data of the page's script: texts, rows, and a list of numbers for each metric."""
-    it = charted(it)
-    names = metrics(it.rows)
-    chosen = axes(it)
+    comparison = charted(comparison)
+    names = metrics(comparison.rows)
+    chosen_axes = axes(comparison)
     start: dict[str, str] = {"colour": "method"}
-    if chosen:
-        start |= {key: _axis_key(axis, names) for key, axis in zip("xy", chosen, strict=True)}
-    if compared := bars(it):
+    if chosen_axes:
+        start |= {key: _axis_key(axis, names) for key, axis in zip("xy", chosen_axes, strict=True)}
+    if compared := bars(comparison):
         start["bars"] = str(names.index(compared))
     return {
-        "words": words.PAGE_SCRIPT[it.language],
+        "words": words.PAGE_SCRIPT[comparison.language],
         "start": start,
-        "rows": [_row(row, it.language) for row in it.rows],
-        "metrics": [_metric(it, name) for name in names],
-        "ranked": _ranked(it, names),
-        "verdicts": _verdicts(it, names),
+        "rows": [_row(row, comparison.language) for row in comparison.rows],
+        "metrics": [_metric(comparison, name) for name in names],
+        "ranked": _ranked(comparison, names),
+        "verdicts": _verdicts(comparison, names),
     }
 
 
-def _ranked(it: Comparison, names: Sequence[str]) -> dict[str, Any] | None:
+def _ranked(comparison: Comparison, names: Sequence[str]) -> dict[str, Any] | None:
     """Return the axes of the objectives, and whether exactly two numbers decided the Pareto column."""
-    axes_of_it = objectives(it)
+    axes_of_it = objectives(comparison)
     if axes_of_it is None:
         return None
-    return {"axes": [names.index(axis.name) for axis in axes_of_it], "has_line": len(it.objectives) == 2}
+    return {"axes": [names.index(axis.name) for axis in axes_of_it], "has_line": len(comparison.objectives) == 2}
 
 
-def _verdicts(it: Comparison, names: Sequence[str]) -> dict[str, list[int | None]]:
+def _verdicts(comparison: Comparison, names: Sequence[str]) -> dict[str, list[int | None]]:
     """Return which rows are beaten, by two axes: for each row the number of its group, negative where it is beaten."""
     by_axes: dict[str, list[int | None]] = {}
-    for chosen in itertools.combinations(judged_axes(it), 2):
-        judged = verdicts(it, chosen)
+    for pair in itertools.combinations(judged_axes(comparison), 2):
+        judged = verdicts(comparison, pair)
         if any(judged):
-            key = "|".join(_axis_key(axis, names) for axis in chosen)
+            key = "|".join(_axis_key(axis, names) for axis in pair)
             by_axes[key] = [verdict and (-1 - verdict[1] if verdict[0] else verdict[1]) for verdict in judged]
     return by_axes
 
@@ -83,23 +83,25 @@ def _row(row: Row, language: str) -> dict[str, Any]:
     return {name: visible(fact) if isinstance(fact, str) else fact for name, fact in facts.items()}
 
 
-def _metric(it: Comparison, name: str) -> dict[str, Any]:
+def _metric(comparison: Comparison, name: str) -> dict[str, Any]:
     plain, relative = Axis(name), Axis(name, relative=True)
-    distances = [relative.value(row) for row in it.rows]
+    distances = [relative.value(row) for row in comparison.rows]
     has_distances = any(
-        distance is not None and not is_original(row) for distance, row in zip(distances, it.rows, strict=True)
+        distance is not None and not is_original(row) for distance, row in zip(distances, comparison.rows, strict=True)
     )
     return {
-        "label": plain.label(it.language, it.metrics),
-        "relative_label": relative.label(it.language, it.metrics),
+        "label": plain.label(comparison.language, comparison.metrics),
+        "relative_label": relative.label(comparison.language, comparison.metrics),
         "group": name.partition("/")[0],
-        "greater_is_better": it.greater_is_better.get(name),
-        "values": [_short(plain.value(row)) for row in it.rows],
+        "greater_is_better": comparison.greater_is_better.get(name),
+        "values": [_short(plain.value(row)) for row in comparison.rows],
         "relative": [_short(distance) for distance in distances] if has_distances else None,
-        "told_apart": {str(place): is_told_apart(row, name) for place, row in enumerate(it.rows) if name in row.ratios},
+        "told_apart": {
+            str(index): is_told_apart(row, name) for index, row in enumerate(comparison.rows) if name in row.ratios
+        },
         "intervals": {
-            str(place): [_short(end) for end in row.ratio_intervals[name]]
-            for place, row in enumerate(it.rows)
+            str(index): [_short(end) for end in row.ratio_intervals[name]]
+            for index, row in enumerate(comparison.rows)
             if name in row.ratio_intervals and all(map(math.isfinite, row.ratio_intervals[name]))
         },
     }

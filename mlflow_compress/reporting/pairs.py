@@ -74,8 +74,8 @@ def _differ_in_memory(one: float, other: float) -> bool:
 
 def _is_of_median(name: str) -> bool:
     """Return whether a number is a median latency, or computed from one alone: for other times the noise is unknown."""
-    device, _, what = name.partition("/")
-    return name == latency(device) or what in MADE_OF_MEDIAN
+    device, _, quantity = name.partition("/")
+    return name == latency(device) or quantity in MADE_OF_MEDIAN
 
 
 def _have_one_original(one: Row, other: Row, group: str) -> bool:
@@ -84,13 +84,13 @@ def _have_one_original(one: Row, other: Row, group: str) -> bool:
     return work[0] == work[1]
 
 
-def _agree(judged: Sequence[float], shown: Sequence[float]) -> bool:
+def _agree(judged: Sequence[float], displayed: Sequence[float]) -> bool:
     """Return whether the rows' distances from their original and their own numbers have the same order.
 
     They may not: of two variants, the slower one in turns with the original can have the shorter time in its own run,
     because the original's run was measured at another moment. Then neither is called better.
     """
-    return (judged[0] < judged[1]) == (shown[0] < shown[1])
+    return (judged[0] < judged[1]) == (displayed[0] < displayed[1])
 
 
 def _p_of_scores(one: Row, other: Row, name: str) -> float | None:
@@ -98,10 +98,10 @@ def _p_of_scores(one: Row, other: Row, name: str) -> float | None:
     if _have_one_original(one, other, metric_facts.GROUP) and (p_value := _p_of_moved(one, other, name)) is not None:
         moved = [0.0 if is_original(row) else row.values[name + DIFFERENCE] for row in (one, other)]
         return p_value if _agree(moved, [one.values[name], other.values[name]]) else 1.0
-    own, others = _scored(one, name), _scored(other, name)
-    if own is None or others is None:
+    own, other_score = _scored(one, name), _scored(other, name)
+    if own is None or other_score is None:
         return None
-    return claims.of_difference(own[0] - others[0], difference_interval(*own, *others))
+    return claims.of_difference(own[0] - other_score[0], difference_interval(*own, *other_score))
 
 
 def _p_of_moved(one: Row, other: Row, name: str) -> float | None:

@@ -29,13 +29,13 @@ def peers(row: Row, groups: Iterable[str], *, score: str = "", against_originals
     """
     names = sorted(set(groups))
     is_scored = QUALITY in names
-    under = [row.circumstances.get(group, "") for group in names]
+    circumstances = [row.circumstances.get(group, "") for group in names]
     if is_scored and row.circumstances.get(QUALITY) and not row.by_hand and not against_originals:
         whose = ("", "")
     else:
         whose = (row.team if row.by_hand or (is_scored and not against_originals) else "", row.model)
-        under += [row.circumstances.get(f"{group}_work", "") for group in names]
-    return (row.by_hand, row.table, *whose, score, *under)
+        circumstances += [row.circumstances.get(f"{group}_work", "") for group in names]
+    return (row.by_hand, row.table, *whose, score, *circumstances)
 
 
 def verdicts(
@@ -51,9 +51,9 @@ def verdicts(
         differ: whether two rows, given by index, differ in a number by more than noise, as one of a number of pairs.
     """
     groups: dict[Hashable, list[int]] = {}
-    for place, key in enumerate(keys):
+    for index, key in enumerate(keys):
         if key is not None:
-            groups.setdefault(key, []).append(place)
+            groups.setdefault(key, []).append(index)
     judged: list[tuple[bool, int] | None] = [None] * len(keys)
     for number, places in enumerate(groups.values()):
         count = max(1, len(places) * (len(places) - 1) // 2)
@@ -61,8 +61,8 @@ def verdicts(
         def apart(one: int, other: int, objective: int, places: list[int] = places, count: int = count) -> bool:
             return differ(places[one], places[other], objective, count)
 
-        for place, is_beaten in zip(places, beaten([costs[place] for place in places], apart), strict=True):
-            judged[place] = (is_beaten, number)
+        for index, is_beaten in zip(places, beaten([costs[index] for index in places], apart), strict=True):
+            judged[index] = (is_beaten, number)
     return judged
 
 
@@ -77,7 +77,7 @@ def beaten(
             by noise beats no other.
     """
     front: list[int] = []
-    rest: list[int] = []
+    dominated: list[int] = []
     is_beaten = [False] * len(costs)
 
     def beats(one: int, other: int) -> bool:
@@ -88,6 +88,8 @@ def beaten(
 
     for point in sorted(range(len(costs)), key=lambda point: tuple(costs[point])):
         # Any point that beats another comes before it in this order, usually on the front; within noise not always.
-        is_beaten[point] = any(beats(other, point) for other in front) or any(beats(other, point) for other in rest)
-        (rest if is_beaten[point] else front).append(point)
+        is_beaten[point] = any(beats(other, point) for other in front) or any(
+            beats(other, point) for other in dominated
+        )
+        (dominated if is_beaten[point] else front).append(point)
     return is_beaten

@@ -53,8 +53,8 @@ def is_possible(name: str, value: float) -> bool:
         return True
     if value == 0:
         return name not in NEVER_NOTHING
-    least, most = _SCORED if is_score else _MEASURED
-    if not least <= abs(value) <= most:  # also false for NaN
+    least, greatest = _SCORED if is_score else _MEASURED
+    if not least <= abs(value) <= greatest:  # also false for NaN
         return False
     return value > 0 or name.endswith(_DIFFERENCES) or (is_score and _may_be_negative(name))
 

@@ -131,14 +131,14 @@ def loss_of(row: Row, name: str, drop: Drop, known: Known) -> Loss:
         return Loss(reason=lacking(name, "direction"))
     if drop.relative and scale is None and not better:
         return Loss(reason=f"{lacking(name, 'scale')}. Or give the drop in the score's own unit")
-    original, whole = row.values[name] - difference, _WHOLE.get(scale or "")
-    if wrong := [value for value in (row.values[name], original) if not _can_be(value, name, scale, better)]:
-        return Loss(reason=f"{number(wrong[0])} {label(name, 'en', known)} is impossible", advice=LOOK)
-    quality = whole - original if whole and not better else original  # what there is to lose
-    if quality <= 0 and (whole or drop.relative):
+    original, full_score = row.values[name] - difference, _WHOLE.get(scale or "")
+    if impossible := [value for value in (row.values[name], original) if not _can_be(value, name, scale, better)]:
+        return Loss(reason=f"{number(impossible[0])} {label(name, 'en', known)} is impossible", advice=LOOK)
+    quality = full_score - original if full_score and not better else original  # what there is to lose
+    if quality <= 0 and (full_score or drop.relative):
         text = f"{number(original)} {label(name, 'en', known)}"
         return Loss(reason=f"the original has no quality to lose: {text}", advice="measure the trained original")
-    in_terms = _in_terms(drop, quality, counts_by_inverse=not (better or whole))
+    in_terms = _in_terms(drop, quality, counts_by_inverse=not (better or full_score))
     sign = -1.0 if better else 1.0
     value = in_terms(sign * difference) + 0.0  # avoids -0.0
     samples = row.values.get(metric_facts.COUNT, 0)
@@ -151,7 +151,7 @@ def loss_of(row: Row, name: str, drop: Drop, known: Known) -> Loss:
     loss = Loss(value, low, high)
     if scale == "unbounded":  # such as a perplexity, which is the same only for equal outputs
         return loss
-    span = whole or abs(quality)
+    span = full_score or abs(quality)
     bad_end = in_terms(sign * difference + span * _unseen(samples))
     return loss if bad_end <= high else _with_unseen(loss, bad_end, drop, in_terms(span), samples)
 
@@ -185,8 +185,10 @@ def _with_unseen(loss: Loss, bad_end: float, drop: Drop, span: float, samples: f
     Source: J. A. Hanley and A. Lippman-Hand, If nothing goes wrong, is everything all right?, JAMA 249, 1983.
     """
     margin = (drop.amount - (loss.value or 0.0)) / span
-    needed = math.ceil(math.log(_ONE_SIDED) / math.log1p(-margin)) if 0 < margin < 1 else 0
-    advice = f"score at least {needed} samples" if needed else "" if drop.amount else "allow a drop above 0"
+    needed_samples = math.ceil(math.log(_ONE_SIDED) / math.log1p(-margin)) if 0 < margin < 1 else 0
+    advice = (
+        f"score at least {needed_samples} samples" if needed_samples else "" if drop.amount else "allow a drop above 0"
+    )
     part = number(100 * _unseen(samples), 2)
     reason = f"{samples:.0f} samples may miss a loss that affects {part} % of all samples"
     return replace(loss, high=bad_end, reason=reason, advice=advice)

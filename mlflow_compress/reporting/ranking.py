@@ -79,9 +79,9 @@ def direction(name: str, known: Known) -> bool | None:
         name: the name of the number.
         known: the facts that the runs record about their metrics: the comparison's `metrics`.
     """
-    group, _, what = name.partition("/")
+    group, _, quantity = name.partition("/")
     if group != QUALITY:
-        return what.endswith(_MORE_IS_BETTER)
+        return quantity.endswith(_MORE_IS_BETTER)
     return metric_facts.of(name, known).greater_is_better
 
 
@@ -133,18 +133,18 @@ def marked(comparison: Comparison, objectives: Sequence[str]) -> Comparison:
     ]
     verdicts = pareto.verdicts(keys, costs, _noise(names, comparison))
     ranked_rows = [_with_verdict(row, verdict) for row, verdict in zip(comparison.rows, verdicts, strict=True)]
-    shown = [column.key for column in columns(comparison.columns)]
+    column_keys = [column.key for column in columns(comparison.columns)]
     ranked = replace(
         comparison,
         rows=tuple(ranked_rows),
         objectives=names,
-        columns=tuple(shown if "pareto" in shown else [*shown, "pareto"]),
+        columns=tuple(column_keys if "pareto" in column_keys else [*column_keys, "pareto"]),
     )
     return _explained(ranked, names)
 
 
-def _peers(row: Row, objectives: Sequence[str], known: Known) -> tuple[Hashable, ...]:
-    score = primary(row, known) if QUALITY in objectives else ""
+def _peers(row: Row, objectives: Sequence[str], metrics: Known) -> tuple[Hashable, ...]:
+    score = primary(row, metrics) if QUALITY in objectives else ""
     return pareto.peers(row, [name.partition("/")[0] for name in objectives], score=score)
 
 
@@ -198,30 +198,30 @@ def best(comparison: Comparison, choosing: str) -> Comparison:
     """
     name = key(choosing, comparison.rows)
     _require_direction(name, comparison, "nothing is best in it")
-    known = comparison.metrics
+    metrics = comparison.metrics
     measured = {(row.team, row.model) for row in comparison.rows if not row.by_hand}
     groups: dict[Hashable, list[tuple[float, int]]] = defaultdict(list)
-    for place, row in enumerate(comparison.rows):
-        cost = _cost(row, name, known)
+    for index, row in enumerate(comparison.rows):
+        cost = _cost(row, name, metrics)
         is_beside_measured = row.by_hand and (row.team, row.model) in measured
         if not (is_original(row) or is_beside_measured or math.isnan(cost)):
-            groups[row.team, row.model, _peers(row, [name], known)].append((cost, place))
+            groups[row.team, row.model, _peers(row, [name], metrics)].append((cost, index))
     ranked = ([place for _, place in sorted(group)] for group in groups.values())
-    rivals = {first: [comparison.rows[place] for place in others] for first, *others in ranked}
+    rivals = {first: [comparison.rows[place] for place in worse_rows] for first, *worse_rows in ranked}
     footnotes = list(comparison.footnotes)
-    kept: list[Row] = []
-    for place, row in enumerate(comparison.rows):
+    kept_rows: list[Row] = []
+    for index, row in enumerate(comparison.rows):
         if is_original(row):
-            kept.append(row)
-        elif place in rivals:
-            equal = _equals(row, rivals[place], primary(row, known) if name == QUALITY else name)
-            kept.append(_with_equals(row, equal, footnotes, comparison.language))
-    return replace(comparison, rows=tuple(kept), footnotes=tuple(footnotes))
+            kept_rows.append(row)
+        elif index in rivals:
+            equal = _equals(row, rivals[index], primary(row, metrics) if name == QUALITY else name)
+            kept_rows.append(_with_equals(row, equal, footnotes, comparison.language))
+    return replace(comparison, rows=tuple(kept_rows), footnotes=tuple(footnotes))
 
 
-def _equals(row: Row, others: Sequence[Row], metric: str) -> list[str]:
+def _equals(row: Row, rivals: Sequence[Row], metric: str) -> list[str]:
     """Return the methods that do not differ from a row by more than noise."""
-    return [other.method for other in others if not pairs.differ(row, other, metric, len(others))]
+    return [rival.method for rival in rivals if not pairs.differ(row, rival, metric, len(rivals))]
 
 
 def _with_equals(row: Row, methods: Sequence[str], footnotes: list[str], language: str) -> Row:
@@ -254,19 +254,19 @@ def summed_up(comparison: Comparison) -> Comparison:
             methods[row.method].append(row)
     judged = [_summary(method, methods[method], comparison.metrics) for method in sorted(methods, key=natural)]
     claimed = [
-        (place, name, p_value) for place, (_, p_values) in enumerate(judged) for name, p_value in p_values.items()
+        (index, name, p_value) for index, (_, p_values) in enumerate(judged) for name, p_value in p_values.items()
     ]
     within_noise: list[list[str]] = [[] for _ in judged]
-    for (place, name, _), p_value in zip(claimed, claims.holm([p_value for *_, p_value in claimed]), strict=True):
+    for (position, name, _), p_value in zip(claimed, claims.holm([p_value for *_, p_value in claimed]), strict=True):
         if p_value >= claims.LEVEL:
-            within_noise[place].append(name)
+            within_noise[position].append(name)
     summaries = (
         replace(summary, within_noise=tuple(names)) for (summary, _), names in zip(judged, within_noise, strict=True)
     )
     return replace(comparison, summaries=tuple(summaries))
 
 
-def _summary(method: str, rows: Sequence[Row], known: Known) -> tuple[Summary, dict[str, float]]:
+def _summary(method: str, rows: Sequence[Row], metrics: Known) -> tuple[Summary, dict[str, float]]:
     """Return the effect of a method, and the p-value of each mean whose noise is known."""
     logs: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     moved: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -278,20 +278,23 @@ def _summary(method: str, rows: Sequence[Row], known: Known) -> tuple[Summary, d
                 logs[name][model].append(math.log(ratio))
                 if is_told_apart(row, name) is None or name in row.ratio_intervals:
                     errors[name][model].append(_error_of_ratio(row, name))
-        score = primary(row, known)
+        score = primary(row, metrics)
         if score and score + DIFFERENCE in row.values:
             moved[score][model].append(row.values[score + DIFFERENCE])
             errors[score][model].append(_error_of_difference(row, score + DIFFERENCE))
-    shown = [name for name in KEYS.values() if name in logs]
-    means = {name: _mean(map(_mean, logs[name].values())) for name in shown}
+    ratio_names = [name for name in KEYS.values() if name in logs]
+    means = {name: _mean(map(_mean, logs[name].values())) for name in ratio_names}
     means |= {name: _mean(map(_mean, moved[name].values())) for name in sorted(moved)}
     joint = {name: _joint_error(errors[name].values()) for name in means if name in errors}
     summary = Summary(
         method,
         models=len({row.source or row.model for row in rows}),
-        ratios={name: math.exp(means[name]) for name in shown},
+        ratios={name: math.exp(means[name]) for name in ratio_names},
         differences={name: means[name] for name in sorted(moved)},
-        counts={**{name: len(logs[name]) for name in shown}, **{name: len(moved[name]) for name in sorted(moved)}},
+        counts={
+            **{name: len(logs[name]) for name in ratio_names},
+            **{name: len(moved[name]) for name in sorted(moved)},
+        },
         rows=len(rows),
         noise_unknown=tuple(name for name, error in joint.items() if math.isnan(error)),
     )
@@ -346,7 +349,7 @@ def _explained(comparison: Comparison, names: Sequence[str]) -> Comparison:
     return replace(comparison, rows=tuple(rows), footnotes=tuple(footnotes))
 
 
-def _require_direction(name: str, comparison: Comparison, so: str) -> None:
+def _require_direction(name: str, comparison: Comparison, consequence: str) -> None:
     """Raise for a number without a known better direction; for `quality` where no score of any row has one.
 
     Raises:
@@ -357,21 +360,21 @@ def _require_direction(name: str, comparison: Comparison, so: str) -> None:
         names = {score for row in comparison.rows if (score := primary(row, comparison.metrics))}
     unknown = sorted(metric for metric in names if direction(metric, comparison.metrics) is None)
     if unknown and len(unknown) == len(names):
-        raise RecipeError(f"{name}: {so}, because {lacking(unknown[0], 'direction')}.")
+        raise RecipeError(f"{name}: {consequence}, because {lacking(unknown[0], 'direction')}.")
 
 
-def _number(row: Row, name: str, known: Known) -> float:
+def _number(row: Row, name: str, metrics: Known) -> float:
     """Return a row's number; NaN where it has none."""
-    return row.values.get(primary(row, known) if name == QUALITY else name, math.nan)
+    return row.values.get(primary(row, metrics) if name == QUALITY else name, math.nan)
 
 
-def _cost(row: Row, name: str, known: Known) -> float:
+def _cost(row: Row, name: str, metrics: Known) -> float:
     """Return a number where less is better; NaN where the row has none, or its direction is unknown."""
-    metric = primary(row, known) if name == QUALITY else name
-    better = direction(metric, known) if metric else None
+    metric = primary(row, metrics) if name == QUALITY else name
+    better = direction(metric, metrics) if metric else None
     if better is None:
         return math.nan
-    return -_number(row, name, known) if better else _number(row, name, known)
+    return -_number(row, name, metrics) if better else _number(row, name, metrics)
 
 
 def _last_if_missing(number: float, backwards: bool) -> tuple[bool, float]:

@@ -34,8 +34,8 @@ def without_marks(cell: str, own: Iterable[int] | None = None) -> str:
     ending = _MARKS_AT_END.search(cell)
     if ending is None:
         return cell
-    kept = [] if own is None else [number for number in marks(ending.group()) if number not in set(own)]
-    return " ".join([cell[: ending.start()], *(f"[{number}]" for number in kept)])
+    foreign_marks = [] if own is None else [number for number in marks(ending.group()) if number not in set(own)]
+    return " ".join([cell[: ending.start()], *(f"[{number}]" for number in foreign_marks)])
 
 
 def with_marks(cell: str, numbers: Iterable[int]) -> str:
@@ -70,9 +70,11 @@ class Numbering:
     def number(self, note: str) -> int:
         """Return a footnote's number, and add it to the notes."""
         matches = [number for number, text in {**self.before, **self.notes}.items() if text == note]
-        taken = {*self.notes, *self.foreign}
+        used_numbers = {*self.notes, *self.foreign}
         number = next((old for old in matches if self.notes.get(old, note) == note and old not in self.foreign), 0)
-        number = number or next(free for free in range(1, len(taken) + 2) if free not in taken)
+        number = number or next(
+            candidate for candidate in range(1, len(used_numbers) + 2) if candidate not in used_numbers
+        )
         self.notes[number] = note
         return number
 

@@ -27,13 +27,13 @@ def variants_of(runs: Iterable[Run], devices: Sequence[str]) -> list[Run]:
     variants.sort(key=lambda run: (is_by_hand(run), -run.started_ms, run.run_id))
     if not devices:
         return variants
-    others = tuple(f"{device}/" for device in DEVICES if device not in devices)
-    gone = {f"compress.outcome.{device[:-1]}" for device in others}
+    hidden_prefixes = tuple(f"{device}/" for device in DEVICES if device not in devices)
+    hidden_tags = {f"compress.outcome.{device[:-1]}" for device in hidden_prefixes}
     return [
         replace(
             run,
-            tags={name: value for name, value in run.tags.items() if name not in gone},
-            metrics={name: value for name, value in run.metrics.items() if not name.startswith(others)},
+            tags={name: value for name, value in run.tags.items() if name not in hidden_tags},
+            metrics={name: value for name, value in run.metrics.items() if not name.startswith(hidden_prefixes)},
         )
         for run in variants
         if any(f"compress.outcome.{device}" in run.tags for device in devices)
@@ -62,8 +62,8 @@ class Key:
         names = run.said("team"), run.said("model"), run.said("method"), batch, setting
         by_hand = is_by_hand(run)
         table = run.tags.get("compress.table", "") if by_hand else ""
-        alone = (run.run_id, run.started_ms) if every_run else ("", 0)
-        return cls(*names, run.is_original, by_hand, table, *alone)
+        run_identity = (run.run_id, run.started_ms) if every_run else ("", 0)
+        return cls(*names, run.is_original, by_hand, table, *run_identity)
 
     def label(self, precision: str = "") -> str:
         """Return the method as the row names it, see `row_label`; with the time where every run has its own row.
@@ -71,9 +71,11 @@ class Key:
         Args:
             precision: the precision of an original whose weights are not in float32.
         """
-        when = datetime.fromtimestamp(self.started_ms / 1000, timezone.utc) if self.run_id else None
-        shown = "" if precision in self.setting else precision
-        return row_label(self.method, self.batch, shown, self.setting, f"{when:%Y-%m-%d %H:%M} UTC" if when else "")
+        started = datetime.fromtimestamp(self.started_ms / 1000, timezone.utc) if self.run_id else None
+        precision_shown = "" if precision in self.setting else precision
+        return row_label(
+            self.method, self.batch, precision_shown, self.setting, f"{started:%Y-%m-%d %H:%M} UTC" if started else ""
+        )
 
     def place(self) -> tuple[object, ...]:
         """Return the row's position as a sorting key."""
@@ -147,13 +149,13 @@ def sorted_out(
     """Separate lines with numbers from failures. A failure with a later success is dropped."""
     lines: dict[Key, Line] = {}
     failures: dict[Key, list[Failure]] = {}
-    tried: dict[Key, set[str]] = {}
+    devices_tried: dict[Key, set[str]] = {}
     launched: dict[tuple[Key, str], list[Run]] = {}
     for run in newest:
         key, variant = Key.of(run, every_run), Key.of(run)
-        later = frozenset(tried.setdefault(key, set()))
+        later = frozenset(devices_tried.setdefault(key, set()))
         for device, outcome in _outcomes(run, language).items():
-            tried[key].add(device)
+            devices_tried[key].add(device)
             if outcome.status == "ok" and device == "quality":
                 continue  # scored in the run of a device: the numbers belong to that run
             if outcome.status == "ok":

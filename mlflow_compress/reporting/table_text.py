@@ -61,8 +61,8 @@ def columns(keys: Sequence[str] = (), known: Known = NOTHING_SAID) -> tuple[Colu
     return tuple(_BY_KEY.get(key) or _of_metric(key, known) for key in keys) or COLUMNS
 
 
-def _of_metric(name: str, known: Known) -> Column:
-    return Column(name, {language: label(name, language, known) for language in LANGUAGES})
+def _of_metric(name: str, metrics: Known) -> Column:
+    return Column(name, {language: label(name, language, metrics) for language in LANGUAGES})
 
 
 def headers(columns: Sequence[Column], language: str) -> tuple[str, ...]:
@@ -82,29 +82,29 @@ def cells(row: Row, columns: Sequence[Column], language: str, known: Known = NOT
     return tuple(_cell(row, column.key, language, known) for column in columns)
 
 
-def legend(it: Comparison) -> str:
+def legend(comparison: Comparison) -> str:
     """Return the legend: the meaning of units, ratios and marks, and the source of the rows."""
-    language = it.language
+    language = comparison.language
     sentences = [words.LEGEND[language]]
-    if unclaimed := [name for name in _shown_metrics(it) if _claims_nothing(it.rows, name)]:
-        metrics = "; ".join(label(name, language, it.metrics, with_unit=False) for name in unclaimed)
+    if unclaimed := [name for name in _shown_metrics(comparison) if _claims_nothing(comparison.rows, name)]:
+        metrics = "; ".join(label(name, language, comparison.metrics, with_unit=False) for name in unclaimed)
         sentences.append(words.LEGEND_UNKNOWN[language].format(metrics=metrics))
-    if any(row.by_hand for row in it.rows):
+    if any(row.by_hand for row in comparison.rows):
         sentences.append(words.LEGEND_BY_HAND[language])
-    several = [row.values for row in it.rows if len(scores(row.values, it.metrics)) > 1]
-    if deciding := dict.fromkeys(headline(values, it.metrics) for values in several):
-        metrics = ", ".join(label(name, language, it.metrics) for name in deciding if name)
+    several = [row.values for row in comparison.rows if len(scores(row.values, comparison.metrics)) > 1]
+    if deciding := dict.fromkeys(headline(values, comparison.metrics) for values in several):
+        metrics = ", ".join(label(name, language, comparison.metrics) for name in deciding if name)
         sentences.append(words.LEGEND_HEADLINE[language].format(metrics=metrics))
-    if "pareto" in it.columns and it.objectives:
-        objectives = ", ".join(_objective(name, it) for name in it.objectives)
+    if "pareto" in comparison.columns and comparison.objectives:
+        objectives = ", ".join(_objective(name, comparison) for name in comparison.objectives)
         sentences.append(words.LEGEND_PARETO[language].format(objectives=objectives))
-    if it.title:
-        sentences.append(f"{words.SOURCE[language]}: {it.title}.")
+    if comparison.title:
+        sentences.append(f"{words.SOURCE[language]}: {comparison.title}.")
     return " ".join(sentences)
 
 
-def _shown_metrics(it: Comparison) -> list[str]:
-    return [column.key for column in columns(it.columns, it.metrics) if "/" in column.key]
+def _shown_metrics(comparison: Comparison) -> list[str]:
+    return [column.key for column in columns(comparison.columns, comparison.metrics) if "/" in column.key]
 
 
 def _claims_nothing(rows: Iterable[Row], name: str) -> bool:
@@ -113,13 +113,15 @@ def _claims_nothing(rows: Iterable[Row], name: str) -> bool:
     return name not in _SPEEDS and bool(verdicts) and all(verdict is None for verdict in verdicts)
 
 
-def _objective(name: str, it: Comparison) -> str:
+def _objective(name: str, comparison: Comparison) -> str:
     """Return the name of an objective; for `quality` with the scores that represent it."""
     if name != metric_facts.GROUP:
-        return label(name, it.language, it.metrics, with_unit=False)
-    names = dict.fromkeys(headline(row.values, it.metrics) for row in it.rows if row.dominated is not None)
-    scored = ", ".join(label(score, it.language, it.metrics) for score in names if score)
-    return f"{words.SCORING[it.language]} ({scored})" if scored else words.SCORING[it.language]
+        return label(name, comparison.language, comparison.metrics, with_unit=False)
+    names = dict.fromkeys(
+        headline(row.values, comparison.metrics) for row in comparison.rows if row.dominated is not None
+    )
+    scored = ", ".join(label(score, comparison.language, comparison.metrics) for score in names if score)
+    return f"{words.SCORING[comparison.language]} ({scored})" if scored else words.SCORING[comparison.language]
 
 
 def summaries_title(language: str) -> str:
@@ -127,54 +129,69 @@ def summaries_title(language: str) -> str:
     return words.SUMMARIES[language]
 
 
-def summaries(it: Comparison) -> tuple[str, ...]:
+def summaries(comparison: Comparison) -> tuple[str, ...]:
     """Return a line for each method that was compared on several models; a mean over one model adds nothing."""
     return tuple(
-        summary(each, it.language, it.metrics)
-        for each in it.summaries
-        if each.models > 1 and (each.ratios.keys() & {*_SPEEDS, *words.SMALLER} or each.differences)
+        summary(method_summary, comparison.language, comparison.metrics)
+        for method_summary in comparison.summaries
+        if method_summary.models > 1
+        and (method_summary.ratios.keys() & {*_SPEEDS, *words.SMALLER} or method_summary.differences)
     )
 
 
-def summary(it: Summary, language: str, known: Known = NOTHING_SAID) -> str:
+def summary(method_summary: Summary, language: str, known: Known = NOTHING_SAID) -> str:
     """Return a method's effect over several models in a line: `fp16: 1.40x faster (GPU), 0.50x size, over 9 models`."""
     parts = []
     for name, device in _SPEEDS.items():
-        if it.ratios.get(name, 0) > 0:
-            unknown = words.NOISE_UNKNOWN[language] if name in it.noise_unknown else ""
-            behind = ", ".join(filter(None, [device, _behind(it, name, language), unknown]))
-            speed = _speed(it.ratios[name], language)
-            about = "" if speed == words.AS_FAST[language] else _about(it, name)
+        if method_summary.ratios.get(name, 0) > 0:
+            unknown = words.NOISE_UNKNOWN[language] if name in method_summary.noise_unknown else ""
+            behind = ", ".join(filter(None, [device, _behind(method_summary, name, language), unknown]))
+            speed = _speed(method_summary.ratios[name], language)
+            about = "" if speed == words.AS_FAST[language] else _about(method_summary, name)
             parts.append(f"{about}{speed} ({behind})")
     for name, smaller in words.SMALLER.items():
-        is_in_weights = name == _DISK and it.ratios.get(_DISK, 1) >= _MUCH_LESS * it.ratios.get(_WEIGHTS, 1)
-        if name in it.ratios and not is_in_weights:
-            models = _behind(it, name, language)
-            parts.append(smaller[language].format(ratio=ratio(it.ratios[name])) + (f" ({models})" if models else ""))
-    for name, moved in it.differences.items():
-        models = _behind(it, name, language)
-        unknown = words.NOISE_UNKNOWN[language] if name in it.noise_unknown else ""
-        text = f"{label(name, language, known)} {_about(it, name)}{difference(moved)}"
+        is_in_weights = name == _DISK and method_summary.ratios.get(_DISK, 1) >= _MUCH_LESS * method_summary.ratios.get(
+            _WEIGHTS, 1
+        )
+        if name in method_summary.ratios and not is_in_weights:
+            models = _behind(method_summary, name, language)
+            parts.append(
+                smaller[language].format(ratio=ratio(method_summary.ratios[name])) + (f" ({models})" if models else "")
+            )
+    for name, moved in method_summary.differences.items():
+        models = _behind(method_summary, name, language)
+        unknown = words.NOISE_UNKNOWN[language] if name in method_summary.noise_unknown else ""
+        text = f"{label(name, language, known)} {_about(method_summary, name)}{difference(moved)}"
         behind = ", ".join(filter(None, [models, unknown]))
         parts.append(text + (f" ({behind})" if behind else ""))
-    line = f"{method(it.method, language)}: {', '.join(parts)}" if parts else method(it.method, language)
-    if it.models == 1:
+    line = (
+        f"{method(method_summary.method, language)}: {', '.join(parts)}"
+        if parts
+        else method(method_summary.method, language)
+    )
+    if method_summary.models == 1:
         return f"{line} ({words.OF_ONE_MODEL[language]})"
-    rows = words.ROWS_BEHIND[language].format(rows=it.rows) if it.rows > it.models else ""
-    return words.OVER_MODELS[language].format(said=line, models=it.models) + rows
+    rows = (
+        words.ROWS_BEHIND[language].format(rows=method_summary.rows)
+        if method_summary.rows > method_summary.models
+        else ""
+    )
+    return words.OVER_MODELS[language].format(said=line, models=method_summary.models) + rows
 
 
-def _about(it: Summary, name: str) -> str:
+def _about(method_summary: Summary, name: str) -> str:
     """Return the mark of a mean that is within noise."""
-    changed = difference(it.differences[name]) != _NO_DIFFERENCE if name in it.differences else True
-    return "≈" if changed and told_apart_over_models(it, name) is False else ""
+    changed = (
+        difference(method_summary.differences[name]) != _NO_DIFFERENCE if name in method_summary.differences else True
+    )
+    return "≈" if changed and told_apart_over_models(method_summary, name) is False else ""
 
 
-def _behind(it: Summary, name: str, language: str) -> str:
+def _behind(method_summary: Summary, name: str, language: str) -> str:
     """Return how many models a mean is based on, where it is not all of them."""
-    count = it.counts.get(name, it.models)
+    count = method_summary.counts.get(name, method_summary.models)
     text = words.OF_ONE_MODEL if count == 1 else words.OF_MODELS
-    return "" if count == it.models else text[language].format(models=count)
+    return "" if count == method_summary.models else text[language].format(models=count)
 
 
 def _speed(times_ratio: float, language: str) -> str:
@@ -204,19 +221,19 @@ def failure_lines(failures: Iterable[Failure], language: str) -> list[str]:
     ]
 
 
-def befell(it: Failure, language: str) -> str:
+def befell(failure: Failure, language: str) -> str:
     """Return a failure without the variant's name: `failed (CPU): out of memory`."""
-    return f"{_befell(it, language)}: {_reason(it, language)}"
+    return f"{_befell(failure, language)}: {_reason(failure, language)}"
 
 
-def _befell(it: Failure, language: str) -> str:
-    status = words.STATUS.get(it.status, words.STATUS["failed"])[language]
-    where = words.SCORING[language] if it.device == "quality" else DEVICES.get(it.device, it.device)
-    return f"{status} ({where})" if where else status
+def _befell(failure: Failure, language: str) -> str:
+    status = words.STATUS.get(failure.status, words.STATUS["failed"])[language]
+    stage = words.SCORING[language] if failure.device == "quality" else DEVICES.get(failure.device, failure.device)
+    return f"{status} ({stage})" if stage else status
 
 
-def _reason(it: Failure, language: str) -> str:
-    return it.reason or words.NO_REASON[language]
+def _reason(failure: Failure, language: str) -> str:
+    return failure.reason or words.NO_REASON[language]
 
 
 def method(name: str, language: str) -> str:
@@ -280,9 +297,9 @@ def is_told_apart(row: Row, name: str) -> bool | None:
     return abs(math.log(row.ratios[name])) > math.log1p(MEMORY_NOISE) if row.ratios.get(name, 0) > 0 else None
 
 
-def told_apart_over_models(it: Summary, name: str) -> bool | None:
+def told_apart_over_models(method_summary: Summary, name: str) -> bool | None:
     """Return whether a mean over models is more than noise; None where the noise is unknown."""
-    return None if name in it.noise_unknown else name not in it.within_noise
+    return None if name in method_summary.noise_unknown else name not in method_summary.within_noise
 
 
 def number(value: float, digits: int = 4) -> str:
@@ -329,43 +346,43 @@ def label(name: str, language: str, known: Known = NOTHING_SAID, *, with_unit: b
     >>> label("cpu/latency_p50_ms", "en")
     'CPU inference time, median, ms'
     """
-    group, _, what = name.partition("/")
+    group, _, quantity = name.partition("/")
     if group == metric_facts.GROUP:
-        score = what.removesuffix(DIFFERENCE)
+        score = quantity.removesuffix(DIFFERENCE)
         labels = metric_facts.of(f"{group}/{score}", known).label
         text = labels.get(language) or labels.get("en") or score
-        return text if score == what else f"{text}, {words.FROM_ORIGINAL[language]}"
-    suffix = next((suffix for suffix in UNITS if what.endswith(suffix)), "")
-    what = what.removesuffix(suffix)
+        return text if score == quantity else f"{text}, {words.FROM_ORIGINAL[language]}"
+    suffix = next((suffix for suffix in UNITS if quantity.endswith(suffix)), "")
+    quantity = quantity.removesuffix(suffix)
     statistic = ""
-    if what not in words.QUANTITIES and (match := re.fullmatch(r"(.+)_(p\d+|mean|min|max|std)", what)):
-        what, statistic = match.groups()
+    if quantity not in words.QUANTITIES and (match := re.fullmatch(r"(.+)_(p\d+|mean|min|max|std)", quantity)):
+        quantity, statistic = match.groups()
         statistic = words.STATISTICS.get(statistic, {}).get(language, statistic)
-    text = words.QUANTITIES.get(what, {}).get(language, what.replace("_", " "))
+    text = words.QUANTITIES.get(quantity, {}).get(language, quantity.replace("_", " "))
     device = DEVICES.get(group, "")
     return ", ".join(part for part in (f"{device} {text}".strip(), statistic, unit(name) if with_unit else "") if part)
 
 
 def ordered(names: Iterable[str]) -> tuple[str, ...]:
     """Sort metric names for a file: always the table's own first, then group by group."""
-    rest = set(names).difference(METRICS)
+    others = set(names).difference(METRICS)
 
     def place(name: str) -> tuple[object, ...]:
         group = name.partition("/")[0]
         return _GROUPS.index(group) if group in _GROUPS else len(_GROUPS), natural(name)
 
-    return (*METRICS, *sorted(rest, key=place))
+    return (*METRICS, *sorted(others, key=place))
 
 
 def natural(text: str) -> tuple[object, ...]:
     """Return a sorting key: ignores case, orders digits by value (`v2` before `v10`), and never ties for two texts."""
     parts = re.split(r"([0-9]+)", text.casefold())
     # Compare numbers by length and then text: int() rejects thousands of digits.
-    keys = [(len(part.lstrip("0")), part.lstrip("0")) if place % 2 else part for place, part in enumerate(parts)]
+    keys = [(len(part.lstrip("0")), part.lstrip("0")) if index % 2 else part for index, part in enumerate(parts)]
     return (keys, text)
 
 
-def _cell(row: Row, key: str, language: str, known: Known) -> str:
+def _cell(row: Row, key: str, language: str, metrics: Known) -> str:
     if key == "team":
         return row.team
     if key == "model":
@@ -373,7 +390,7 @@ def _cell(row: Row, key: str, language: str, known: Known) -> str:
     if key == "method":
         return method(row.method, language) + (f" ({words.BY_HAND[language]})" if row.by_hand else "")
     if key == "quality":
-        return _quality(row, language, known)
+        return _quality(row, language, metrics)
     if key == "hardware":
         return hardware_names.short(row.hardware, language) or MISSING
     if key == "pareto":
@@ -415,10 +432,10 @@ def score_text(row: Row, name: str, language: str, known: Known = NOTHING_SAID) 
     return " ".join(filter(None, score_parts(row, name, language, known)))
 
 
-def _quality(row: Row, language: str, known: Known) -> str:
+def _quality(row: Row, language: str, metrics: Known) -> str:
     """Return all scores, the deciding one first; without a score, the output error."""
     values = row.values
-    text = ", ".join(score_text(row, name, language, known) for name in scores(values, known))
+    text = ", ".join(score_text(row, name, language, metrics) for name in scores(values, metrics))
     return f"{text} (n={values[metric_facts.COUNT]:.0f})" if text and metric_facts.COUNT in values else text or MISSING
 
 

@@ -70,8 +70,12 @@ def update(text: str, comparison: Comparison, *, teams: Sequence[str] = ()) -> s
         page = markdown_tables.read(text)
         return edited(text, page, _fitting(page), comparison)
     start, end, newline = marked
-    kept = next(iter(_inside(page, marked)), None) if teams else None
-    block = as_markdown(comparison) if kept is None else _merged(text, kept, text[kept.end : end], comparison, teams)
+    old_table = next(iter(_inside(page, marked)), None) if teams else None
+    block = (
+        as_markdown(comparison)
+        if old_table is None
+        else _merged(text, old_table, text[old_table.end : end], comparison, teams)
+    )
     return f"{text[:start]}{newline}{block.replace(chr(10), newline)}{newline}{newline}{text[end:]}"
 
 
@@ -92,15 +96,15 @@ def _between_markers(text: str, page: Page) -> tuple[int, int, str] | None:
             f"Each marker must occur once, the first before the second: {BEGIN} is in {_lines(begins)}, "
             f"{END} in {_lines(ends)}."
         )
-    after = re.compile(r"\r\n|\r|\n").match(text, begins[0][2])
-    assert after  # the other marker is on a later line
-    return after.end(), ends[0][1], after.group()
+    line_end = re.compile(r"\r\n|\r|\n").match(text, begins[0][2])
+    assert line_end  # the other marker is on a later line
+    return line_end.end(), ends[0][1], line_end.group()
 
 
 def _lines(places: Sequence[tuple[int, ...]]) -> str:
     if not places:
         return "no line"
-    return f"line{'s' if len(places) > 1 else ''} {', '.join(str(place[0]) for place in places)}"
+    return f"line{'s' if len(places) > 1 else ''} {', '.join(str(span[0]) for span in places)}"
 
 
 def _fitting(page: Page) -> Table:
@@ -110,31 +114,33 @@ def _fitting(page: Page) -> Table:
         kinds = {heading.kind for heading in columns_here}
         if {"model", "method"} <= kinds and is_comparison(columns_here) and not table.is_nested:
             fitting.append(table)
-    here = f"Put {BEGIN} and {END}, each on a separate line, "
+    advice = f"Put {BEGIN} and {END}, each on a separate line, "
     if not fitting:
         raise RecipeError(
             "There is no table with columns for models, methods and a size, time, memory or quality. "
-            f"{here}where the table should be."
+            f"{advice}where the table should be."
         )
     if len(fitting) > 1:
         numbers = _lines([(table.header.number,) for table in fitting])
-        raise RecipeError(f"Several tables could be the one to update: those in {numbers}. {here}around the right one.")
+        raise RecipeError(
+            f"Several tables could be the one to update: those in {numbers}. {advice}around the right one."
+        )
     return fitting[0]
 
 
-def _merged(text: str, old: Table, below: str, comparison: Comparison, teams: Sequence[str]) -> str:
+def _merged(text: str, old: Table, notes_text: str, comparison: Comparison, teams: Sequence[str]) -> str:
     """Render a comparison, and add the rows of other teams in the old table to its rows."""
-    team = next((place for place, heading in enumerate(headings_of(old)) if heading.kind == "team"), None)
-    others = [line for line in old.rows if text_at(line, team) not in teams] if team is not None else []
-    if team is None or not others:
+    team = next((index for index, heading in enumerate(headings_of(old)) if heading.kind == "team"), None)
+    other_lines = [line for line in old.rows if text_at(line, team) not in teams] if team is not None else []
+    if team is None or not other_lines:
         return as_markdown(comparison)
     rendered = as_markdown(replace(comparison, columns=_same_columns(old, comparison)))
     (new,) = markdown_tables.read(rendered).tables[:1]
-    lines = [(text_at(line, team), text[line.start : line.end]) for line in others]
-    before, below_new = readme_notes.listed(below), readme_notes.listed(rendered[new.end :])
+    lines = [(text_at(line, team), text[line.start : line.end]) for line in other_lines]
+    old_notes, new_notes = readme_notes.listed(notes_text), readme_notes.listed(rendered[new.end :])
     used = {number for _, line in lines for number in readme_notes.marks(line)}
-    numbering = readme_notes.Numbering({number: note for number, note in before.items() if number in used})
-    places = {number: numbering.number(note) for number, note in below_new.items()}
+    numbering = readme_notes.Numbering({number: note for number, note in old_notes.items() if number in used})
+    places = {number: numbering.number(note) for number, note in new_notes.items()}
     own = ((line, rendered[line.start : line.end]) for line in new.rows)
     lines += [(text_at(line, team), readme_notes.replaced(row, places)) for line, row in own]
     lines.sort(key=lambda line: natural(line[0]))
@@ -147,8 +153,8 @@ def _merged(text: str, old: Table, below: str, comparison: Comparison, teams: Se
 def _same_columns(old: Table, comparison: Comparison) -> tuple[str, ...]:
     """Return the keys of the columns of a table that this tool wrote."""
     metrics = sorted({name for row in comparison.rows for name in row.values})
-    wanted = tuple(dict.fromkeys([*(column.key for column in COLUMNS), "hardware", "pareto", *metrics]))
-    candidates = columns(wanted, comparison.metrics)
+    column_keys = tuple(dict.fromkeys([*(column.key for column in COLUMNS), "hardware", "pareto", *metrics]))
+    candidates = columns(column_keys, comparison.metrics)
     keys = {column.header["en"]: column.key for column in reversed(candidates) if column.key in metrics}  # 0.1: English
     keys |= {column.header[comparison.language]: column.key for column in reversed(candidates)}
     unknown = [cell.text for cell in old.header.cells if cell.text not in keys]

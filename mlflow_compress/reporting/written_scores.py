@@ -93,7 +93,7 @@ def read_scores(
         assert piece.score is not None
         name, device = piece.score.metric, piece.device or heading.device
         try:
-            value, more = _scored(piece.figures, piece.score, heading.is_percent, scales)
+            value, new_remarks = _scored(piece.figures, piece.score, heading.is_percent, scales)
         except Unreadable as error:
             reasons.append(str(error))
             continue
@@ -103,7 +103,7 @@ def read_scores(
             remarks.append(f"two numbers for {name}: the one for {device.upper()} is stored as {name}_{device}")
             name = f"{name}_{device}"
         metrics[name], devices[name] = value, device
-        remarks += more
+        remarks += new_remarks
     if not metrics:
         raise Unreadable("; ".join(reasons) or "it names no score")
     return metrics, [*remarks, *(f"not stored: {reason}" for reason in reasons)]
@@ -114,13 +114,13 @@ def _in_order(clauses: Sequence[_Clause], heading: Heading, remarks: list[str]) 
     kinds = [_kinds(clause) for clause in clauses]
     flat = [token for clause in clauses for token in clause]
     if len(clauses) == len(heading.scores) > 1 and set(kinds) <= {"N", "Z"}:
-        named = [
+        with_names = [
             [replace(clause[0], kind="M", score=score), clause[0]]
             for clause, score in zip(clauses, heading.scores, strict=True)
             if clause[0].kind == "N"
         ]
         remarks.append(f"in the header's order: {', '.join(score.metric for score in heading.scores)}")
-        return named
+        return with_names
     order = "".join(kinds)
     half = len(order) // 2
     if half > 1 and order in ("M" * half + "N" * half, "N" * half + "M" * half):
@@ -141,7 +141,7 @@ def _pieces(clauses: Sequence[_Clause], heading: Heading, *, is_whole: bool) -> 
         heading: the heading of its column.
         is_whole: whether the whole cell was understood: only then may a number have no name.
     """
-    last: _Piece | None = None
+    previous: _Piece | None = None
     for clause in clauses:
         for group in _groups(clause):
             tokens = {token.kind: token for token in group}
@@ -152,8 +152,8 @@ def _pieces(clauses: Sequence[_Clause], heading: Heading, *, is_whole: bool) -> 
             if piece.score is None and not is_whole:
                 raise Unreadable(f"{piece.figures.strip()!r} has no name, and the text beside it is not understood")
             if piece.score is None:
-                piece.score = _implied(piece, last, heading)
-            last = piece
+                piece.score = _implied(piece, previous, heading)
+            previous = piece
             yield piece
 
 
@@ -167,16 +167,16 @@ def _groups(clause: _Clause) -> list[_Clause]:
         return [clause]
     if not re.fullmatch(r"(MD?ND?)+|(ND?MD?)+|(ND)+", order):
         raise Unreadable("several numbers, and it is not clear what each is")
-    starts = [place for place, kind in enumerate(order) if kind == order[0]]
+    starts = [index for index, kind in enumerate(order) if kind == order[0]]
     return [clause[start:end] for start, end in zip(starts, [*starts[1:], None], strict=True)]
 
 
-def _implied(piece: _Piece, last: _Piece | None, heading: Heading) -> Score:
+def _implied(piece: _Piece, previous: _Piece | None, heading: Heading) -> Score:
     """Return the score of a number without a name: the previous score on another device, or the header's."""
-    if last is not None and piece.device and last.device and piece.device != last.device:
-        assert last.score is not None
-        return last.score
-    if len(heading.scores) == 1 and last is None:
+    if previous is not None and piece.device and previous.device and piece.device != previous.device:
+        assert previous.score is not None
+        return previous.score
+    if len(heading.scores) == 1 and previous is None:
         return heading.scores[0]
     if not heading.scores:
         raise Unreadable(f"{piece.figures.strip()!r} is a score without a name")
@@ -189,17 +189,17 @@ def _clauses(text: str, remarks: list[str]) -> tuple[list[_Clause], list[str]]:
     """Return the parts between separators, and why other parts are not understood: each of those ends with its line."""
     clauses: list[_Clause] = [[]]
     reasons: list[str] = []
-    place = 0
-    while place < len(text):
-        match, token = _token(text, place)
+    position = 0
+    while position < len(text):
+        match, token = _token(text, position)
         if match is None:
-            rest = re.match(r"[^\s,;]+", text[place:])
-            reasons.append(f"{rest[0] if rest else text[place]!r} is not understood")
+            word = re.match(r"[^\s,;]+", text[position:])
+            reasons.append(f"{word[0] if word else text[position]!r} is not understood")
             clauses[-1] = []
-            ending = _REST_OF_CLAUSE.match(text, place)
-            place = max(ending.end() if ending else place, place + 1)
+            ending = _REST_OF_CLAUSE.match(text, position)
+            position = max(ending.end() if ending else position, position + 1)
             continue
-        place = match.end()
+        position = match.end()
         if token is not None:
             clauses[-1].append(token)
         elif match.re is _PIECE and match.lastgroup == "S" and clauses[-1]:
@@ -209,14 +209,14 @@ def _clauses(text: str, remarks: list[str]) -> tuple[list[_Clause], list[str]]:
     return [clause for clause in clauses if clause], reasons
 
 
-def _token(text: str, place: int) -> tuple[re.Match[str] | None, _Token | None]:
+def _token(text: str, position: int) -> tuple[re.Match[str] | None, _Token | None]:
     """Return the token at a place of a cell: no match where it is not understood, no token for a separator."""
     metrics = spellings()
-    if match := metrics.pattern.match(text, place):
+    if match := metrics.pattern.match(text, position):
         return match, _Token("M", match.group(), metrics.score(match))
-    match = _PIECE.match(text, place)
+    match = _PIECE.match(text, position)
     if match is None:
-        match = _NAMED.match(text, place)
+        match = _NAMED.match(text, position)
         score = unknown_score(match["name"]) if match else None
         return (match, _Token("M", match["name"], score)) if match and score else (None, None)
     if match["device"]:
@@ -224,7 +224,7 @@ def _token(text: str, place: int) -> tuple[re.Match[str] | None, _Token | None]:
     return match, next((_Token(kind, match[kind]) for kind in "NZ" if match[kind]), None)
 
 
-def _scored(figures: str, what: Score, is_percent: bool, scales: Mapping[str, str]) -> tuple[float, list[str]]:
+def _scored(figures: str, written_score: Score, is_percent: bool, scales: Mapping[str, str]) -> tuple[float, list[str]]:
     """Convert a score to the scale used here, and return it with remarks."""
     remarks = []
     head, *spread = re.split(r"±|\+\s*/?\s*-", figures)
@@ -232,49 +232,54 @@ def _scored(figures: str, what: Score, is_percent: bool, scales: Mapping[str, st
         remarks.append(f"the spread ±{spread[0].strip()} is kept in the cell's text only")
     percent = "%" in figures or is_percent
     value = number(head.replace("%", "").strip())
-    written = figures.strip()
-    name = what.metric
+    number_text = figures.strip()
+    name = written_score.metric
     if value < 0:
-        raise Unreadable(f"{written} is impossible: a score can't be negative")
-    meant = "" if percent else scales.get(name.partition("/")[2], "")
-    remarks += [f"read as {meant}, as stated"] if meant else []
-    scale = metric_facts.of(name, {}).scale if what.is_known else None
+        raise Unreadable(f"{number_text} is impossible: a score can't be negative")
+    scale_stated = "" if percent else scales.get(name.partition("/")[2], "")
+    remarks += [f"read as {scale_stated}, as stated"] if scale_stated else []
+    scale = metric_facts.of(name, {}).scale if written_score.is_known else None
     if scale is None:
-        remarks += [] if what.is_known else [f"not a score of this tool: stored as {name}"]
-        value = value / 100 if percent or meant == PERCENT else value
+        remarks += [] if written_score.is_known else [f"not a score of this tool: stored as {name}"]
+        value = value / 100 if percent or scale_stated == PERCENT else value
     elif scale == "hundred":
-        if 0 < value <= 1 and not percent and not meant:
-            raise Unreadable(f"{written} may be {name} on a scale of 1 or 100{_say_so(name)}")
-        value = value * 100 if meant == SHARE else value
+        if 0 < value <= 1 and not percent and not scale_stated:
+            raise Unreadable(f"{number_text} may be {name} on a scale of 1 or 100{_say_so(name)}")
+        value = value * 100 if scale_stated == SHARE else value
         if value > 100:
-            raise Unreadable(f"{written} is impossible: {name} is at most 100")
+            raise Unreadable(f"{number_text} is impossible: {name} is at most 100")
     elif scale == "unbounded":
         if percent:
-            raise Unreadable(f"{written}: {name} is not a share")
+            raise Unreadable(f"{number_text}: {name} is not a share")
     else:
-        value, more = _share(
-            value, written, name, percent or meant == PERCENT, meant, can_be_more=scale == "error_rate"
+        value, new_remarks = _share(
+            value,
+            number_text,
+            name,
+            percent or scale_stated == PERCENT,
+            scale_stated,
+            can_be_more=scale == "error_rate",
         )
-        remarks += more
-        if what.is_rest:
+        remarks += new_remarks
+        if written_score.is_rest:
             remarks.append(f"it is 1 minus the error rate: {1 - value:f} is stored as {name}")
             value = 1 - value
     return to_float(value), remarks
 
 
 def _share(
-    value: Decimal, written: str, name: str, percent: bool, meant: str, *, can_be_more: bool
+    value: Decimal, number_text: str, name: str, percent: bool, scale_stated: str, *, can_be_more: bool
 ) -> tuple[Decimal, list[str]]:
     """Convert a share, or an error rate (which may exceed 1), to a fraction of 1."""
     if percent:
         value /= 100
-    elif value > 1 and can_be_more and not meant:
-        raise Unreadable(f"{written} may be {name} as a share or in per cent{_say_so(name)}")
+    elif value > 1 and can_be_more and not scale_stated:
+        raise Unreadable(f"{number_text} may be {name} as a share or in per cent{_say_so(name)}")
     if value <= 1 or can_be_more:
         return value, []
-    if not percent and not meant and value <= 100:
+    if not percent and not scale_stated and value <= 100:
         return value / 100, ["read as per cent, because a share is at most 1"]
-    raise Unreadable(f"{written} is impossible: {name} is at most 1")
+    raise Unreadable(f"{number_text} is impossible: {name} is at most 1")
 
 
 def _say_so(name: str) -> str:

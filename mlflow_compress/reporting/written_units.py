@@ -117,8 +117,12 @@ class Measure:
 def is_missing(text: str) -> bool:
     """Return whether a text means that there is no number: `-`, `N/A`, `not supported`, `--Mb`."""
     bare = text.strip(" *_`.\u00a0").casefold()
-    rest = bare.lstrip(_DASHES).strip()
-    return bare in _MISSING or not rest or (rest != bare and bare[0] in _DASHES and rest in _SIZE_WORDS | {"ms": 0})
+    without_dash = bare.lstrip(_DASHES).strip()
+    return (
+        bare in _MISSING
+        or not without_dash
+        or (without_dash != bare and bare[0] in _DASHES and without_dash in _SIZE_WORDS | {"ms": 0})
+    )
 
 
 def unit(text: str) -> Unit | None:
@@ -132,17 +136,17 @@ def unit(text: str) -> Unit | None:
     match = _UNIT.fullmatch(text.strip(" ,;"))
     if match is None:
         return None
-    what, of = (part.casefold() if part else "" for part in match.groups())
-    if what in _SIZE_WORDS and not of:
-        return Unit("size", Decimal(1024) ** _SIZE_WORDS[what], text)
-    if of and _SECOND.fullmatch(of):
-        if _TOKENS.fullmatch(what):
+    numerator, denominator = (part.casefold() if part else "" for part in match.groups())
+    if numerator in _SIZE_WORDS and not denominator:
+        return Unit("size", Decimal(1024) ** _SIZE_WORDS[numerator], text)
+    if denominator and _SECOND.fullmatch(denominator):
+        if _TOKENS.fullmatch(numerator):
             return Unit("tokens", Decimal(1), text)
-        return Unit("samples", Decimal(1), text) if _ONE.fullmatch(what) else None
-    factor = next((factor for words, factor in _TIMES if re.fullmatch(words, what)), None)
-    if factor is not None and of and _TOKENS.fullmatch(of):
+        return Unit("samples", Decimal(1), text) if _ONE.fullmatch(numerator) else None
+    factor = next((factor for words, factor in _TIMES if re.fullmatch(words, numerator)), None)
+    if factor is not None and denominator and _TOKENS.fullmatch(denominator):
         return Unit("tokens", factor / 1000, text, is_inverse=True)
-    if factor is not None and of and not _ONE.fullmatch(of):
+    if factor is not None and denominator and not _ONE.fullmatch(denominator):
         raise Unreadable(f"“{text}” is not the time of one sample")
     return None if factor is None else Unit("time", factor, text)
 
@@ -164,13 +168,13 @@ def measure(text: str) -> Measure:
             units.append(sign)
         else:
             notes.append(note.strip())
-    rest = _BRACKETS.sub(" ", text).strip()
-    if about := _ABOUT.match(rest):
-        rest = rest[about.end() :]
+    number_text = _BRACKETS.sub(" ", text).strip()
+    if about := _ABOUT.match(number_text):
+        number_text = number_text[about.end() :]
         remarks.append("the table calls the number approximate")
-    if _BOUND.match(rest):
+    if _BOUND.match(number_text):
         raise Unreadable("a bound, not a value")
-    match = _WRITTEN.fullmatch(rest)
+    match = _WRITTEN.fullmatch(number_text)
     if match is None:
         raise Unreadable("not a single number")
     value = number(match["figures"])
@@ -189,8 +193,8 @@ def _units(text: str) -> list[Unit]:
     text = text.strip()
     if not text:
         return []
-    if whole := unit(text):
-        return [whole]
+    if whole_unit := unit(text):
+        return [whole_unit]
     signs = [unit(word) for word in text.split()]
     if not signs or None in signs:
         raise Unreadable(f"“{text}” is not a known unit")
@@ -206,18 +210,18 @@ def number(text: str) -> Decimal:
     figures = text.strip()
     sign = "-" if figures.startswith("-") else ""
     figures, _, exponent = figures.lstrip("+-").casefold().partition("e")
-    whole = r"\d{1,3}"
+    group = r"\d{1,3}"
     if re.fullmatch(r"\d+(\.\d+)?|\.\d+", figures):
         pass
     elif re.fullmatch(r"[1-9]\d{0,2},\d{3}", figures):
         raise Unreadable(f"“{text}” may be {figures.replace(',', '.')} or {figures.replace(',', '')}")
     elif re.fullmatch(r"\d*,\d+", figures):
         figures = figures.replace(",", ".")
-    elif re.fullmatch(rf"{whole}([{_THIN}]\d{{3}})+([.,]\d+)?", figures):
+    elif re.fullmatch(rf"{group}([{_THIN}]\d{{3}})+([.,]\d+)?", figures):
         figures = re.sub(f"[{_THIN}]", "", figures).replace(",", ".")
-    elif re.fullmatch(rf"{whole}(,\d{{3}})+\.\d+|{whole}(,\d{{3}}){{2,}}", figures):
+    elif re.fullmatch(rf"{group}(,\d{{3}})+\.\d+|{group}(,\d{{3}}){{2,}}", figures):
         figures = figures.replace(",", "")
-    elif re.fullmatch(rf"{whole}(\.\d{{3}})+,\d+|{whole}(\.\d{{3}}){{2,}}", figures):
+    elif re.fullmatch(rf"{group}(\.\d{{3}})+,\d+|{group}(\.\d{{3}}){{2,}}", figures):
         figures = figures.replace(".", "").replace(",", ".")
     elif " " in figures:
         raise Unreadable(f"“{text}” may be one number or several")
