@@ -104,10 +104,10 @@ def record(kind: type[_Record], data: object, name: str) -> _Record:
         (result,) = _schema(cast(Any, kind)).validate_json(pydantic_core.to_json([data], inf_nan_mode="constants"))
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        place = _named(".".join(map(str, (name, *first["loc"][1:]))))
+        field = _named(".".join(map(str, (name, *first["loc"][1:]))))
         if first["type"] == "unexpected_keyword_argument":
-            raise Malformed(f"{place} is unknown to this version of mlflow-compress. Is it from a newer one?") from None
-        raise Malformed(f"{place}: {plain(first['msg'])}.") from None
+            raise Malformed(f"{field} is unknown to this version of mlflow-compress. Is it from a newer one?") from None
+        raise Malformed(f"{field}: {plain(first['msg'])}.") from None
     except (ValueError, RecursionError) as error:  # a surrogate; data that did not come from our JSON
         raise Malformed(f"{_named(name)}: {plain(str(error))}.") from None
     return cast(_Record, result)

@@ -37,8 +37,8 @@ def read_yaml(path: Path, most_bytes: int = MOST_BYTES) -> Any:
     if not stat.S_ISREG(status.st_mode):  # reading a pipe would block
         raise Malformed("it is not a file")
     if status.st_size > most_bytes:
-        size, most = status.st_size / 2**10, most_bytes / 2**10
-        raise Malformed(f"it has {size:,.0f} KiB; at most {most:,.0f} KiB are allowed")
+        size, limit = status.st_size / 2**10, most_bytes / 2**10
+        raise Malformed(f"it has {size:,.0f} KiB; at most {limit:,.0f} KiB are allowed")
     try:
         return yaml.load(path.read_text(encoding="utf-8-sig"), _loader())  # noqa: S506  (a safe one)
     except (ValueError, yaml.YAMLError, RecursionError) as error:  # ValueError: not UTF-8, or a date with 13 months
@@ -64,7 +64,7 @@ def _loader() -> type[yaml.SafeLoader]:
             self._sizes: dict[int, int] = {}  # values in each anchored node, by its id
 
         def compose_node(self, parent: Any, index: Any) -> Any:
-            before, is_alias = self._values, self.check_event(yaml.AliasEvent)
+            values_before, is_alias = self._values, self.check_event(yaml.AliasEvent)
             self._depth += 1
             if self._depth > MOST_DEPTH:
                 raise yaml.YAMLError(f"it has more than {MOST_DEPTH} nested lists and mappings")
@@ -73,7 +73,7 @@ def _loader() -> type[yaml.SafeLoader]:
             if is_alias and id(node) not in self._sizes:
                 raise yaml.YAMLError("it has an anchor that contains itself")
             self._values += self._sizes[id(node)] if is_alias else 1
-            self._sizes[id(node)] = self._values - before
+            self._sizes[id(node)] = self._values - values_before
             if self._values > MOST_VALUES:
                 raise yaml.YAMLError(f"it has more than {MOST_VALUES:,} values, including those repeated by anchors")
             if isinstance(node, yaml.ScalarNode) and len(node.value) > MOST_CHARACTERS:

@@ -53,8 +53,8 @@ def settle() -> str:
         os.environ["HOME"] = str(folder)
     if not has_caches:
         _move_caches(caches, folder)
-    lacking = f"the cache folder {caches} can't be written to" if has_home else "this user has no home folder"
-    return f"{lacking}; {folder} is used instead"
+    problem = f"the cache folder {caches} can't be written to" if has_home else "this user has no home folder"
+    return f"{problem}; {folder} is used instead"
 
 
 def name_user() -> None:
@@ -110,13 +110,13 @@ def _can_hold(folder: Path) -> bool:
 
 def _move_caches(caches: Path, folder: Path) -> None:
     """Move the caches of libraries to a new folder, but keep reading existing content of the old ones."""
-    for name, below in _FILLED.items():
+    for name, subfolder in _FILLED.items():
         has_hub = name.startswith("HF_") and any(variable in os.environ for variable in _HUB_NAMES)
         has_place = name in os.environ or has_hub
-        if not has_place and (caches / below).exists():
-            os.environ[name] = str(caches / below)
-    for name, below in _SETTINGS.items():
-        os.environ.setdefault(name, str(folder / below))
+        if not has_place and (caches / subfolder).exists():
+            os.environ[name] = str(caches / subfolder)
+    for name, subfolder in _SETTINGS.items():
+        os.environ.setdefault(name, str(folder / subfolder))
     os.environ["XDG_CACHE_HOME"] = str(folder / ".cache")
 
 

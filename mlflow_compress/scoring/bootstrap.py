@@ -155,19 +155,19 @@ def paired(
 
     if isinstance(metric, PooledMetric):
         return _paired_pools(own, original, metric, seed)
-    both = _aligned(own, original)
+    aligned = _aligned(own, original)
 
     def difference(sums: Any) -> float:
         return float(metric.reduce(sums[0])) - float(metric.reduce(sums[1]))
 
-    value = difference(both.sum(axis=1))
-    if both.shape[1] < FEWEST_SAMPLES:
+    value = difference(aligned.sum(axis=1))
+    if aligned.shape[1] < FEWEST_SAMPLES:
         return value, None, None
-    drawn = np.array([difference(sums) for sums in zip(*drawn_sums(list(both), seed), strict=True)])
-    ends = _ends(drawn, value, both.shape[1])
+    resampled = np.array([difference(sums) for sums in zip(*drawn_sums(list(aligned), seed), strict=True)])
+    ends = _ends(resampled, value, aligned.shape[1])
     if ends is None:
         return value, None, None
-    return value, *_reaching(ends, value, [difference(sums) for sums in swapped_sums(both[0], both[1], seed)])
+    return value, *_reaching(ends, value, [difference(sums) for sums in swapped_sums(aligned[0], aligned[1], seed)])
 
 
 def _paired_pools(
@@ -184,8 +184,8 @@ def _paired_pools(
     if samples < FEWEST_SAMPLES:
         return value, None, None
     pools = (own_pool, original_pool)
-    drawn, of_original = (np.array([metric.pick(summary) for summary in pool.drawn(seed)]) for pool in pools)
-    return value, *(_ends(drawn - of_original, value, samples) or (None, None))
+    own_values, original_values = (np.array([metric.pick(summary) for summary in pool.drawn(seed)]) for pool in pools)
+    return value, *(_ends(own_values - original_values, value, samples) or (None, None))
 
 
 def _value(
@@ -200,8 +200,8 @@ def _value(
         value, statistics = metric.pick(pool.whole()), pool.statistics
     elif isinstance(metric, AdditiveMetric):
         values = np.asarray(metric.statistics(references, predictions), dtype=np.float64)
-        if len(wrong := np.flatnonzero(~np.isfinite(values).all(axis=1))):
-            raise ValueError(f"{name}: sample {wrong[0]} (and {len(wrong) - 1} more) has no finite value")
+        if len(invalid := np.flatnonzero(~np.isfinite(values).all(axis=1))):
+            raise ValueError(f"{name}: sample {invalid[0]} (and {len(invalid) - 1} more) has no finite value")
         value = metric.reduce(values.sum(axis=0))
         statistics = Statistics(values, metric.columns(references, predictions))
     else:
@@ -216,28 +216,28 @@ def _bounded(score: Score, metric: Metric, sums: Any, summaries: Mapping[str, Se
     import numpy as np
 
     if isinstance(metric, AdditiveMetric) and sums is not None:
-        drawn = [metric.reduce(row) for row in sums]
+        resampled = [metric.reduce(row) for row in sums]
     elif isinstance(metric, PooledMetric) and metric.pool in summaries:
-        drawn = [metric.pick(summary) for summary in summaries[metric.pool]]
+        resampled = [metric.pick(summary) for summary in summaries[metric.pool]]
     else:
         return score
-    ends = _ends(np.array(drawn), score.value, samples)
+    ends = _ends(np.array(resampled), score.value, samples)
     return score if ends is None or ends[0] >= ends[1] else replace(score, low=ends[0], high=ends[1])
 
 
-def _ends(drawn: Any, value: float, samples: int) -> tuple[float, float] | None:
+def _ends(resampled: Any, value: float, samples: int) -> tuple[float, float] | None:
     """Return the interval of a value from those of the resamples, corrected for the bias of their median.
 
     None if one of them is not a number, or if they are so biased that the value would lie outside.
     """
     import numpy as np
 
-    below = float(np.mean(drawn < value) + np.mean(drawn == value) / 2)
-    if not np.isfinite(drawn).all() or not 0 < below < 1:
+    share_below = float(np.mean(resampled < value) + np.mean(resampled == value) / 2)
+    if not np.isfinite(resampled).all() or not 0 < share_below < 1:
         return None
     normal = NormalDist()
-    shift, width = 2 * normal.inv_cdf(below), _width(samples)
-    low, high = np.percentile(drawn, [100 * normal.cdf(shift - width), 100 * normal.cdf(shift + width)])
+    shift, width = 2 * normal.inv_cdf(share_below), _width(samples)
+    low, high = np.percentile(resampled, [100 * normal.cdf(shift - width), 100 * normal.cdf(shift + width)])
     return (float(low), float(high)) if low <= value <= high else None
 
 
@@ -281,7 +281,7 @@ def _aligned(own: Statistics, original: Statistics) -> Any:
     if not (own.columns and original.columns):
         raise ValueError("these statistics belong to different metrics")
     position = {name: index for index, name in enumerate(dict.fromkeys([*own.columns, *original.columns]))}
-    both = np.zeros((2, len(own.values), len(position)))
-    for side, statistics in zip(both, (own, original), strict=True):
+    values = np.zeros((2, len(own.values), len(position)))
+    for side, statistics in zip(values, (own, original), strict=True):
         side[:, [position[name] for name in statistics.columns]] = statistics.values
-    return both
+    return values

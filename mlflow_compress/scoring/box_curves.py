@@ -76,9 +76,9 @@ class MatchedBoxes:
         true = np.zeros(self._count, dtype=np.int64)
         np.add.at(true, self._true_class, times[self._true_image])
         weights = times[self._image]
-        seen = self._within_class(weights)
-        precision, recall = self._at_best_f1(weights, seen, true)
-        return Curves(precision, recall, self._average_precision(weights, seen, true)[true > 0])
+        counts = self._within_class(weights)
+        precision, recall = self._at_best_f1(weights, counts, true)
+        return Curves(precision, recall, self._average_precision(weights, counts, true)[true > 0])
 
     def _down_to(self, start: int, end: int) -> Any:
         """Return, for each confidence, the position after the last box of a class with at least that confidence."""
@@ -93,38 +93,38 @@ class MatchedBoxes:
         sums = np.cumsum(weights)
         return sums - np.concatenate([[0], sums])[self._starts][self._class]
 
-    def _average_precision(self, weights: Any, seen: Any, true: Any) -> Any:
+    def _average_precision(self, weights: Any, counts: Any, true: Any) -> Any:
         """Return the area under the envelope of precision over recall, with 101 points: [classes, 10].
 
         Between two correct boxes the envelope has the value at the next one, and after the last one it is 0.
         """
         import numpy as np
 
-        drawn = weights[self._hits] > 0
-        hits, group = self._hits[drawn], self._group[drawn]
+        has_weight = weights[self._hits] > 0
+        hits, group = self._hits[has_weight], self._group[has_weight]
         size = THRESHOLDS * self._count
         if not len(hits):
             return np.zeros((self._count, THRESHOLDS))
         is_first = np.diff(group, prepend=-1) > 0
         right = np.cumsum(weights[hits])
         right = right - (right - weights[hits])[is_first][np.cumsum(is_first) - 1]
-        precision, recall = right / seen[hits], right / (true[group % self._count] + _TINY)
+        precision, recall = right / counts[hits], right / (true[group % self._count] + _TINY)
         offset = 2.0 * (size - group)  # keeps the maximum of one group out of the next
         envelope = np.maximum.accumulate((precision + offset)[::-1])[::-1] - offset
         reached = np.searchsorted(np.linspace(0, 1, _RECALLS), recall, side="left")
-        before = np.where(is_first, 0, np.concatenate([[0], reached[:-1]]))
-        areas = envelope * (reached - before - is_first / 2)  # the first point of a curve counts half
+        recall_before = np.where(is_first, 0, np.concatenate([[0], reached[:-1]]))
+        areas = envelope * (reached - recall_before - is_first / 2)  # the first point of a curve counts half
         summed = np.bincount(group, areas, minlength=size)
         return summed.reshape(THRESHOLDS, self._count).T / (_RECALLS - 1)
 
-    def _at_best_f1(self, weights: Any, seen: Any, true: Any) -> tuple[Any, Any]:
+    def _at_best_f1(self, weights: Any, counts: Any, true: Any) -> tuple[Any, Any]:
         """Return precision and recall [classes] at overlap 0.5 and the confidence of the best mean F1."""
         import numpy as np
 
         has_boxes = true > 0
         if not has_boxes.any():
             return np.zeros(0), np.zeros(0)
-        precision, recall = self._by_confidence(weights, seen, true)
+        precision, recall = self._by_confidence(weights, counts, true)
         precision, recall = precision[has_boxes], recall[has_boxes]
         f1 = (2 * precision * recall / (precision + recall + _TINY)).mean(axis=0)
         ends = np.ones(_SMOOTHED // 2)
@@ -132,7 +132,7 @@ class MatchedBoxes:
         best = np.convolve(padded, np.ones(_SMOOTHED) / _SMOOTHED, mode="valid").argmax()
         return precision[:, best], recall[:, best]
 
-    def _by_confidence(self, weights: Any, seen: Any, true: Any) -> tuple[Any, Any]:
+    def _by_confidence(self, weights: Any, counts: Any, true: Any) -> tuple[Any, Any]:
         """Return precision and recall at overlap 0.5 for each confidence [classes, 1000].
 
         Between two boxes both are interpolated, from the last copy of the better box to the first copy of the next.
@@ -145,12 +145,12 @@ class MatchedBoxes:
         is_right = self._is_right[:, 0]
         right = self._within_class(weights * is_right)
         index = np.arange(count)
-        last = np.concatenate([[-1], np.maximum.accumulate(np.where(weights > 0, index, -1))])
+        last_index = np.concatenate([[-1], np.maximum.accumulate(np.where(weights > 0, index, -1))])
         following = np.concatenate([np.minimum.accumulate(np.where(weights > 0, index, count)[::-1])[::-1], [count]])
-        above, below = last[self._reach], following[self._reach]
+        above, below = last_index[self._reach], following[self._reach]
         has_above, has_below = above >= self._starts[:, None], below < self._ends[:, None]
         above, below = np.maximum(above, 0), np.minimum(below, count - 1)
-        others, other_right = seen[below] - weights[below], right[below] - (weights * is_right)[below]
+        others, other_right = counts[below] - weights[below], right[below] - (weights * is_right)[below]
         labels = (true + _TINY)[:, None]
 
         def curve(at_above: Any, at_below: Any, without: float) -> Any:
@@ -160,7 +160,7 @@ class MatchedBoxes:
             return np.where(has_above, np.where(has_below, between, at_above), without)
 
         precision = curve(
-            right[above] / np.maximum(seen[above], 1), (other_right + is_right[below]) / (others + 1), without=1
+            right[above] / np.maximum(counts[above], 1), (other_right + is_right[below]) / (others + 1), without=1
         )
         recall = curve(right[above] / labels, (other_right + is_right[below]) / labels, without=0)
         is_found = (has_above | has_below).any(axis=1)[:, None]

@@ -110,7 +110,7 @@ def _read(image: Mapping[str, Any], numbers: dict[Any, int], scored: bool) -> An
     return SimpleNamespace(boxes=boxes[order], labels=labels[order], scores=scores[order])
 
 
-def _matches(true: Any, found: Any) -> Any:
+def _matches(true: Any, predicted: Any) -> Any:
     """Return for each predicted box the thresholds at which it matches a true box: [boxes, 10]."""
     import numpy as np
     import torch
@@ -118,10 +118,10 @@ def _matches(true: Any, found: Any) -> Any:
     from ultralytics.utils.metrics import box_iou
 
     thresholds = torch.linspace(0.5, 0.95, THRESHOLDS)
-    if not len(true.labels) or not len(found.labels):
-        return np.zeros((len(found.labels), len(thresholds)), dtype=bool)
-    overlap = box_iou(torch.from_numpy(true.boxes), torch.from_numpy(found.boxes))
+    if not len(true.labels) or not len(predicted.labels):
+        return np.zeros((len(predicted.labels), len(thresholds)), dtype=bool)
+    overlap = box_iou(torch.from_numpy(true.boxes), torch.from_numpy(predicted.boxes))
     validator: Any = SimpleNamespace(iouv=thresholds)  # the only attribute that the method uses
     return BaseValidator.match_predictions(
-        validator, torch.from_numpy(found.labels), torch.from_numpy(true.labels), overlap
+        validator, torch.from_numpy(predicted.labels), torch.from_numpy(true.labels), overlap
     ).numpy()

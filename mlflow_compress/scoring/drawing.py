@@ -69,8 +69,8 @@ def drawings(count: int, seed: int, times: int | None = None) -> Iterator[Drawin
     times = RESAMPLES if times is None else times
     generator = np.random.default_rng(seed)
     rows = max(1, min(times, _AT_ONCE // count))
-    for done in range(0, times, rows):
-        yield Drawing(generator.integers(0, count, (min(rows, times - done), count)))
+    for start in range(0, times, rows):
+        yield Drawing(generator.integers(0, count, (min(rows, times - start), count)))
 
 
 def swapped_sums(own: Any, original: Any, seed: int) -> Iterator[tuple[Any, Any]]:
@@ -90,8 +90,8 @@ def swapped_sums(own: Any, original: Any, seed: int) -> Iterator[tuple[Any, Any]
     moved, base, total = (own - original)[changed], original.sum(axis=0), own.sum(axis=0) + original.sum(axis=0)
     generator = np.random.default_rng(seed)
     rows = max(1, min(RESAMPLES, _AT_ONCE // max(1, len(changed))))
-    for done in range(0, RESAMPLES, rows):
-        coins = generator.integers(0, 2, (min(rows, RESAMPLES - done), len(changed))).astype(np.float64)
+    for start in range(0, RESAMPLES, rows):
+        coins = generator.integers(0, 2, (min(rows, RESAMPLES - start), len(changed))).astype(np.float64)
         for sums in base + coins @ moved:
             yield sums, total - sums
 
@@ -122,10 +122,10 @@ def _kinds(table: Any) -> tuple[Any, Any] | None:
     for column, weight in zip(table.T, weights, strict=True):
         if np.abs(column).max(initial=0) * count >= _EXACT:
             return None
-        whole = column.astype(np.int64)
-        if (whole != column).any():
+        integers = column.astype(np.int64)
+        if (integers != column).any():
             return None
-        keys += whole.astype(np.uint64) * weight
+        keys += integers.astype(np.uint64) * weight
     _, first, kind_of = np.unique(keys, return_index=True, return_inverse=True)
     if len(first) > count // _ALIKE:
         return None
@@ -134,9 +134,9 @@ def _kinds(table: Any) -> tuple[Any, Any] | None:
     return table[first], kind_of.astype(np.min_scalar_type(len(first)))
 
 
-def _counted(drawn: Any, kinds: int) -> Any:
+def _counted(samples: Any, kinds: int) -> Any:
     """Count how often each number below `kinds` occurs in each row: [rows, kinds]."""
     import numpy as np
 
-    places = drawn + kinds * np.arange(len(drawn))[:, None]
-    return np.bincount(places.ravel(), minlength=len(drawn) * kinds).reshape(len(drawn), kinds)
+    places = samples + kinds * np.arange(len(samples))[:, None]
+    return np.bincount(places.ravel(), minlength=len(samples) * kinds).reshape(len(samples), kinds)

@@ -57,8 +57,8 @@ class EntityCounts(AdditiveMetric):
         pairs = list(tag_pairs(references, predictions))
         tags = {str(tag) for pair in pairs for side in pair for tag in side} - {_OUTSIDE}
         if tags and not are_entities(tags):
-            shown = ", ".join(sorted(tags)[:5])
-            raise ValueError(f"the tags ({shown}) are not entities: none begins with B- or I-. Use tag_accuracy")
+            examples = ", ".join(sorted(tags)[:5])
+            raise ValueError(f"the tags ({examples}) are not entities: none begins with B- or I-. Use tag_accuracy")
         for reference, prediction in pairs:
             true, predicted = set(get_entities(reference)), set(get_entities(prediction))
             counts.append((len(true & predicted), len(predicted), len(true)))

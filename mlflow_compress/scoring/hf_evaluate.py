@@ -126,7 +126,7 @@ def metrics_of(
     for entry in entries:
         name, metric = _metric(entry.strip(), folder)
         if gives and metric.takes not in (*gives, "anything"):
-            fitting = [other for other in registry.names("metrics") if registry.find("metrics", other).takes in gives]
+            fitting = [name for name in registry.names("metrics") if registry.find("metrics", name).takes in gives]
             raise RecipeError(
                 f"The metric {entry} takes {metric.takes}, but the model returns {' or '.join(gives)}. Use one of: "
                 f"{', '.join(fitting)}. Name them in a recipe: metrics: [...]."
@@ -311,5 +311,5 @@ def _features(takes: str) -> Any:
         "likelihoods": [(text, counts)],
         "boxes": [(boxes, {**boxes, "scores": numbers})],
     }
-    chosen = forms.get(takes) or [pair for pairs in forms.values() for pair in pairs]
-    return [Features(references=true, predictions=predicted) for true, predicted in chosen]
+    pairs_of_features = forms.get(takes) or [pair for pairs in forms.values() for pair in pairs]
+    return [Features(references=true, predictions=predicted) for true, predicted in pairs_of_features]

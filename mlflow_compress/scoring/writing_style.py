@@ -77,8 +77,8 @@ def _case(texts: Sequence[str]) -> str:
 
 def _punctuated(texts: Sequence[str]) -> float:
     """Return the share of non-empty texts that have punctuation between or after words."""
-    written = [unicodedata.normalize("NFC", text) for text in texts if text.strip()]
-    return sum(not _MARKS.isdisjoint(text) for text in written) / len(written) if written else 0.0
+    non_empty = [unicodedata.normalize("NFC", text) for text in texts if text.strip()]
+    return sum(not _MARKS.isdisjoint(text) for text in non_empty) / len(non_empty) if non_empty else 0.0
 
 
 def _joined(language: str, parts: Sequence[Mapping[str, str]]) -> str:

@@ -78,7 +78,7 @@ class Delivery:
         match = match or resume.waiting(self._spool, self.log.experiment, digest, variant)
         if match is None:
             return None
-        where, result, files = match
+        location, result, files = match
         with tempfile.TemporaryDirectory() as folder:
             for name, content in files.items():
                 Path(folder, name).write_bytes(content)
@@ -86,7 +86,7 @@ class Delivery:
                 self._originals.pair(result, Path(folder))  # remembers it
             except Malformed as error:
                 tell(f"its scores can't be paired with others: {error}")
-        tell(f"already measured ({where}); use --again to measure it again")
+        tell(f"already measured ({location}); use --again to measure it again")
         return result
 
     @contextmanager
@@ -155,10 +155,10 @@ class Delivery:
             if not unsent:
                 raise
         if unsent:
-            where = f"COMPRESS_SPOOL={self._spool.folder} " if self._spool.caution else ""
+            settings = f"COMPRESS_SPOOL={self._spool.folder} " if self._spool.caution else ""
             raise UnsentError(
                 f"{unsent} of {len(results)} results were measured but not logged. They are kept in "
-                f"{self._spool.folder}. When the tracking server is back, `{where}compress-bench sync` sends them."
+                f"{self._spool.folder}. When the tracking server is back, `{settings}compress-bench sync` sends them."
             )
 
     def _open(self, connect: Callable[[], Log]) -> Log:

@@ -80,10 +80,10 @@ def look(
 def text(planned: Sequence[Planned]) -> Iterator[str]:
     """Yield a plan as the lines of a table for a terminal."""
     rows = [_cells(number, plan) for number, plan in enumerate(planned, 1)]
-    shown = [name for name in rows[0] if any(row[name] for row in rows)]
-    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in shown}
-    for row in ({name: name for name in shown}, *rows):
-        cells = (row[name].rjust(widths[name]) if name in _RIGHT else row[name].ljust(widths[name]) for name in shown)
+    columns = [name for name in rows[0] if any(row[name] for row in rows)]
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in columns}
+    for row in ({name: name for name in columns}, *rows):
+        cells = (row[name].rjust(widths[name]) if name in _RIGHT else row[name].ljust(widths[name]) for name in columns)
         yield "  ".join(cells).rstrip()
 
 

@@ -116,7 +116,7 @@ def contents(variant: Variant) -> Parcel | None:
         if text and (path := _existing(folder, text)) is not None:
             paths |= dict.fromkeys([path, *_beside(path)])
     outside = [path for path in paths if not path.is_relative_to(folder)]
-    roots = [path for path in outside if not any(path.is_relative_to(other) for other in outside if other != path)]
+    roots = [path for path in outside if not any(path.is_relative_to(root) for root in outside if root != path)]
     files: dict[str, File] = {}
     try:
         for path in paths:

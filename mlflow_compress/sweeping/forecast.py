@@ -44,9 +44,9 @@ class Forecast:
         for run in reversed(list(runs)):
             tags = run.tags
             is_alike = machine is None or tags.get("compress.env.cpu_model") == machine.get("cpu_model")
-            if is_alike and tags.get("status") == "ok" and (took := _number(tags.get(SECONDS, ""))):
+            if is_alike and tags.get("status") == "ok" and (seconds := _number(tags.get(SECONDS, ""))):
                 row = (run.said("method"), tags.get("compress.batch_size") or "1", tags.get("compress.setting", ""))
-                self._known.setdefault(run.said("model"), {})[row] = took
+                self._known.setdefault(run.said("model"), {})[row] = seconds
 
     def learn(self, result: Result) -> None:
         """Record the duration of a variant. Failed and skipped ones are ignored."""
@@ -58,8 +58,8 @@ class Forecast:
         rows = self._known.get(variant.model)
         if not rows:
             return Estimate(_bound(variant), "budget")
-        if (took := rows.get(_row(variant))) is not None:
-            return Estimate(took, "this variant")
+        if (seconds := rows.get(_row(variant))) is not None:
+            return Estimate(seconds, "this variant")
         return Estimate(sum(rows.values()) / len(rows), "this model")
 
 

@@ -53,5 +53,5 @@ def ask(store: Store, experiment_id: str, spool: Spool, again: bool, on_cluster:
     """
     runs = resume.finished(store, experiment_id) if experiment_id else []
     digests = set() if again or not runs else resume.digests(runs, spool, reading.experiment_name(store, experiment_id))
-    here = None if on_cluster else requirements.here()
-    return Known(Forecast(runs, here), digests, resume.machines(runs) if here is None else [here])
+    machine = None if on_cluster else requirements.here()
+    return Known(Forecast(runs, machine), digests, resume.machines(runs) if machine is None else [machine])

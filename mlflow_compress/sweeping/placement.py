@@ -96,20 +96,22 @@ class Placing:
             node: A free node.
             nodes: All nodes.
         """
-        numbers = Counter(other.kind for other in nodes)
-        by_kind = {other.kind: other for other in nodes}
+        numbers = Counter(candidate.kind for candidate in nodes)
+        by_kind = {candidate.kind: candidate for candidate in nodes}
 
         def work(kind: Kind, group: Group) -> float:
-            others = sum(other.left for other in self._all if other.kind == kind)
-            return (others + group.left) / numbers[kind]
+            variants_left = sum(group_of_kind.left for group_of_kind in self._all if group_of_kind.kind == kind)
+            return (variants_left + group.left) / numbers[kind]
 
         def check(variant: Variant) -> bool:
-            group, tried = self.group(variant), self._tried.get(id(variant), [])
-            if node.id in tried and any(other.kind == node.kind and other.id not in tried for other in nodes):
+            group, tried_ids = self.group(variant), self._tried.get(id(variant), [])
+            if node.id in tried_ids and any(
+                candidate.kind == node.kind and candidate.id not in tried_ids for candidate in nodes
+            ):
                 return False
             if group.kind is not None:
                 return group.kind == node.kind
-            fitting = [kind for kind, other in by_kind.items() if not lack(variant, other)]
+            fitting = [kind for kind, candidate in by_kind.items() if not lack(variant, candidate)]
             return node.kind in fitting and node.kind == min(fitting, key=lambda kind: work(kind, group))
 
         return check

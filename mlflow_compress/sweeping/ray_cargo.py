@@ -68,10 +68,10 @@ class Cargo:
         for parcel in self._parcels.values():
             if parcel is None or parcel.size <= file_bundle.MOST_BYTES:
                 continue
-            if lacking := [node.name for node in nodes if parcel.digest not in node.parcels]:
+            if node_names := [node.name for node in nodes if parcel.digest not in node.parcels]:
                 largest = max(parcel.files.values(), key=lambda file: file.size)
                 raise RecipeError(
                     f"{parcel.size / 2**30:.1f} GiB of files, such as {largest.path}, would have to be sent to "
-                    f"{', '.join(lacking)}; the limit is {file_bundle.MOST_BYTES / 2**30:.0f} GiB. Put them into a "
+                    f"{', '.join(node_names)}; the limit is {file_bundle.MOST_BYTES / 2**30:.0f} GiB. Put them into a "
                     "folder that all machines have under the same path."
                 )

@@ -79,8 +79,8 @@ class Cluster:
 
     def stream(self, at: Seen, function: Callable[..., Iterator[Any]], *args: Any) -> Any:
         """Start a generator that uses a whole machine, and return the generator of its items' references."""
-        whole = {"num_cpus": at.cpus, "num_gpus": at.gpus}
-        return self._remote(function, at.id, **whole, **_streaming())(*args)
+        resources = {"num_cpus": at.cpus, "num_gpus": at.gpus}
+        return self._remote(function, at.id, **resources, **_streaming())(*args)
 
     def answer(self, reference: Any, seconds: float) -> Any:
         """Wait for an answer.
@@ -129,12 +129,12 @@ class Cluster:
         """Return whether an error means that the machine is gone."""
         return isinstance(error, (self.errors.NodeDiedError, self.errors.TaskUnschedulableError))
 
-    def _remote(self, function: Callable[..., Any], at: str, **options: Any) -> Callable[..., Any]:
+    def _remote(self, function: Callable[..., Any], node_id: str, **options: Any) -> Callable[..., Any]:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        there: Any = NodeAffinitySchedulingStrategy(at, soft=False)
+        strategy: Any = NodeAffinitySchedulingStrategy(node_id, soft=False)
         remote: Callable[..., Any] = (
-            self._ray.remote(function).options(max_retries=0, scheduling_strategy=there, **options).remote
+            self._ray.remote(function).options(max_retries=0, scheduling_strategy=strategy, **options).remote
         )
         return remote
 
@@ -186,14 +186,14 @@ def reason(error: BaseException) -> str:
     if isinstance(cause, BaseException):
         return named_line(cause)
     lines = [text.strip() for text in str(error).splitlines() if text.strip()]
-    last = lines[-1] if "Traceback" in str(error) and lines else (lines or [""])[0]
-    return f"{type(error).__name__}: {last[:300]}"
+    line = lines[-1] if "Traceback" in str(error) and lines else (lines or [""])[0]
+    return f"{type(error).__name__}: {line[:300]}"
 
 
 def _connect(ray: Any, address: str) -> None:
     """Connect this process to a cluster that answers, and restore our SIGTERM handler."""
     in_main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGTERM)
+    old_handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False, logging_level=logging.CRITICAL)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -203,7 +203,7 @@ def _connect(ray: Any, address: str) -> None:
         ) from None
     finally:
         if in_main:
-            signal.signal(signal.SIGTERM, before)  # Ray sets its own
+            signal.signal(signal.SIGTERM, old_handler)  # Ray sets its own
 
 
 def _running(address: str) -> str:

@@ -103,8 +103,8 @@ class Homecoming:
         group = self._placing.group(flight.variant)
         ready = [] if group.originals else [held for held in self._held if self._placing.group(held.variant) is group]
         self._held = [held for held in self._held if held not in ready]
-        for other in ready:
-            self._log(other, other.entry.read(self._board.tell).result)
+        for ready_flight in ready:
+            self._log(ready_flight, ready_flight.entry.read(self._board.tell).result)
 
     def _shipment(self, flight: Flight, result: Result) -> Shipment:
         def tell(text: str) -> None:

@@ -55,38 +55,42 @@ def read(cluster: Cluster, seen: Seen, answer: Any, seconds: float) -> tuple[Nod
     return node, [remark for remark, applies in remarks.items() if applies]
 
 
-def _answer(cluster: Cluster, seen: Seen, answer: Any, seconds: float) -> dict[str, Any]:
+def _answer(cluster: Cluster, machine: Seen, answer: Any, seconds: float) -> dict[str, Any]:
     try:
         description: dict[str, Any] = cluster.answer(answer, seconds)
     except cluster.errors.GetTimeoutError:
-        raise RecipeError(f"The machine {seen.where} did not answer within {seconds:.0f} s.") from None
+        raise RecipeError(f"The machine {machine.where} did not answer within {seconds:.0f} s.") from None
     except cluster.errors.RayError as error:
         if cluster.is_machine_lost(error):
-            raise GoneError(f"The machine {seen.where} is gone.") from None
+            raise GoneError(f"The machine {machine.where} is gone.") from None
         reason = ray_cluster.reason(error)
         if any(word in reason for word in _NOT_IMPORTED):
             raise RecipeError(
-                f"The machine {seen.where} can't import mlflow-compress {__version__}. Install it there, in the "
+                f"The machine {machine.where} can't import mlflow-compress {__version__}. Install it there, in the "
                 f"environment that Ray was started in: {ray_cluster.EXTRA}"
             ) from None
-        raise RecipeError(f"The machine {seen.where} can't be described: {reason}") from None
+        raise RecipeError(f"The machine {machine.where} can't be described: {reason}") from None
     return description
 
 
-def _require_same_versions(seen: Seen, description: Mapping[str, Any]) -> None:
+def _require_same_versions(asked_machine: Seen, description: Mapping[str, Any]) -> None:
     """Raise if the machine has other versions than this one: they could not exchange data."""
     machine = description["machine"]
-    ours = {
+    own_versions = {
         "Ray": ray_cluster.version(),
         "Python": _minor(platform.python_version()),
         "mlflow-compress": __version__,
     }
-    theirs = {"Ray": description["ray"], "Python": _minor(machine["python"]), "mlflow-compress": machine["version"]}
+    versions = {"Ray": description["ray"], "Python": _minor(machine["python"]), "mlflow-compress": machine["version"]}
     differences = [
-        f"{name} {theirs[name]}, but this machine has {ours[name]}" for name in ours if ours[name] != theirs[name]
+        f"{name} {versions[name]}, but this machine has {own_versions[name]}"
+        for name in own_versions
+        if own_versions[name] != versions[name]
     ]
     if differences:
-        raise RecipeError(f"The machine {seen.where} has {'; '.join(differences)}. Install the same versions on both.")
+        raise RecipeError(
+            f"The machine {asked_machine.where} has {'; '.join(differences)}. Install the same versions on both."
+        )
 
 
 def _minor(version: str) -> str:

@@ -78,24 +78,24 @@ class Machines:
         Raises:
             RecipeError: There are no machines, or one can't measure.
         """
-        for id_, seen in self._cluster.machines().items():
-            self._known[id_] = Machine(seen, self._ask(seen))
+        for id_, cluster_machine in self._cluster.machines().items():
+            self._known[id_] = Machine(cluster_machine, self._ask(cluster_machine))
         if not self._known:
             raise RecipeError(
                 "The Ray cluster has no machine that may measure: no machine has processors to assign. Add one: "
                 "ray start --address=HOST:PORT"
             )
-        unfit, gone = [], []
+        unfit, unreachable = [], []
         for machine in self._known.values():
             try:
                 self._meet(machine, _DESCRIBE_SECONDS)
             except ray_interview.GoneError as error:
-                gone.append(str(error))
+                unreachable.append(str(error))
             except RecipeError as error:
                 unfit.append(str(error))
         if unfit or not self.nodes:
-            raise RecipeError(" ".join(unfit or gone))
-        for text in gone:
+            raise RecipeError(" ".join(unfit or unreachable))
+        for text in unreachable:
             self._tell(text)
         self.last = self.nodes[0]
 
@@ -108,9 +108,9 @@ class Machines:
         for id_, machine in self._known.items():
             if id_ not in alive and machine.flight is None and machine.is_used and machine.node is not None:
                 self.lose(machine.node)
-        for id_, seen in alive.items():
+        for id_, cluster_machine in alive.items():
             if id_ not in self._known:
-                self._known[id_] = Machine(seen, self._ask(seen))
+                self._known[id_] = Machine(cluster_machine, self._ask(cluster_machine))
             else:
                 self._greet(self._known[id_])
         return True

@@ -63,12 +63,12 @@ def describe(tracking_uri: str, parcels: Iterable[Mapping[str, Any]], has_gpus: 
         connection.probe(tracking_uri)
     except StoreError as error:
         unreachable = str(error)
-    needed = [file_bundle.Parcel.from_json(parcel) for parcel in parcels]
+    needed_parcels = [file_bundle.Parcel.from_json(parcel) for parcel in parcels]
     return {
         "machine": machine,
         "niceness": niceness,
         "unreachable": unreachable,
-        "parcels": {parcel.digest: where for parcel in needed if (where := file_bundle.find(parcel))},
+        "parcels": {parcel.digest: location for parcel in needed_parcels if (location := file_bundle.find(parcel))},
     }
 
 
@@ -142,7 +142,7 @@ class _Measuring(threading.Thread):
 
     def events(self) -> Iterator[Mapping[str, Any]]:
         """Yield warnings, and progress events at intervals, until the measurement ends."""
-        stage, sent = None, 0.0
+        stage, sent_s = None, 0.0
         while True:
             try:
                 event = self._events.get(timeout=_LOOK_SECONDS)
@@ -150,9 +150,9 @@ class _Measuring(threading.Thread):
                 continue
             if event is None:
                 return
-            is_new = event.get("stage") != stage or time.monotonic() - sent >= _TELL_SECONDS
+            is_new = event.get("stage") != stage or time.monotonic() - sent_s >= _TELL_SECONDS
             if "warning" in event or ("stage" in event and is_new):
-                stage, sent = event.get("stage"), time.monotonic()
+                stage, sent_s = event.get("stage"), time.monotonic()
                 yield event
 
     def result(self) -> Result:
@@ -239,14 +239,14 @@ def _as_the_machine_is() -> int:
 @contextlib.contextmanager
 def _visible(has_gpus: bool) -> Iterator[None]:
     """Hide the machine's GPUs if the scheduler does not assign them, and show them if it does."""
-    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    old_value = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not has_gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    elif before == "":
+    elif old_value == "":
         del os.environ["CUDA_VISIBLE_DEVICES"]
     try:
         yield
     finally:
         os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-        if before is not None:
-            os.environ["CUDA_VISIBLE_DEVICES"] = before
+        if old_value is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = old_value

@@ -162,10 +162,10 @@ class _Sweep:
         while unfit := self._queue.take(lambda variant: bool(self._placing.homeless(variant, nodes))):
             self._give_up(unfit, "skipped", self._placing.homeless(unfit, nodes), nodes[0])
 
-    def _ask(self, seen: Seen) -> Any:
+    def _ask(self, machine: Seen) -> Any:
         """Ask a machine for its description."""
         parcels = self._cargo.described()
-        return self._cluster.ask(seen.id, ray_interview.describe, self._task.tracking_uri, parcels, seen.gpus > 0)
+        return self._cluster.ask(machine.id, ray_interview.describe, self._task.tracking_uri, parcels, machine.gpus > 0)
 
     def _bind_measured(self, nodes: Sequence[Node]) -> None:
         """Bind models to the hardware on which an earlier sweep measured some of their variants."""
@@ -180,7 +180,7 @@ class _Sweep:
     def _hand_out(self) -> None:
         """Start the next variant on each free node, those of the most common hardware first."""
         nodes = self._machines.nodes
-        numbers = {node.kind: sum(other.kind == node.kind for other in nodes) for node in nodes}
+        numbers = {node.kind: sum(candidate.kind == node.kind for candidate in nodes) for node in nodes}
         for node in sorted(nodes, key=lambda node: -numbers[node.kind]):
             while self._machines.is_free(node):
                 variant = self._queue.take(self._placing.serves(node, nodes))
@@ -189,29 +189,29 @@ class _Sweep:
                 self._placing.bind(variant, node.kind)
                 self._start(variant, node)
 
-    def _start(self, variant: Variant, at: Node) -> None:
+    def _start(self, variant: Variant, node: Node) -> None:
         """Send a variant to a node, unless the experiment already has its result."""
         if not self._task.again:
-            placed = self._task.placed(variant, at)
-            digest = resume.digest(placed, at.machine)
+            placed = self._task.placed(variant, node)
+            digest = resume.digest(placed, node.machine)
             earlier = self._delivery.earlier(placed, digest, lambda text: self._board.tell(f"{who(variant)}: {text}"))
             if earlier is not None:
                 self._home.have(variant, earlier)
                 return
-        flight = self._flight(variant, at)
-        flight.generator = self._cluster.stream(self._machines.seen(at), measure, *self._sent(flight))
+        flight = self._flight(variant, node)
+        flight.generator = self._cluster.stream(self._machines.seen(node), measure, *self._sent(flight))
         self._machines.takes(flight)
-        self._board.event(at.name, flight.who, {"stage": "starting"})
+        self._board.event(node.name, flight.who, {"stage": "starting"})
 
     def _sent(self, flight: Flight) -> tuple[Any, ...]:
         """Return the arguments of `measure` on the node."""
         needs = self._cargo.needs(flight.variant)
-        where = "" if needs is None else flight.at.parcels.get(needs.digest, "")
+        location = "" if needs is None else flight.at.parcels.get(needs.digest, "")
         return (
             to_json(self._cargo.sent(flight.placed)),
             None if needs is None else to_json(needs),
-            where,
-            [] if needs is None or where else self._cargo.chunks(needs),
+            location,
+            [] if needs is None or location else self._cargo.chunks(needs),
             self._task.with_model,
             flight.at.gpus > 0,
             None if self._task.run is isolate.run else self._task.run,
@@ -255,18 +255,20 @@ class _Sweep:
         self._cluster.cancel(flight.generator)  # the error may be on our side
         self._free(flight)
         flight.close()
-        at, reason = flight.at, ray_cluster.reason(error)
+        node, reason = flight.at, ray_cluster.reason(error)
         if isinstance(error, self._cluster.errors.OutOfMemoryError):
-            self._give_up(flight.variant, "failed", f"out of memory: Ray killed it on {at.name}", at)
+            self._give_up(flight.variant, "failed", f"out of memory: Ray killed it on {node.name}", node)
             return
-        at.failures += 1
-        attempts = self._placing.failed(flight.variant, at)
-        if self._cluster.is_machine_lost(error) or at.failures >= _MOST_FAILURES:
-            self._machines.lose(at)
+        node.failures += 1
+        attempts = self._placing.failed(flight.variant, node)
+        if self._cluster.is_machine_lost(error) or node.failures >= _MOST_FAILURES:
+            self._machines.lose(node)
         if attempts >= _MOST_ATTEMPTS:
-            self._give_up(flight.variant, "failed", f"lost {attempts} times, the last time on {at.name}: {reason}", at)
+            self._give_up(
+                flight.variant, "failed", f"lost {attempts} times, the last time on {node.name}: {reason}", node
+            )
             return
-        self._board.tell(f"{flight.who}: lost on {at.name} ({reason}); it is measured again")
+        self._board.tell(f"{flight.who}: lost on {node.name} ({reason}); it is measured again")
         self._queue.put_back(flight.variant)
 
     def _rescue(self) -> bool:
@@ -296,17 +298,17 @@ class _Sweep:
                 )
         return bool(stranded)
 
-    def _give_up(self, variant: Variant, status: Status, reason: str, at: Node) -> None:
+    def _give_up(self, variant: Variant, status: Status, reason: str, node: Node) -> None:
         """Log a result without a measurement."""
-        flight = self._flight(variant, at)
+        flight = self._flight(variant, node)
         result = unmeasured(flight.placed, status, reason)
-        self._home.log(flight, dataclasses.replace(result, environment=dict(at.machine)))
+        self._home.log(flight, dataclasses.replace(result, environment=dict(node.machine)))
 
-    def _flight(self, variant: Variant, at: Node) -> Flight:
+    def _flight(self, variant: Variant, node: Node) -> Flight:
         stack = contextlib.ExitStack()
         entry = stack.enter_context(self._delivery.entry(self._board.tell))
-        placed = self._task.placed(variant, at)
-        return Flight(variant, placed, resume.digest(placed, at.machine), at, entry, stack)
+        placed = self._task.placed(variant, node)
+        return Flight(variant, placed, resume.digest(placed, node.machine), node, entry, stack)
 
     def _fetched(self, variant: Variant) -> Path | None:
         """Return the local path of a model from the tracking server; None for other models."""

@@ -57,8 +57,8 @@ def digest(variant: Variant, machine: Mapping[str, str] | None = None) -> str:
     for key, path in paths.items():
         if described["content"].get(key):
             described[key] = described[key].replace(path, Path(path).name)
-    if beside := _beside(Path(variant.folder, variant.source)):
-        described["beside"] = beside
+    if files_beside := _beside(Path(variant.folder, variant.source)):
+        described["beside"] = files_beside
     needs = {name for step in variant.chain for name in registry.find("methods", step.method).needs}
     described["engines"] = {name: installed(name) for name in sorted(needs)}
     machine = requirements.here() if machine is None else machine
@@ -100,8 +100,8 @@ def measured(
     Raises:
         StoreError: The server is gone.
     """
-    where = f"tags.`compress.variant_digest` = '{digest}' and tags.status = 'ok' and tags.`{LOGGED}` = 'complete'"
-    for run in reading.runs(store, {experiment_id: ""}, where):
+    query = f"tags.`compress.variant_digest` = '{digest}' and tags.status = 'ok' and tags.`{LOGGED}` = 'complete'"
+    for run in reading.runs(store, {experiment_id: ""}, query):
         with contextlib.suppress(Malformed):
             record = reading.artifact(store, run.run_id, "result.json")
             if record is None:
@@ -131,8 +131,8 @@ def digests(runs: Iterable[Run], spool: Spool, experiment: str) -> set[str]:
         spool: Spool with unsent results.
         experiment: Name of the experiment of the unsent results.
     """
-    kept = {shipment.address.digest for shipment in _kept(spool) if _is_good(shipment, experiment)}
-    return kept | {run.tags.get("compress.variant_digest", "") for run in runs} - {""}
+    kept_digests = {shipment.address.digest for shipment in _kept(spool) if _is_good(shipment, experiment)}
+    return kept_digests | {run.tags.get("compress.variant_digest", "") for run in runs} - {""}
 
 
 def machines(runs: Iterable[Run]) -> list[dict[str, str]]:
@@ -212,12 +212,12 @@ def _beside(source: Path) -> dict[str, str]:
         for path in needs.all_files()
     }
     described = {f"${name}": state for name in needs.variables if (state := variable_state(name))}
-    whole = {*needs.modules, *needs.files}
+    hashed_files = {*needs.modules, *needs.files}
     left = _MOST_READ_BYTES
     for name, path in sorted(names.items()):
         with contextlib.suppress(OSError):  # an unreadable file is reported when the code runs
-            left -= 0 if path in whole else path.stat().st_size
-            described[name] = _file(path) if path in whole or left >= 0 else _date(path)
+            left -= 0 if path in hashed_files else path.stat().st_size
+            described[name] = _file(path) if path in hashed_files or left >= 0 else _date(path)
     return described
 
 

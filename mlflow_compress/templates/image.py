@@ -85,5 +85,5 @@ def _digits(test: bool) -> tuple[torch.Tensor, torch.Tensor]:
     pixels, digits = load_digits(return_X_y=True)
     images = torch.tensor(pixels / 16, dtype=torch.float32).reshape(-1, 1, 8, 8)
     is_test = torch.arange(len(images)) % 4 == 0
-    chosen = is_test if test else ~is_test
-    return images[chosen], torch.tensor(digits)[chosen]
+    selection = is_test if test else ~is_test
+    return images[selection], torch.tensor(digits)[selection]

@@ -76,5 +76,5 @@ def _wines(test: bool) -> tuple[torch.Tensor, torch.Tensor]:
     table, labels = load_wine(return_X_y=True)
     rows = torch.tensor((table - table.mean(0)) / table.std(0), dtype=torch.float32)
     is_test = torch.arange(len(rows)) % 3 == 0
-    chosen = is_test if test else ~is_test
-    return rows[chosen], torch.tensor(labels)[chosen]
+    selection = is_test if test else ~is_test
+    return rows[selection], torch.tensor(labels)[selection]

@@ -116,12 +116,12 @@ def chosen_uri() -> str:
 
 def without_secrets(uri: str) -> str:
     """Return a URI without user name, password and query, for messages."""
-    scheme, separator, rest = uri.partition("://")
+    scheme, separator, address = uri.partition("://")
     if not separator:
         return uri
     # Not urlsplit: it raises on a malformed URI, and a password may contain an unescaped slash.
-    rest = rest.partition("?")[0].partition("#")[0]
-    return f"{scheme}://{rest if rest.startswith('/') else rest.rpartition('@')[2]}"
+    address = address.partition("?")[0].partition("#")[0]
+    return f"{scheme}://{address if address.startswith('/') else address.rpartition('@')[2]}"
 
 
 def lasting(uri: str) -> str:
@@ -242,7 +242,12 @@ def _first_line(error: Exception, uri: str) -> str:
 
 def _secrets(uri: str) -> list[str]:
     """Return the parts of a URI that must not be repeated: the longest first, because one may contain another."""
-    rest, _, query = uri.partition("://")[2].partition("?")
-    before = "" if rest.startswith("/") else rest.rpartition("@")[0]
-    secrets = {before, before.partition(":")[2], query, *(value for _, value in urllib.parse.parse_qsl(query))}
+    address, _, query = uri.partition("://")[2].partition("?")
+    credentials = "" if address.startswith("/") else address.rpartition("@")[0]
+    secrets = {
+        credentials,
+        credentials.partition(":")[2],
+        query,
+        *(value for _, value in urllib.parse.parse_qsl(query)),
+    }
     return sorted((secret for secret in secrets if len(secret) >= _SHORTEST_SECRET), key=len, reverse=True)

@@ -90,24 +90,24 @@ class Database:
 
         tables = private_mlflow.tables()
         tags, params, metrics = tables.tags.c, tables.params.c, tables.latest_metrics.c
-        chosen = _chosen(list(ids), selection)
+        chosen_runs = _chosen(list(ids), selection)
         # Interned: a hundred thousand runs repeat the same few words.
         with self._engine.connect() as connection:
-            newest_first = chosen.order_by(tables.runs.c.start_time.desc(), tables.runs.c.run_uuid)
+            newest_first = chosen_runs.order_by(tables.runs.c.start_time.desc(), tables.runs.c.run_uuid)
             runs = {
                 run_id: Run(run_id, ids[str(experiment)], name or "", status or "", started or 0, {}, {}, {})
                 for run_id, experiment, name, status, started in _rows(connection, newest_first)
             }
-            of = _Chosen(connection, chosen, runs)
+            tables_of_chosen = _Chosen(connection, chosen_runs, runs)
             are_ours = or_(tags.key.not_like("mlflow.%"), tags.key.like(f"{run_tags.HIDDEN}%"))
             own_tags = select(tags.run_uuid, tags.key, tags.value).where(are_ours)
-            for run_id, key, value in of.rows(own_tags, tags.run_uuid):
+            for run_id, key, value in tables_of_chosen.rows(own_tags, tags.run_uuid):
                 run_tags.add_unhidden(_into(runs[run_id].tags), sys.intern(key), sys.intern(value or ""))
             names = select(params.run_uuid, params.key, params.value).where(params.key.in_(PARAMS))
-            for run_id, key, value in of.rows(names, params.run_uuid):
+            for run_id, key, value in tables_of_chosen.rows(names, params.run_uuid):
                 _into(runs[run_id].params)[sys.intern(key)] = sys.intern(value)
             numbers = select(metrics.run_uuid, metrics.key, metrics.value, metrics.is_nan)
-            for run_id, key, value, is_nan in of.rows(numbers, metrics.run_uuid):
+            for run_id, key, value, is_nan in tables_of_chosen.rows(numbers, metrics.run_uuid):
                 _into(runs[run_id].metrics)[sys.intern(key)] = math.nan if is_nan else value
         return list(runs.values())
 
@@ -145,25 +145,25 @@ def _chosen(ids: Sequence[str], selection: Selection) -> Select[Any]:
     """Return the statement that selects runs: id, experiment, name, status, start."""
     from sqlalchemy import select
 
-    wanted = {"compress.role": ["variant"], "team": selection.teams, "model": selection.models}
-    wanted |= {"method": selection.methods}
+    tag_filters = {"compress.role": ["variant"], "team": selection.teams, "model": selection.models}
+    tag_filters |= {"method": selection.methods}
     if selection.device:
-        wanted[f"compress.outcome.{selection.device}"] = ["ok", "failed", "skipped"]
+        tag_filters[f"compress.outcome.{selection.device}"] = ["ok", "failed", "skipped"]
     runs = private_mlflow.tables().runs
     columns = runs.c.run_uuid, runs.c.experiment_id, runs.c.name, runs.c.status, runs.c.start_time
-    chosen = select(*columns).select_from(_with_tags({key: values for key, values in wanted.items() if values}))
-    chosen = chosen.where(runs.c.experiment_id.in_([int(number) for number in ids]))
-    chosen = chosen.where(runs.c.lifecycle_stage == "active")
-    return chosen.where(runs.c.start_time >= selection.since_ms) if selection.since_ms else chosen
+    query = select(*columns).select_from(_with_tags({key: values for key, values in tag_filters.items() if values}))
+    query = query.where(runs.c.experiment_id.in_([int(number) for number in ids]))
+    query = query.where(runs.c.lifecycle_stage == "active")
+    return query.where(runs.c.start_time >= selection.since_ms) if selection.since_ms else query
 
 
-def _with_tags(wanted: Mapping[str, Sequence[str]]) -> FromClause:
+def _with_tags(tag_filters: Mapping[str, Sequence[str]]) -> FromClause:
     """Join runs with tags, so that only runs with one of the values of each tag are left."""
     from sqlalchemy import and_
 
     runs, tags = private_mlflow.tables().runs, private_mlflow.tables().tags
     joined: FromClause = runs
-    for key, values in wanted.items():
+    for key, values in tag_filters.items():
         tag = tags.alias()
         joined = joined.join(tag, and_(tag.c.run_uuid == runs.c.run_uuid, tag.c.key == key, tag.c.value.in_(values)))
     return joined

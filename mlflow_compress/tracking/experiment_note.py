@@ -45,10 +45,10 @@ def describe(store: Store, experiment_id: str, name: str) -> None:
         if note not in ("", text):
             return
         if store.uri.startswith(HTTP) and reading.has_page(store, experiment_id):
-            asked = {"experiment": name}
+            query = {"experiment": name}
             if experiment.workspace != _DEFAULT_WORKSPACE:
-                asked["workspace"] = experiment.workspace
-            page = f"{without_secrets(store.uri).rstrip('/')}/compress?{urlencode(asked)}"
+                query["workspace"] = experiment.workspace
+            page = f"{without_secrets(store.uri).rstrip('/')}/compress?{urlencode(query)}"
             text = f"[The comparison of these runs]({page})"
         if note != text:
             store.client.set_experiment_tag(experiment_id, NOTE, text)
@@ -81,11 +81,11 @@ def with_part(note: str, summary: str) -> str:
         summary: the summary in Markdown. It is cut where it is too long.
     """
     link = _LINK.search(note)
-    above = f"{link[0]}\n\n" if link else ""
+    link_line = f"{link[0]}\n\n" if link else ""
     pattern = next((pattern for pattern in (_MARKED, _UNMARKED, _LINK) if pattern.search(note)), None)
 
     def around(text: str) -> str:
-        part = f"{_BEGIN}\n\n{above}{text}\n\n{_END}"
+        part = f"{_BEGIN}\n\n{link_line}{text}\n\n{_END}"
         return pattern.sub(lambda _: part, note, count=1) if pattern else f"{note.rstrip()}\n\n{part}".lstrip()
 
     text = summary.replace("<!--", "").replace("-->", "")  # a method's name may contain these

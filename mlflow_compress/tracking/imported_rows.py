@@ -54,8 +54,8 @@ def write_rows(
         by_place.setdefault(_place(row.tags), []).append(row)
     new = [
         row
-        for place, several in by_place.items()
-        if [row.digest for row in several] != digests.get(place, [])[-len(several) :]
+        for origin_key, several in by_place.items()
+        if [row.digest for row in several] != digests.get(origin_key, [])[-len(several) :]
         for row in several
     ]
     now, started = int(time.time() * 1000), time.monotonic()
@@ -85,7 +85,7 @@ def left_behind(store: Store, experiment_id: str, rows: Sequence[ByHand]) -> int
     origins_of = {
         _place(run.tags): (run.tags.get("team"), run.tags.get(_FILE)) for run in stored if run.tags.get(LOGGED)
     }
-    return sum(origin in origins for place, origin in origins_of.items() if place not in places)
+    return sum(origin in origins for origin_key, origin in origins_of.items() if origin_key not in places)
 
 
 def _write_row(store: Store, experiment_id: str, row: ByHand, start_ms: int) -> None:

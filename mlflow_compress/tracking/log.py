@@ -128,16 +128,16 @@ def experiment_asked(store: Store, name: str | None) -> tuple[str, str]:
         StoreError: the server is gone.
     """
     ids = reading.experiments(store)
-    if not name and (chosen := os.environ.get("MLFLOW_EXPERIMENT_ID")):
-        return chosen, next((known for known, number in ids.items() if number == chosen), "")
+    if not name and (experiment_id := os.environ.get("MLFLOW_EXPERIMENT_ID")):
+        return experiment_id, next((experiment for experiment, number in ids.items() if number == experiment_id), "")
     chosen_name = _experiment_name(name)
     return ids.get(chosen_name, ""), chosen_name
 
 
 def _experiment(store: Store, name: str | None) -> str:
     """Return the id of the experiment, chosen as MLflow does with our provider: option, environment, or `Default`."""
-    if not name and (chosen := os.environ.get("MLFLOW_EXPERIMENT_ID")):
-        return chosen
+    if not name and (experiment_id := os.environ.get("MLFLOW_EXPERIMENT_ID")):
+        return experiment_id
     return writing.experiment_id(store, _experiment_name(name))
 
 

@@ -207,7 +207,7 @@ def _pattern(name: str, scores: str) -> re.Pattern[str]:
     """Return what a name with braces matches."""
     alternatives = {key: "|".join(names) for key, names in _ALTERNATIVES.items()} | {"score": scores}
     parts = [
-        re.escape(part) if at % 2 == 0 else f"(?:{alternatives.get(part, '.+')})"
-        for at, part in enumerate(_BRACES.split(name))
+        re.escape(part) if index % 2 == 0 else f"(?:{alternatives.get(part, '.+')})"
+        for index, part in enumerate(_BRACES.split(name))
     ]
     return re.compile("".join(parts))

@@ -46,9 +46,9 @@ class FetchedModels:
             with quiet(), refusals(self._store.uri):
                 import mlflow
 
-                kept = _on_this_machine(uri, self._store.uri)
-            if kept is not None:
-                require_own_files(kept)
+                local_path = _on_this_machine(uri, self._store.uri)
+            if local_path is not None:
+                require_own_files(local_path)
             with quiet(), refusals(self._store.uri):
                 folder = tempfile.TemporaryDirectory(prefix="mlflow-compress-model-")
                 path = mlflow.artifacts.download_artifacts(uri, dst_path=folder.name, tracking_uri=self._store.uri)
@@ -156,8 +156,8 @@ def model_uri(store: Store, run_id: str) -> str | None:
     """Return MLflow's URI of the model that a run logged; None: it logged none, or another package did."""
     with quiet(), refusals(store.uri):
         run = store.client.get_run(run_id)
-        ours = [model for model in _models_of(store, run) if model.status == "READY"]
-        return f"models:/{ours[0].model_id}" if ours else None
+        ready_models = [model for model in _models_of(store, run) if model.status == "READY"]
+        return f"models:/{ready_models[0].model_id}" if ready_models else None
 
 
 def model_name(store: Store, model_id: str) -> str:
@@ -197,8 +197,8 @@ def _model_of(store: Store, run: Any) -> Any:
 def _models_of(store: Store, run: Any) -> list[Any]:
     """Return the logged models of a run that this package made, in any state."""
     is_run_ours = run.data.tags.get("mlflow.source.name") == PROGRAM  # version 0.1 marked runs only
-    where = f"source_run_id = '{run.info.run_id}'"
-    models = store.client.search_logged_models([run.info.experiment_id], filter_string=where)
+    query = f"source_run_id = '{run.info.run_id}'"
+    models = store.client.search_logged_models([run.info.experiment_id], filter_string=query)
     return [model for model in models if is_run_ours or model.tags.get(ROLE) == _OURS]
 
 

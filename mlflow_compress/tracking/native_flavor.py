@@ -25,8 +25,8 @@ def add_native_flavor(about: Any, folder: Path, written: Path) -> str:
         native = model_folder.native_flavor(folder)
     except (CompressError, Unsupported) as reason:
         return f"none: {reason}"
-    place = about.flavors["python_function"]["data"]
-    settings = {name: _placed(value, place) for name, value in native.settings.items()}
+    data_path = about.flavors["python_function"]["data"]
+    settings = {name: _placed(value, data_path) for name, value in native.settings.items()}
     about.add_flavor(native.name, **settings)
     for part, names in native.copies.items():
         (written / part).mkdir(parents=True)
@@ -37,5 +37,5 @@ def add_native_flavor(about: Any, folder: Path, written: Path) -> str:
     return native.name
 
 
-def _placed(value: Any, place: str) -> Any:
-    return value.replace("FOLDER", place) if isinstance(value, str) else value
+def _placed(value: Any, data_path: str) -> Any:
+    return value.replace("FOLDER", data_path) if isinstance(value, str) else value

@@ -77,15 +77,15 @@ def _differences(
     variant = result.variant
     for name, metric in metrics_of(variant.metrics, Path(variant.folder)).items():
         score = f"quality/{name}"
-        kept = bootstrap.kept_as(name, metric)
+        kept_name = bootstrap.kept_as(name, metric)
         if not isinstance(metric, (AdditiveMetric, PooledMetric)):
             if score in result.measurements and score in original.measurements:
                 numbers[f"{score}_difference"] = result.measurements[score] - original.measurements[score]
             continue
-        if kept not in own or kept not in original.statistics:
+        if kept_name not in own or kept_name not in original.statistics:
             continue
         try:
-            value, low, high = bootstrap.paired(own[kept], original.statistics[kept], metric, variant.seed)
+            value, low, high = bootstrap.paired(own[kept_name], original.statistics[kept_name], metric, variant.seed)
         except (ValueError, LookupError, ArithmeticError):  # the statistics do not fit together
             continue
         numbers[f"{score}_difference"] = value

@@ -92,9 +92,11 @@ def _lines(manifest: Manifest, published: Published, origin: str, saved: Path) -
     needs = f" (`pip install {' '.join(published.needs)}`)" if published.needs else ""
     note = f" {published.note}" if published.note else ""
     programs = [f"{name} {version}" for name in ("torch", *published.needs) if (version := installed(name))]
-    what = f"{plain(manifest.model)}, method {plain(manifest.method)}, {manifest.weights} weights; {plain(origin)}."
+    description = (
+        f"{plain(manifest.model)}, method {plain(manifest.method)}, {manifest.weights} weights; {plain(origin)}."
+    )
     return [
-        what,
+        description,
         f"Load it{needs}: `{published.code}`.{note}",
         f"Measured by mlflow-compress as family {manifest.family} with options {json.dumps(options)}; written with "
         f"{', '.join(dict.fromkeys(programs))}.",

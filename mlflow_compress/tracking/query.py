@@ -85,33 +85,35 @@ def find(
         _require(experiments, stores)
         runs = {
             run.run_id: with_its_end(run)
-            for store, wanted in zip(stores, ids, strict=True)
-            if wanted
-            for run in store.runs(wanted, selection)
+            for store, store_ids in zip(stores, ids, strict=True)
+            if store_ids
+            for run in store.runs(store_ids, selection)
         }
         originals: dict[str, Run] = {}
         # Originals of other teams are needed only where a team has none, and may be thousands. Originals with another
         # name than `original` have a tag, so all variants are read where no original has that name.
         for own, methods in itertools.product((True, False), ((ORIGINAL,), ())):
-            more = _originals(selection, runs.values(), originals.values(), own)
-            if more is not None:
-                for store, wanted in zip(stores, ids, strict=True):
-                    runs_of_more = store.runs(wanted, replace(more, methods=methods)) if wanted else []
-                    originals |= {run.run_id: run for run in runs_of_more if run.is_original}
+            originals_selection = _originals(selection, runs.values(), originals.values(), own)
+            if originals_selection is not None:
+                for store, store_ids in zip(stores, ids, strict=True):
+                    candidate_runs = (
+                        store.runs(store_ids, replace(originals_selection, methods=methods)) if store_ids else []
+                    )
+                    originals |= {run.run_id: run for run in candidate_runs if run.is_original}
         _require_names(selection, runs.values(), zip(stores, ids, strict=True))
         candidates: Iterable[Run] = runs.values()
         if baselines and selection != Selection():
             candidates = [
                 run
-                for store, wanted in zip(stores, ids, strict=True)
-                if wanted
-                for run in store.runs(wanted, Selection())
+                for store, store_ids in zip(stores, ids, strict=True)
+                if store_ids
+                for run in store.runs(store_ids, Selection())
             ]
         named_baselines = read_baselines(baselines, candidates, (selection.device,) if selection.device else ())
     newest = sorted(runs.values(), key=lambda run: (-run.started_ms, run.run_id))
-    others = tuple(run for run in originals.values() if run.run_id not in runs)
+    other_runs = tuple(run for run in originals.values() if run.run_id not in runs)
     names = tuple(dict.fromkeys(name for by_id in ids for name in by_id.values()))
-    return Found(tuple(newest), others, names, named_baselines)
+    return Found(tuple(newest), other_runs, names, named_baselines)
 
 
 def with_its_end(run: Run) -> Run:
@@ -132,8 +134,8 @@ def named(experiments: Sequence[str], tracking_uris: Sequence[str] = ()) -> tupl
     for store in stores:
         for number in _matching(reading.experiments(store), experiments):
             return number, store
-    known = [name for store in stores for name in reading.experiments(store)]
-    raise UnknownExperiment(experiments[0], known, ", ".join(store.uri for store in stores))
+    all_names = [name for store in stores for name in reading.experiments(store)]
+    raise UnknownExperiment(experiments[0], all_names, ", ".join(store.uri for store in stores))
 
 
 class UnknownExperiment(StoreError):  # noqa: N818  (named as UnknownName is)
@@ -156,17 +158,17 @@ class _Client:
 
     def runs(self, ids: Mapping[str, str], selection: Selection) -> list[Run]:
         runs: dict[str, Run] = {}
-        for where in _filters(selection):
-            runs |= {run.run_id: _bare(run) for run in reading.runs(self._store, ids, where) if selection.takes(run)}
+        for query in _filters(selection):
+            runs |= {run.run_id: _bare(run) for run in reading.runs(self._store, ids, query) if selection.takes(run)}
         return list(runs.values())
 
     def counts(self, ids: Collection[str]) -> dict[str, Variants]:
         """Return the number of variants by experiment id, as `Database.counts` does."""
         variants: dict[str, Variants] = {}
         for run in reading.runs(self._store, {number: number for number in ids}, _VARIANTS) if ids else ():
-            before = variants.get(run.experiment, Variants(0, 0, run.run_id))
-            newest_ms = max(before.newest_ms, run.started_ms)
-            variants[run.experiment] = Variants(before.count + 1, newest_ms, min(before.run_id, run.run_id))
+            counted = variants.get(run.experiment, Variants(0, 0, run.run_id))
+            newest_ms = max(counted.newest_ms, run.started_ms)
+            variants[run.experiment] = Variants(counted.count + 1, newest_ms, min(counted.run_id, run.run_id))
         return variants
 
 
@@ -218,19 +220,19 @@ def opened(uri: str, directly: bool = True, *, by_ids: bool = False) -> Iterator
             raise StoreError(f"The tracking store {without_secrets(address)} can't be read: {reason}") from error
 
 
-def _matching(ids: Mapping[str, str], wanted: Sequence[str]) -> dict[str, str]:
+def _matching(ids: Mapping[str, str], patterns: Sequence[str]) -> dict[str, str]:
     """Return the experiments that match names or patterns, in their order: names by ids."""
     return {
         ids[name]: name
-        for pattern in wanted
+        for pattern in patterns
         for name in ([pattern] if pattern in ids else sorted(fnmatch.filter(ids, pattern), key=natural))
     }
 
 
-def _require(wanted: Sequence[str], stores: Sequence[Opened]) -> None:
+def _require(names: Sequence[str], stores: Sequence[Opened]) -> None:
     """Raise for a name that matches no experiment of any store."""
     ids = {name: number for store in stores for name, number in store.experiments().items()}
-    for name in wanted:
+    for name in names:
         if not _matching(ids, [name]):
             raise UnknownExperiment(name, list(ids), ", ".join(store.uri for store in stores))
 
@@ -238,33 +240,35 @@ def _require(wanted: Sequence[str], stores: Sequence[Opened]) -> None:
 def _require_names(selection: Selection, runs: Iterable[Run], sources: Iterable[tuple[Opened, dict[str, str]]]) -> None:
     """Raise for a team, model or method that no run has, with the nearest name."""
     selected = list(runs)
-    asked = {"team": selection.teams, "model": selection.models, "method": selection.methods}
-    missing = [(kind, name) for kind, names in asked.items() for name in names if name not in _values(selected, kind)]
+    names_by_kind = {"team": selection.teams, "model": selection.models, "method": selection.methods}
+    missing = [
+        (kind, name) for kind, names in names_by_kind.items() for name in names if name not in _values(selected, kind)
+    ]
     if not missing:
         return
-    everything = [run for store, ids in sources if ids for run in store.runs(ids, Selection())]
+    all_runs = [run for store, ids in sources if ids for run in store.runs(ids, Selection())]
     for kind, name in missing:
-        if name not in _values(everything, kind):
-            raise StoreError(f"No such run. {UnknownName(kind, name, _values(everything, kind) - {''})}")
+        if name not in _values(all_runs, kind):
+            raise StoreError(f"No such run. {UnknownName(kind, name, _values(all_runs, kind) - {''})}")
 
 
 def _values(runs: Iterable[Run], kind: str) -> set[str]:
     return {run.tags.get(kind, "") for run in runs}
 
 
-def _originals(selection: Selection, runs: Iterable[Run], others: Iterable[Run], own: bool) -> Selection | None:
+def _originals(selection: Selection, runs: Iterable[Run], other_runs: Iterable[Run], own: bool) -> Selection | None:
     """Return where to look for the originals that runs still lack: among their own teams, or all teams.
 
     Return None where the selection included everything, or no original is missing.
     """
     if selection == Selection(models=selection.models):
         return None
-    every = [(run, _original_of(run)) for run in (*runs, *others)]
-    good = {original for run, original in every if run.is_original and _is_good(run, selection.device)}
-    lacking = [run for run, original in every if original not in good]
-    if not lacking:
+    pairs = [(run, _original_of(run)) for run in (*runs, *other_runs)]
+    good_originals = {original for run, original in pairs if run.is_original and _is_good(run, selection.device)}
+    runs_without_original = [run for run, original in pairs if original not in good_originals]
+    if not runs_without_original:
         return None
-    models, teams = _values(lacking, "model"), _values(lacking, "team") if own else set()
+    models, teams = _values(runs_without_original, "model"), _values(runs_without_original, "team") if own else set()
     return Selection(teams=_few(teams), models=_few(models))
 
 
@@ -295,16 +299,16 @@ def _filters(selection: Selection) -> list[str]:
         always.append(f"attributes.start_time >= {selection.since_ms}")
     if selection.where:
         always.append(selection.where)
-    named = {"team": selection.teams, "model": selection.models, "method": selection.methods}
+    names_by_kind = {"team": selection.teams, "model": selection.models, "method": selection.methods}
     choices = [
         [f"tags.`{kind}` = '{name}'" for name in names]
-        for kind, names in named.items()
+        for kind, names in names_by_kind.items()
         if names and all(_WRITABLE.fullmatch(name) for name in names)
     ]
     combinations = list(itertools.product(*choices))
     if len(combinations) > _FEW_FILTERS:
         combinations = [()]
-    return [" and ".join([*always, *chosen]) for chosen in combinations]
+    return [" and ".join([*always, *combination]) for combination in combinations]
 
 
 def _bare(run: Run) -> Run:

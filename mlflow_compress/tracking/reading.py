@@ -87,8 +87,8 @@ def runs(store: Store, experiments: Mapping[str, str], where: str = "") -> list[
     by_id: dict[str, Run] = {}
     with quiet(), refusals(store.uri):
         several = run_tags.filters(where)
-        for one in several:
-            pages = _pages(store, list(experiments), one)
+        for part in several:
+            pages = _pages(store, list(experiments), part)
             by_id |= {run.run_id: replace(run, experiment=experiments[run.experiment]) for run in pages}
     newest_first = list(by_id.values())
     if len(several) > 1:
@@ -158,27 +158,27 @@ def artifact(store: Store, run_id: str, path: str, most_bytes: int = MOST_BYTES)
         return fetched.read_bytes()
 
 
-def _pages(store: Store, experiments: list[str], where: str) -> Iterator[Run]:
+def _pages(store: Store, experiments: list[str], query: str) -> Iterator[Run]:
     """Yield the runs that match one filter, newest first, with their experiments' ids as names."""
     search = _search_http if store.uri.startswith(HTTP) else _search
     token = ""
     while True:
-        page, token = search(store, experiments, where, token)
+        page, token = search(store, experiments, query, token)
         yield from page
         if not token:
             return
 
 
-def _search(store: Store, experiments: list[str], where: str, token: str) -> tuple[list[Run], str]:
+def _search(store: Store, experiments: list[str], query: str, token: str) -> tuple[list[Run], str]:
     """Return a page of runs, with their experiments' ids as names, and the token of the next page."""
-    page = store.client.search_runs(experiments, where, max_results=_PAGE, order_by=_NEWEST, page_token=token or None)
+    page = store.client.search_runs(experiments, query, max_results=_PAGE, order_by=_NEWEST, page_token=token or None)
     return [_run(store, run, run.info.experiment_id) for run in page], page.token or ""
 
 
-def _search_http(store: Store, experiments: list[str], where: str, token: str) -> tuple[list[Run], str]:
+def _search_http(store: Store, experiments: list[str], query: str, token: str) -> tuple[list[Run], str]:
     """Search as `_search` does, without MLflow's slow conversion of JSON to protocol buffers."""
-    asked = {"experiment_ids": experiments, "filter": where, "max_results": _PAGE, "order_by": _NEWEST}
-    page = private_mlflow.post(store.uri, _SEARCH, {**asked, **({"page_token": token} if token else {})})
+    body = {"experiment_ids": experiments, "filter": query, "max_results": _PAGE, "order_by": _NEWEST}
+    page = private_mlflow.post(store.uri, _SEARCH, {**body, **({"page_token": token} if token else {})})
     runs = [_run_of_json(store, run["info"], run["data"]) for run in page.get("runs", [])]
     return runs, page.get("next_page_token", "")
 

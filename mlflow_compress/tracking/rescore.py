@@ -54,11 +54,11 @@ class Rescored:
         return f"{score.value:.6g}{ends}"
 
     def _before(self, name: str) -> str:
-        before = self.logged.get(f"quality/{name}")
-        if before is None:
+        logged = self.logged.get(f"quality/{name}")
+        if logged is None:
             return "; new"
-        is_same = math.isclose(before, self.scores.by_name[name].value, rel_tol=1e-9, abs_tol=1e-12)
-        return "; as logged" if is_same else f"; logged: {before:.6g}"
+        is_same = math.isclose(logged, self.scores.by_name[name].value, rel_tol=1e-9, abs_tol=1e-12)
+        return "; as logged" if is_same else f"; logged: {logged:.6g}"
 
 
 def _ignore(event: Mapping[str, Any]) -> None:
@@ -81,10 +81,10 @@ def of_file(path: Path, entries: Sequence[str], seed: int = 0, listener: Listene
         raise RecipeError(f"Which metric? {path} does not record its metrics. Give --metric NAME.")
     try:
         check_size(path.name, path.stat().st_size, quality.MOST_BYTES)
-        kept = path.read_bytes()
+        content = path.read_bytes()
     except (OSError, Malformed) as error:
         raise RecipeError(f"The predictions can't be read: {error}") from error
-    return Rescored(_score(kept, str(path), metrics_of(entries, Path(), load=True), seed, listener), {})
+    return Rescored(_score(content, str(path), metrics_of(entries, Path(), load=True), seed, listener), {})
 
 
 def of_run(store: Store, run_id: str, entries: Sequence[str], log: bool, listener: Listener = _ignore) -> Rescored:
@@ -104,13 +104,13 @@ def of_run(store: Store, run_id: str, entries: Sequence[str], log: bool, listene
     run = reading.run(store, run_id)
     try:
         described = reading.artifact(store, run_id, _VARIANT)
-        kept = reading.artifact(store, run_id, PREDICTIONS, quality.MOST_BYTES)
+        content = reading.artifact(store, run_id, PREDICTIONS, quality.MOST_BYTES)
         variant = None if described is None else Variant.from_json(parse_json(described, _VARIANT))
     except Malformed as error:
         raise StoreError(f"The run {run_id} ({run.name}) can't be scored: {error}") from error
     if variant is None:
         raise StoreError(f"The run {run_id} ({run.name}) is not a run of compress-bench: it has no {_VARIANT}.")
-    if kept is None:
+    if content is None:
         raise StoreError(
             f"The run {run_id} ({run.name}) has no predictions: its quality was not scored. Measure it again with data "
             "to score."
@@ -122,7 +122,7 @@ def of_run(store: Store, run_id: str, entries: Sequence[str], log: bool, listene
             f"The run's metric {code[0]} is Python code. If you trust its source, name it: --metric {code[0]}"
         )
     metrics = metrics_of(entries or variant.metrics, folder, load=True, gives=gives)
-    rescored = Rescored(_score(kept, f"the run {run_id}", metrics, variant.seed, listener), run.metrics)
+    rescored = Rescored(_score(content, f"the run {run_id}", metrics, variant.seed, listener), run.metrics)
     if log:
         with Spool().alone():  # another process may add to the same file
             facts = quality.facts_of(rescored.scores, run.said(f"compress.{SCORING}"))
@@ -131,14 +131,16 @@ def of_run(store: Store, run_id: str, entries: Sequence[str], log: bool, listene
     return rescored
 
 
-def _score(kept: bytes, origin: str, metrics: Mapping[str, Metric], seed: int, listener: Listener) -> bootstrap.Scores:
+def _score(
+    content: bytes, origin: str, metrics: Mapping[str, Metric], seed: int, listener: Listener
+) -> bootstrap.Scores:
     def drawn(done: int, total: int | None, seconds_left: float | None) -> None:
         stage = "resampling for the intervals"
         listener({"stage": stage, "done": done, "total": total, "seconds_left": seconds_left})
 
     listener({"stage": "reading the predictions"})
     try:
-        references, predictions = quality.read_predictions(kept)
+        references, predictions = quality.read_predictions(content)
     except Malformed as error:
         raise RecipeError(f"The predictions of {origin} can't be read: {error}") from error
     listener({"stage": f"scoring {len(predictions):,} predictions"})
@@ -178,9 +180,9 @@ def _statistics(scores: bootstrap.Scores, store: Store, run_id: str) -> bytes:
         path = Path(folder, STATISTICS)
         existing = {}
         try:
-            before = reading.artifact(store, run_id, STATISTICS, statistics_file.MOST_PACKED_BYTES)
-            if before is not None:
-                path.write_bytes(before)
+            old_statistics = reading.artifact(store, run_id, STATISTICS, statistics_file.MOST_PACKED_BYTES)
+            if old_statistics is not None:
+                path.write_bytes(old_statistics)
                 existing = statistics_file.read(path)
         except Malformed as error:
             raise StoreError(f"Nothing was added to the run {run_id}: {error}") from error

@@ -48,10 +48,10 @@ def facts(result: Result) -> list[tuple[str, str]]:
     other than the median covers only the timed calls, not the noise between launches, so the text says so.
     """
     rows = []
-    known = metric_facts.recorded(result.facts, "metric.")
+    metrics = metric_facts.recorded(result.facts, "metric.")
     ends = {f"{name}_{end}" for name in result.measurements for end in ("low", "high")}
     quality = [name for name in result.measurements if name.startswith("quality/") and name not in ends]
-    places = {name: place for place, name in enumerate(scores(result.measurements, known))}
+    places = {name: index for index, name in enumerate(scores(result.measurements, metrics))}
     quality.sort(key=lambda name: places.get(name.removesuffix(DIFFERENCE), len(places)))
     for name in (*_SHOWN, *quality):
         if name not in result.measurements:
@@ -65,7 +65,7 @@ def facts(result: Result) -> list[tuple[str, str]]:
             text += f" (95 %{scope}: {number(low)} to {number(high)})"
         if name.endswith(_TO_LAUNCHES[0]) and (count := result.measurements.get(name.replace(*_TO_LAUNCHES))):
             text += f", {count:.0f} launch{'es' if count > 1 else ''}"
-        rows.append((label(name, "en", known, with_unit=False), text))
+        rows.append((label(name, "en", metrics, with_unit=False), text))
     return rows
 
 
@@ -88,10 +88,10 @@ def markdown(result: Result) -> str:
     if "timed" in result.facts:
         lines += [f"Timed: {_escaped(result.facts['timed'])}; batch {variant.batch_size}.", ""]
     environment = result.environment
-    where = [environment.get("cpu_model", ""), environment.get("gpu_model", "")]
+    hardware = [environment.get("cpu_model", ""), environment.get("gpu_model", "")]
     if "threads" in environment:
-        where.insert(1, f"{environment['threads']} threads")
-    lines += ["On " + _escaped(", ".join(filter(None, where))) + ".", ""]
+        hardware.insert(1, f"{environment['threads']} threads")
+    lines += ["On " + _escaped(", ".join(filter(None, hardware))) + ".", ""]
     if result.cautions:
         lines += ["**Before you trust these numbers:**", ""]
         lines += [f"* {_escaped(f'{caution.message}. {caution.advice}')}" for caution in result.cautions]

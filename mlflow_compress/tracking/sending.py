@@ -77,7 +77,7 @@ def write(store: Store, run_id: str, shipment: Shipment) -> None:
         missing["model"] = _refusal(store, lambda: _write_model(store, run_id, shipment))
     elif address.lost:
         missing["model"] = address.lost
-    not_logged = "; ".join(f"{what}: {reason}" for what, reason in missing.items() if reason)
+    not_logged = "; ".join(f"{part}: {reason}" for part, reason in missing.items() if reason)
     tags = {NOT_LOGGED: not_logged} if not_logged else {}
     writing.tag(store, run_id, {**tags, "compress.variant_digest": address.digest, LOGGED: "complete"})
 
@@ -114,8 +114,8 @@ def write_into_open_run(
     about = {**(asked or {}), **_resolved(result)}
     note, result_id = run_summary.page(result), uuid.uuid4().hex
     if writing.take(store, run_id, result_id):
-        theirs = reading.run(store, run_id).tags.get(NOTE, "").rstrip()
-        note = f"{theirs}\n\n{note}" if theirs else note
+        user_note = reading.run(store, run_id).tags.get(NOTE, "").rstrip()
+        note = f"{user_note}\n\n{note}" if user_note else note
         writing.write_result(store, run_id, result, about, note, all_files, with_metrics=with_metrics)
         writing.tag(store, run_id, {LOGGED: "complete"})
         return run_id
@@ -135,22 +135,22 @@ def _move_below(store: Store, run_id: str) -> None:
     except untrusted.Malformed:  # an unreadable result is not a row
         return
     result_id = f"{run.params.get(RESULT_ID, run_id)}.below"  # the same each time, and unique
-    most = {PREDICTIONS: quality.MOST_BYTES, STATISTICS: statistics_file.MOST_PACKED_BYTES}
-    files = {name: reading.artifact(store, run_id, name, size) for name, size in most.items()}
+    max_bytes = {PREDICTIONS: quality.MOST_BYTES, STATISTICS: statistics_file.MOST_PACKED_BYTES}
+    files = {name: reading.artifact(store, run_id, name, size) for name, size in max_bytes.items()}
     tables = {name: content for name, content in files.items() if content is not None}
-    asked = {name: text for name, text in run.params.items() if name != RESULT_ID}
-    _write_below(store, run_id, result, result_id, asked, _pictures(result) | tables)
+    params = {name: text for name, text in run.params.items() if name != RESULT_ID}
+    _write_below(store, run_id, result, result_id, params, _pictures(result) | tables)
     writing.tag(store, run_id, {ROLE: writing.EVALUATIONS})
 
 
 def _write_below(
-    store: Store, parent: str, result: Result, result_id: str, asked: Mapping[str, str], files: Mapping[str, bytes]
+    store: Store, parent: str, result: Result, result_id: str, params: Mapping[str, str], files: Mapping[str, bytes]
 ) -> str:
     """Write a result into its own run below another one, end it, and return its id."""
     run_id = _run_below(store, parent, reading.experiment_of(store, parent), result, result_id)
     succeeded = False
     try:
-        writing.write_result(store, run_id, result, asked, run_summary.page(result), files)
+        writing.write_result(store, run_id, result, params, run_summary.page(result), files)
         writing.tag(store, run_id, {LOGGED: "complete"})
         succeeded = result.status != "failed"
     finally:

@@ -181,10 +181,10 @@ class Spool:
         try:
             return self._begin()
         except (OSError, NotImplementedError) as error:
-            wanted, self.folder = self.folder, Path(tempfile.mkdtemp(prefix="mlflow-compress-spool-"))
+            usual_folder, self.folder = self.folder, Path(tempfile.mkdtemp(prefix="mlflow-compress-spool-"))
             self.caution = (
-                f"{wanted} is not writable ({error}). Results are kept in {self.folder} until they are logged; set "
-                "COMPRESS_SPOOL to a writable folder"
+                f"{usual_folder} is not writable ({error}). Results are kept in {self.folder} until they are logged; "
+                "set COMPRESS_SPOOL to a writable folder"
             )
             return self._begin()
 

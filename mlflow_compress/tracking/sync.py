@@ -113,8 +113,8 @@ class Sync:
         run = reading.run(store, run.run_id)
         if not self._is_left(run):
             return
-        done = "would end" if self.dry_run else "ended"
-        self.tell(f"{done} run {run.name} ({run.run_id}) of {run.experiment}: {_DIED}")
+        verb = "would end" if self.dry_run else "ended"
+        self.tell(f"{verb} run {run.name} ({run.run_id}) of {run.experiment}: {_DIED}")
         if self.dry_run:
             return
         if run.tags.get(LOGGED) == "complete":

@@ -160,8 +160,8 @@ def tag(store: Store, run_id: str, tags: Mapping[str, str]) -> None:
 def untag(store: Store, run_id: str, names: AbstractSet[str]) -> None:
     """Remove tags from a run, where it has them."""
     with refusals(store.uri):
-        every = names | set(map(run_tags.kept_name, names))
-        for name in every & store.client.get_run(run_id).data.tags.keys():
+        all_names = names | set(map(run_tags.kept_name, names))
+        for name in all_names & store.client.get_run(run_id).data.tags.keys():
             store.client.delete_tag(run_id, name)
 
 
@@ -209,14 +209,14 @@ def write_result(
         now = int(result.ended_s * 1000)
         numbers = finite(result.measurements) if with_metrics else {}
         metrics = [Metric(key, value, now, 0) for key, value in numbers.items()]
-        for some in parts(metrics, METRICS_PER_CALL):
-            store.client.log_batch(run_id, metrics=some)
+        for batch in parts(metrics, METRICS_PER_CALL):
+            store.client.log_batch(run_id, metrics=batch)
         for few in parts(params, _PARAMS_PER_CALL):
             store.client.log_batch(run_id, params=few)
         for part in parts(tags, TAGS_PER_CALL):
             store.client.log_batch(run_id, tags=part)
-    whole = dataclasses.replace(result, measurements=finite(result.measurements))
-    records = {"variant.json": to_json(result.variant), RESULT: to_json(whole)}
+    finite_result = dataclasses.replace(result, measurements=finite(result.measurements))
+    records = {"variant.json": to_json(result.variant), RESULT: to_json(finite_result)}
     with _artifacts(store, run_id):
         for path, record in records.items():
             store.client.log_text(run_id, json.dumps(record, ensure_ascii=False, indent=1), path)
@@ -249,8 +249,8 @@ def write_files(store: Store, run_id: str, files: Mapping[str, bytes]) -> None:
             with _artifacts(store, run_id):
                 store.client.log_artifacts(run_id, folder)
         if _TABLE in files:
-            shown = json.dumps([{"path": _TABLE, "type": "table"}])
-            store.client.set_tag(run_id, "mlflow.loggedArtifacts", shown)  # so that the UI opens it as a table
+            artifact_list = json.dumps([{"path": _TABLE, "type": "table"}])
+            store.client.set_tag(run_id, "mlflow.loggedArtifacts", artifact_list)  # so that the UI opens it as a table
 
 
 @contextlib.contextmanager
@@ -268,11 +268,11 @@ def _artifacts(store: Store, run_id: str) -> Iterator[None]:
             raise
         check(store)
         with refusals(store.uri):
-            place = without_secrets(str(store.client.get_run(run_id).info.artifact_uri))
+            folder = without_secrets(str(store.client.get_run(run_id).info.artifact_uri))
         reason = one_line(error.__cause__)
         raise StoreError(
-            f"The artifact folder {place} is not writable: {reason}. Allow this user to write there, or let the server "
-            "write the files (mlflow server --artifacts-destination FOLDER) in a new experiment."
+            f"The artifact folder {folder} is not writable: {reason}. Allow this user to write there, or let the "
+            "server write the files (mlflow server --artifacts-destination FOLDER) in a new experiment."
         ) from error
 
 
@@ -309,10 +309,10 @@ def _comparison(store: Store, experiment_id: str) -> str:
 def _start_comparison(store: Store, experiment_id: str, tags: Mapping[str, str]) -> str:
     """Start an experiment's comparison run; if another process does so too, the earlier run stays."""
     started = start(store, experiment_id, "comparison", tags)
-    kept = _comparison(store, experiment_id)
-    if kept != started:
+    stored = _comparison(store, experiment_id)
+    if stored != started:
         store.client.delete_run(started)
-    return kept
+    return stored
 
 
 def add_to_run(
