@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 
 
 def missing(bill: Mapping[str, Any], requirements: Iterable[str]) -> list[str]:
-    """Say of each requirement that the bill does not meet what is wrong with it."""
+    """Return what is wrong with each requirement that the bill does not meet."""
     held = {canonicalize_name(each["name"]): each.get("version", "") for each in bill.get("components", ())}
     found = []
     for requirement in map(Requirement, requirements):

@@ -54,7 +54,7 @@ def find(quick: bool) -> Finding:
 
 
 def load(server: TrackingServer, teams: int, runs: int) -> dict[str, Cell]:
-    """Let teams log runs at once, and count the results.
+    """Make teams log runs at once, and count the results.
 
     Args:
         server: an empty tracking server, started.

@@ -67,7 +67,7 @@ def interval(samples: Sequence[float], rank: float, confidence: float = 0.95) ->
 
 
 def carries(count: int, rank: float, confidence: float = 0.95) -> bool:
-    """Return whether so many samples give a percentile a confidence interval (p50 from 6 samples, p90 from 29)."""
+    """Return whether `count` samples give a percentile a confidence interval (p50 from 6 samples, p90 from 29)."""
     p = rank / 100
     return count > 0 and 1 - p**count - (1 - p) ** count >= confidence
 

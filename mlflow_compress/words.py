@@ -138,7 +138,7 @@ LEGEND_PARETO = {
 }
 SOURCE = {"en": "Experiment", "ru": "Эксперимент"}
 SUMMARIES = {"en": "Over all models", "ru": "По всем моделям"}
-OVER_MODELS = {"en": "{said}, over {models} models", "ru": "{said}; моделей: {models}"}
+OVER_MODELS = {"en": "{summary}, over {models} models", "ru": "{summary}; моделей: {models}"}
 ROWS_BEHIND = {"en": " ({rows} rows)", "ru": " (строк: {rows})"}
 NOISE_UNKNOWN = {"en": "noise unknown", "ru": "шум неизвестен"}
 OF_MODELS = {"en": "{models} models", "ru": "моделей: {models}"}

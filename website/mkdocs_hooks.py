@@ -29,7 +29,7 @@ _TARGET = re.compile(r"(?<=\]\()(?P<path>[^)#\s]+)(?P<anchor>#[^)\s]*)?(?=\))")
 
 
 def on_pre_build(config: MkDocsConfig) -> None:
-    """Complain about links to nowhere and names that the code does not have."""
+    """Warn about broken links and names that the code does not have."""
     repository.page.cache_clear()  # `mkdocs serve` builds again in the same process
     repository.written_page.cache_clear()
     for complaint in every_complaint():
@@ -70,7 +70,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
-    """Say in which language a page is."""
+    """Set the language of a page."""
     return output.replace('<html lang="en"', '<html lang="ru"', 1) if page.file.src_uri == "ru.md" else output
 
 

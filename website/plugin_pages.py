@@ -137,7 +137,7 @@ def _section(kind: str, name: str, facts: list[str], heading: str = "##") -> str
 
 
 def _takes(hint: Any) -> Iterator[str]:
-    """Say which values a typed field takes: its type, its choices, its bounds."""
+    """Yield the values that a typed field takes: its type, its choices, its bounds."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
         yield from _takes(parts[0])

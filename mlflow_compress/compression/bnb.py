@@ -20,7 +20,7 @@ from mlflow_compress.compression.packing import unpack
 from mlflow_compress.networks.stored_weights import Held
 
 _ZERO_CODE = 7  # NF4's code of 0
-_KERNEL_OUTPUTS = 32  # the AVX512-BF16 kernel computes so many at once
+_KERNEL_OUTPUTS = 32  # number that the AVX512-BF16 kernel computes at once
 # it logs at every call of every layer that inputs are cast to float16
 logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
 

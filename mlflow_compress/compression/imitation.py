@@ -259,7 +259,7 @@ def _normalisations(module: Any) -> list[Any]:
 
 
 def _keep_statistics(layer: Any, inputs: tuple[Any, ...]) -> None:
-    """Let a batch normalisation use its stored statistics if a batch has only one value per channel."""
+    """Make a batch normalisation use its stored statistics if a batch has only one value per channel."""
     if inputs:
         layer.training = inputs[0].numel() != inputs[0].shape[1]
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mlflow_compress.networks.stored_weights import Held
 
 _MOST = 127  # largest code: symmetric, so that no zero point is needed
-_EXACT_PRODUCTS = 2**24 // _MOST**2  # so many products of codes have a sum that float32 holds exactly
+_EXACT_PRODUCTS = 2**24 // _MOST**2  # the number of products of codes whose sum float32 represents exactly
 _LEAST_SCALE = torch.finfo(torch.float32).tiny
 
 

@@ -196,28 +196,28 @@ class Turns:
         return False
 
     def warm_up(self) -> float:
-        """Let the worker make its first call and warm up; return the seconds of both."""
+        """Make the worker run its first call and warm up; return the seconds of both."""
         started = time.monotonic()
         self._worker.tell("1")
         self.wait()
         return time.monotonic() - started
 
     def go(self, milliseconds: float) -> None:
-        """Let the worker make one round of calls that takes about so many milliseconds."""
+        """Make the worker run one round of calls that takes about `milliseconds`."""
         self._worker.tell(repr(max(milliseconds, _SHORTEST_ROUND_MS)))
         self.rounds += 1
         self.wait()
         wait_until_idle(self.pid)
 
     def finish(self) -> None:
-        """Let the worker finish its work, and wait until it ends."""
+        """Make the worker finish its work, and wait until it ends."""
         self._worker.tell("0")
         for event in self._events:
             self._listener(event)
 
 
 def _take_turns(own: Turns, base: Turns, budget: Budget, restored_s: float, planned: int, cores: SameCores) -> int:
-    """Let both warm up, and make rounds until their share of the budget is used.
+    """Make both warm up, and run rounds until their share of the budget is used.
 
     Args:
         own: The variant.

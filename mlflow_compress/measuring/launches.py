@@ -86,7 +86,7 @@ def without_plan(part: Part) -> Part:
 
 
 def in_seconds(variant: Variant, seconds: float) -> Variant:
-    """Return a variant whose worker is stopped after so many seconds at the latest."""
+    """Return a variant whose worker is stopped after this number of seconds at the latest."""
     timeout = min(variant.budget.timeout_seconds, seconds)
     return dataclasses.replace(variant, budget=dataclasses.replace(variant.budget, timeout_seconds=timeout))
 

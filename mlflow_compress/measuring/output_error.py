@@ -327,7 +327,7 @@ def _passes(family: Family, model: Model, variant: Variant, count: int | None) -
 
 
 def _unsteadiness(family: Family, model: Model, variant: Variant, count: int) -> float:
-    """Return how far so many passes are from the same passes made again (see `farthest`).
+    """Return how far `count` passes are from a repetition of the same passes (see `farthest`).
 
     They differ if a runtime or library has its own random numbers, or the model keeps state between calls.
     """

@@ -406,7 +406,7 @@ def _reason_of(variant: Variant, folder: Path, error: Exception) -> str:
 
 
 def _die_with_parent() -> None:
-    """Let the kernel kill this process when its parent dies, even if the parent is killed.
+    """Make the kernel kill this process when its parent dies, even if the parent is killed.
 
     Orphans of a daemon become children of this process, so that they are found and ended with it.
     """

@@ -40,7 +40,7 @@ class WorkerEvents:
         self._thread.start()
 
     def next(self, seconds: float) -> Event | None:
-        """Return the next event; None at the end, or if none comes within so many seconds."""
+        """Return the next event; None at the end, or if none comes within this number of seconds."""
         try:
             return self._events.get(timeout=max(0.0, seconds))
         except queue.Empty:

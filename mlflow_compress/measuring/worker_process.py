@@ -42,7 +42,7 @@ class Worker:
     """A running worker. Leaving the `with` block ends it, and all processes that it started.
 
     Three threads and a timer wait in the kernel: for events, for standard error, for its end, and for its timeout.
-    None of them runs while the worker is silent.
+    None of them runs while the worker sends nothing.
 
     Args:
         verb: `prepare`, `measure`, `time` or `try`.

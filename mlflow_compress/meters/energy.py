@@ -41,7 +41,7 @@ class Energy:
 def measure(
     call: Callable[[], object], synchronise: Callable[[], object], seconds: float, gpu_index: int | None = None
 ) -> Energy:
-    """Repeat calls for so many seconds while codecarbon measures.
+    """Repeat calls for a number of seconds while codecarbon measures.
 
     Args:
         call: Makes one call.

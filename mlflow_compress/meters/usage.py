@@ -89,7 +89,7 @@ def clock_share(root: Path = Path("/")) -> float | None:
 
 
 def numbers(used: Usage, calls: int, threads: int, group: str) -> dict[str, float]:
-    """Return the metrics of so many timed calls.
+    """Return the metrics of the timed calls.
 
     Args:
         used: Resources of all calls together.

@@ -11,7 +11,7 @@ _BFLOAT16_ROUNDING = 0.04  # three times the difference of 30 layers of SmolLM2 
 
 
 def use_kernels(module: Any) -> None:
-    """Let each layer that has a kernel for this device repack its weights, one layer at a time.
+    """Make each layer that has a kernel for this device repack its weights, one layer at a time.
 
     Such a layer has a method `use_kernel`, which drops its portable codes: the module can be used, but not saved.
     """

@@ -66,7 +66,7 @@ _tops: dict[Path, set[str]] = {}  # by file: top-level names of its imports from
 
 
 def allow(path: Path, is_alone: bool = False) -> None:
-    """Let a file, and the modules beside it, import from its folder. The modules of the folder run again.
+    """Allow a file, and the modules beside it, to import from its folder. The modules of the folder run again.
 
     Args:
         path: the file, absolute.

@@ -88,12 +88,10 @@ def likelihoods(
     """
     waiting = sorted((part for part in parts if part.scored > 0), key=lambda part: part.length, reverse=True)
     longest = waiting[0].length - 1 if waiting else 0  # in descending order, so that there is little padding
-    max_logit_tokens = (
-        _MOST_LOGITS // vocabulary if len(waiting) > 1 and _is_independent(run, vocabulary, longest) else 0
-    )
+    max_tokens = _MOST_LOGITS // vocabulary if len(waiting) > 1 and _is_independent(run, vocabulary, longest) else 0
     sums, counts = [0.0] * len(texts), [0] * len(texts)
     while waiting:
-        size = max(1, max_logit_tokens // waiting[0].length)
+        size = max(1, max_tokens // waiting[0].length)
         batch, waiting = waiting[:size], waiting[size:]
         ids = [texts[part.text][part.start : part.end] for part in batch]
         for part, loss in zip(batch, _losses(run, ids, [part.scored for part in batch]), strict=True):

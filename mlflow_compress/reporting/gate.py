@@ -15,10 +15,10 @@ from mlflow_compress.reporting.quality_drop import LOOK, Drop, loss_of
 from mlflow_compress.reporting.ranking import primary
 from mlflow_compress.reporting.table_text import (
     MEMORY_NOISE,
-    befell,
     is_original,
     label,
     number,
+    outcome_text,
     score_text,
     value_text,
 )
@@ -284,7 +284,7 @@ class _Changes(TypedDict):
 
 def _after(failure: Failure, row: Row | None) -> _Changes:
     """Return the verdict, reason and advice for a failed, skipped or unfinished attempt."""
-    reason = befell(failure, "en")
+    reason = outcome_text(failure, "en")
     if row is not None and (not failure.device or failure.device in row.runs):
         reason += "; the numbers are from an older run, or were measured before it failed"
     if failure.status == "skipped":

@@ -176,7 +176,7 @@ def summary(method_summary: Summary, language: str, known: Known = NOTHING_SAID)
         if method_summary.rows > method_summary.models
         else ""
     )
-    return words.OVER_MODELS[language].format(said=line, models=method_summary.models) + rows
+    return words.OVER_MODELS[language].format(summary=line, models=method_summary.models) + rows
 
 
 def _about(method_summary: Summary, name: str) -> str:
@@ -213,7 +213,7 @@ def failure_lines(failures: Iterable[Failure], language: str) -> list[str]:
     """
     methods: dict[tuple[str, str, str, str], list[str]] = {}
     for failure in failures:
-        key = _befell(failure, language), failure.team, failure.model, _reason(failure, language)
+        key = _outcome(failure, language), failure.team, failure.model, _reason(failure, language)
         methods.setdefault(key, []).append(method(failure.method, language))
     return [
         f"{befallen}: {', '.join(part for part in (team, model, *names) if part)}: {reason}"
@@ -221,12 +221,12 @@ def failure_lines(failures: Iterable[Failure], language: str) -> list[str]:
     ]
 
 
-def befell(failure: Failure, language: str) -> str:
+def outcome_text(failure: Failure, language: str) -> str:
     """Return a failure without the variant's name: `failed (CPU): out of memory`."""
-    return f"{_befell(failure, language)}: {_reason(failure, language)}"
+    return f"{_outcome(failure, language)}: {_reason(failure, language)}"
 
 
-def _befell(failure: Failure, language: str) -> str:
+def _outcome(failure: Failure, language: str) -> str:
     status = words.STATUS.get(failure.status, words.STATUS["failed"])[language]
     stage = words.SCORING[language] if failure.device == "quality" else DEVICES.get(failure.device, failure.device)
     return f"{status} ({stage})" if stage else status

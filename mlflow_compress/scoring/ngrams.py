@@ -43,5 +43,5 @@ class Sacrebleu(AdditiveMetric):
         return np.array(self.scorer()._extract_corpus_statistics(predictions, [references]), dtype=np.float64)
 
     def reduce(self, sums: Any) -> float:
-        """Let sacrebleu compute the score."""
+        """Compute the score with sacrebleu."""
         return float(self.scorer()._compute_score_from_stats(list(sums)).score)

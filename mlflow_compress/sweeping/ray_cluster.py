@@ -114,7 +114,7 @@ class Cluster:
             self._ray.cancel(generator, force=force)
 
     def stop(self, generators: Sequence[Any], seconds: float) -> None:
-        """Stop generators, give them so many seconds together to clean up, and kill those that still run."""
+        """Stop generators, give them `seconds` in total to clean up, and kill those that still run."""
         for generator in generators:
             self.cancel(generator)
         end = time.monotonic() + seconds

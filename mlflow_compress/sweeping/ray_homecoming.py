@@ -65,7 +65,7 @@ class Homecoming:
             self.results.append(dataclasses.replace(result, samples={}))
 
     def reap(self, most: int) -> None:
-        """Wait until at most so many results are left to be logged.
+        """Wait until at most `most` results are left to be logged.
 
         Raises:
             StoreError: A result can neither be logged nor written to disk.

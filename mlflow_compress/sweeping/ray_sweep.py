@@ -1,8 +1,8 @@
 """Sweeps over the machines of a Ray cluster: distribute the variants, and handle lost machines.
 
 One variant is one Ray task. It requests all processors and GPUs of one node, so that two measurements never share a
-machine, whoever started them. Its progress and its files are streamed directly into the spool. If a node is lost, its
-variant goes to another one.
+machine, even if different users started them. Its progress and its files are streamed directly into the spool. If a
+node is lost, its variant goes to another one.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ def lasting(uri: str) -> str:
 
 
 def set_up_client() -> None:
-    """Have MLflow's client give up on a dead server after seconds, not minutes: results are kept in the spool."""
+    """Make MLflow's client give up on a dead server after seconds, not minutes: results are kept in the spool."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")

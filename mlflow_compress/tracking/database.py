@@ -19,7 +19,7 @@ from mlflow_compress.tracking import private_mlflow, run_tags, sqlite_file
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Engine, FromClause, Select
 
-_FEW = 5000  # up to so many runs, their numbers are selected by run id instead of by the same filter
+_FEW = 5000  # up to this number of runs, their numbers are selected by run id instead of by the same filter
 _IDS_PER_STATEMENT = 500
 _ROWS_AT_ONCE = 10_000
 PARAMS = ("team", "model", "method", "source")  # replace tags that a run lacks, and name the model's source

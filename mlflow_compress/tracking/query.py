@@ -32,7 +32,7 @@ from mlflow_compress.words import ORIGINAL
 if TYPE_CHECKING:
     from mlflow_compress.tracking.connection import Store
 
-_FEW_NAMES = 20  # up to so many models and teams, originals are selected by name
+_FEW_NAMES = 20  # up to this number of models and teams, originals are selected by name
 _FEW_FILTERS = 40  # beyond these, one query for all is faster
 _WRITABLE = re.compile(r"[\w ./:+\-@()\[\],=]+")  # names that are safe in MLflow's filters
 _DEFAULT = "mlflow.db"

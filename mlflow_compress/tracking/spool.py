@@ -206,7 +206,7 @@ class Spool:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Let one process at a time read and extend what a server has.
+        """Allow only one process at a time to read and extend what a server has.
 
         Covers: all processes with this spool. Where no lock is available, there is no protection.
         """

@@ -105,7 +105,7 @@ def claim(
 
 
 def take(store: Store, run_id: str, result_id: str) -> bool:
-    """Let a result take a run that somebody else began; the first result to ask owns it permanently.
+    """Assign a run that somebody else began to a result; the first result to ask owns it permanently.
 
     Args:
         store: the tracking store.
