@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Asks pip-audit whether a known vulnerability is in what is installed beside the Python that runs this.
+"""Runs pip-audit on the packages installed for this Python, and reports known vulnerabilities.
 
     python .ci/audit.py [PIP-AUDIT-OPTION...]
 
-It fails on a known vulnerability that `.ci/accepted_vulnerabilities` does not name, and on whatever goes wrong but the
-network: where the service can't be reached, or is a mirror that knows no package, it says so, and passes. pip-audit
-runs in an environment of its own, so that it changes nothing in this one.
+It fails on a known vulnerability that `.ci/accepted_vulnerabilities` does not name, and on every error except network
+errors: if the service can't be reached, or is a mirror that knows no package, it prints that and passes. pip-audit runs
+in a separate environment, so that it changes nothing in this one.
 """
 
 from __future__ import annotations
@@ -29,13 +29,16 @@ _UNREACHABLE = re.compile(
 
 
 def pins() -> list[str]:
-    """Return what is installed, less this package, and without the local part of versions (2.14.1+cu130)."""
-    found = {each.metadata["Name"].lower(): each.version.partition("+")[0] for each in metadata.distributions()}
-    return [f"{name}=={version}" for name, version in sorted(found.items()) if name != OWN]
+    """Return the installed packages except this one, without the local part of versions (2.14.1+cu130)."""
+    versions = {
+        distribution.metadata["Name"].lower(): distribution.version.partition("+")[0]
+        for distribution in metadata.distributions()
+    }
+    return [f"{name}=={version}" for name, version in sorted(versions.items()) if name != OWN]
 
 
 def accepted(text: str) -> list[str]:
-    """Return the ids that stand first in each line that is no comment.
+    """Return the first word, an id, of each line that is not a comment.
 
     Raises:
         ValueError: a line gives no reason.
@@ -51,31 +54,33 @@ def accepted(text: str) -> list[str]:
 
 
 def judge(output: str, errors: str) -> tuple[int, list[str]]:
-    """Return the exit code, and what to say, of what pip-audit wrote to standard output and to standard error."""
+    """Return the exit code and the lines to print for what pip-audit wrote to standard output and standard error."""
     try:
         dependencies: list[dict[str, Any]] = json.loads(output)["dependencies"]
     except (ValueError, KeyError, TypeError):
         if _UNREACHABLE.search(errors):
             return 0, ["vulnerabilities: the service is not reachable: skipped"]
         return 1, ["vulnerabilities: pip-audit ended without an answer:", errors.strip()]
-    skipped = [each for each in dependencies if "skip_reason" in each]
+    skipped = [package for package in dependencies if "skip_reason" in package]
     if len(skipped) == len(dependencies):
         return 0, ["vulnerabilities: the service is not reachable (a mirror that knows no package answers): skipped"]
-    lines = [f"vulnerabilities: not audited: {each['name']}: {each['skip_reason']}" for each in skipped]
-    bad = [(each, found) for each in dependencies for found in each.get("vulns", ())]
-    for each, found in bad:
-        fixed = ", ".join(found.get("fix_versions") or ["no version yet"])
-        lines.append(f"vulnerabilities: {each['name']} {each['version']}: {found['id']}, fixed in {fixed}")
-    lines.append(f"vulnerabilities: {len(bad)} in {len(dependencies) - len(skipped)} packages")
-    return int(bool(bad)), lines
+    lines = [f"vulnerabilities: not audited: {package['name']}: {package['skip_reason']}" for package in skipped]
+    vulnerable = [(package, vulnerability) for package in dependencies for vulnerability in package.get("vulns", ())]
+    for package, vulnerability in vulnerable:
+        fixed = ", ".join(vulnerability.get("fix_versions") or ["no version yet"])
+        lines.append(
+            f"vulnerabilities: {package['name']} {package['version']}: {vulnerability['id']}, fixed in {fixed}"
+        )
+    lines.append(f"vulnerabilities: {len(vulnerable)} in {len(dependencies) - len(skipped)} packages")
+    return int(bool(vulnerable)), lines
 
 
 def main(options: Sequence[str]) -> int:
-    """Run pip-audit, and say what it found."""
+    """Run pip-audit, and print what it found."""
     ignored = [part for name in accepted(ACCEPTED.read_text(encoding="utf-8")) for part in ("--ignore-vuln", name)]
     with tempfile.TemporaryDirectory() as folder:
-        wanted = Path(folder, "requirements.txt")
-        wanted.write_text("\n".join(pins()), encoding="utf-8")
+        requirements = Path(folder, "requirements.txt")
+        requirements.write_text("\n".join(pins()), encoding="utf-8")
         venv.create(Path(folder, "venv"), with_pip=True)
         python = Path(folder, "venv", "bin", "python")
         subprocess.run([python, "-m", "pip", "install", "--quiet", "pip-audit"], check=True)
@@ -84,14 +89,16 @@ def main(options: Sequence[str]) -> int:
             "-m",
             "pip_audit",
             "--requirement",
-            wanted,
+            requirements,
             "--no-deps",
             "--disable-pip",
             "--format",
             "json",
         ]
-        done = subprocess.run([*audit, "--progress-spinner", "off", *ignored, *options], capture_output=True, text=True)
-    code, lines = judge(done.stdout, done.stderr)
+        process = subprocess.run(
+            [*audit, "--progress-spinner", "off", *ignored, *options], capture_output=True, text=True
+        )
+    code, lines = judge(process.stdout, process.stderr)
     print("\n".join(lines))  # noqa: T201
     return code
 

@@ -3,8 +3,8 @@
 
     python .ci/wheel.py [FOLDER]
 
-Run it by a Python that has `build` and the packages that this project needs: the wheel is installed without them into
-a new environment, which sees those of this one. The files stay in FOLDER where one is named.
+Run it with a Python that has `build` and the packages that this project needs: the wheel is installed without them into
+a new environment, which also uses the packages of this one. If FOLDER is given, the files stay there.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ COMMANDS = (
     ("compress-bench", "--help"),
     ("compress-report", "--help"),
     ("compress-bench", "list", "methods"),
-    ("compress-bench", "check", "distilbert"),  # a recipe, which the wheel carries
+    ("compress-bench", "check", "distilbert"),  # a recipe in the wheel
 )
 
 
 def build(folder: Path) -> Path:
-    """Return the wheel, built from the sdist that is built first."""
+    """Build the sdist, and the wheel from it; return the wheel."""
     command = [sys.executable, "-m", "build", "--outdir", folder, ROOT]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
@@ -36,14 +36,14 @@ def build(folder: Path) -> Path:
 
 
 def install(wheel: Path, folder: Path) -> Path:
-    """Return the folder of programs of a new environment with the wheel, and with the packages of this one."""
+    """Create an environment with the wheel and the packages of this one; return its folder of programs."""
     venv.create(folder, with_pip=True)
     scripts = folder / ("Scripts" if os.name == "nt" else "bin")
     subprocess.run([scripts / "python", "-m", "pip", "install", "--quiet", "--no-deps", wheel], check=True)
     scheme = "nt" if os.name == "nt" else "posix_prefix"
     packages = Path(sysconfig.get_path("purelib", scheme, {"base": str(folder)}))
-    seen = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
-    (packages / "packages.pth").write_text("\n".join(seen) + "\n", encoding="utf-8")  # behind the wheel's own
+    site_packages = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+    (packages / "packages.pth").write_text("\n".join(site_packages) + "\n", encoding="utf-8")  # after the wheel's own
     return scripts
 
 
@@ -58,8 +58,8 @@ def main(folder: Path) -> None:
         scripts = install(wheel, Path(work, "venv"))
         empty = Path(work, "empty")
         empty.mkdir()
-        where = [scripts / "python", "-c", "import mlflow_compress; print(mlflow_compress.__file__)"]
-        imported = subprocess.run(where, cwd=empty, check=True, capture_output=True, text=True).stdout.strip()
+        command = [scripts / "python", "-c", "import mlflow_compress; print(mlflow_compress.__file__)"]
+        imported = subprocess.run(command, cwd=empty, check=True, capture_output=True, text=True).stdout.strip()
         if not Path(imported).resolve().is_relative_to(Path(work, "venv").resolve()):
             sys.exit(f"{imported} was imported, not the wheel's package")
         for name, *words in COMMANDS:
@@ -73,5 +73,5 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         main(Path(sys.argv[1]).resolve())
     else:
-        with tempfile.TemporaryDirectory() as made:
-            main(Path(made))
+        with tempfile.TemporaryDirectory() as folder:
+            main(Path(folder))

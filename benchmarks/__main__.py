@@ -69,9 +69,9 @@ def main(
     if readme:
         click.echo(f"{fill_readme()} results in the README")
         return
-    chosen = names or (*_DEFAULT, *(["peer"] if peer_venv else []))
+    benchmark_names = names or (*_DEFAULT, *(["peer"] if peer_venv else []))
     findings = []
-    for name in chosen:
+    for name in benchmark_names:
         click.echo(f"{name} ...", err=True)
         started = time.time()
         module = importlib.import_module(f"benchmarks.{name}")

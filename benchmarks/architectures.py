@@ -93,53 +93,56 @@ def claimed(family: str) -> list[str]:
 
 def find(quick: bool, only: str = "", only_type: str = "") -> Finding:
     """Try all architectures without a good stored outcome, or those that are named; store each outcome at once."""
-    tried = {} if quick else {(past.family, past.architecture): past for past in kept()}
-    named = only_type.split(",") if only_type else []
+    earlier = {} if quick else {(past.family, past.architecture): past for past in kept()}
+    chosen_types = only_type.split(",") if only_type else []
     cells = [
         (family, architecture)
         for family in FAMILIES
         if only in ("", family)
         for architecture in claimed(family)
-        if (architecture in named if named else not _is_settled(tried.get((family, architecture))))
+        if (architecture in chosen_types if chosen_types else not _is_settled(earlier.get((family, architecture))))
     ][:: _SKIPPED_IN_QUICK if quick else 1]
-    cells.sort(key=lambda cell: cell in tried and tried[cell].outcome in _GOOD)  # unknown outcomes first
+    cells.sort(key=lambda cell: cell in earlier and earlier[cell].outcome in _GOOD)  # unknown outcomes first
     for outcome in _all(cells):
         trial = dataclasses.replace(outcome, when=time.strftime("%Y-%m-%d %H:%M", time.gmtime()))
         click.echo(f"{trial.family} {trial.architecture}: {trial.outcome} {trial.said} [{trial.method}]", err=True)
-        tried[trial.family, trial.architecture] = trial
+        earlier[trial.family, trial.architecture] = trial
         if not quick:
             with KEPT.open("a", encoding="utf-8") as file:
                 file.write(_line(trial))
-    trials = [tried[cell] for cell in sorted(tried) if cell[0] in FAMILIES]
+    trials = [earlier[cell] for cell in sorted(earlier) if cell[0] in FAMILIES]
     if not quick:
         KEPT.write_text("".join(map(_line, trials)), encoding="utf-8")
         PAGE.write_text(page(trials), encoding="utf-8")
-    wrong = [trial for trial in trials if trial.outcome == "failed" or trial.method.startswith("failed")]
+    failures = [trial for trial in trials if trial.outcome == "failed" or trial.method.startswith("failed")]
     is_all_known = {(family, name) for family in FAMILIES for name in claimed(family)} <= {
-        cell for cell, trial in tried.items() if trial.outcome in (*_GOOD, "failed")
+        cell for cell, trial in earlier.items() if trial.outcome in (*_GOOD, "failed")
     }
     return Finding(
         name="architectures",
         goal="all architectures that the families claim work, or are rejected with a message.",
-        met=False if wrong else True if is_all_known else None,
+        met=False if failures else True if is_all_known else None,
         rows=_summary(trials),
         notes=[
             "each architecture, with its outcome: [reference/architectures.md](../docs/reference/architectures.md)",
             "the time below is that of the last session, without that of outcomes stored earlier",
-            *(f"{trial.family}, {trial.architecture}: {trial.outcome} {trial.said} {trial.method}" for trial in wrong),
+            *(
+                f"{trial.family}, {trial.architecture}: {trial.outcome} {trial.said} {trial.method}"
+                for trial in failures
+            ),
         ],
     )
 
 
-def _is_settled(tried: Tried | None) -> bool:
+def _is_settled(trial: Tried | None) -> bool:
     """Return whether an architecture works and the method works or is skipped, or whether it is rejected."""
-    if tried is None or tried.outcome not in _GOOD:
+    if trial is None or trial.outcome not in _GOOD:
         return False
-    return tried.outcome == "refused" or tried.method.startswith(("ok", "skipped"))
+    return trial.outcome == "refused" or trial.method.startswith(("ok", "skipped"))
 
 
-def _line(tried: Tried) -> str:
-    return json.dumps(dataclasses.asdict(tried)) + "\n"
+def _line(trial: Tried) -> str:
+    return json.dumps(dataclasses.asdict(trial)) + "\n"
 
 
 def kept() -> list[Tried]:
@@ -148,13 +151,15 @@ def kept() -> list[Tried]:
     return [Tried(**json.loads(line)) for line in lines]
 
 
-def _summary(tried: Sequence[Tried]) -> list[Mapping[str, Cell]]:
+def _summary(all_trials: Sequence[Tried]) -> list[Mapping[str, Cell]]:
     rows: list[Mapping[str, Cell]] = []
     for family in FAMILIES:
-        trials = [trial for trial in tried if trial.family == family]
+        trials = [trial for trial in all_trials if trial.family == family]
         outcomes: dict[str, Cell] = {name: sum(trial.outcome == name for trial in trials) for name in _OUTCOMES}
-        under = {name: sum(trial.method.startswith(name) for trial in trials) for name in ("ok", "skipped", "failed")}
-        methods: dict[str, Cell] = {f"{_METHOD} {name}": count for name, count in under.items()}
+        method_counts = {
+            name: sum(trial.method.startswith(name) for trial in trials) for name in ("ok", "skipped", "failed")
+        }
+        methods: dict[str, Cell] = {f"{_METHOD} {name}": count for name, count in method_counts.items()}
         rows.append({"family": family, "architectures": len(trials), **outcomes, **methods})
     return rows
 
@@ -193,19 +198,19 @@ def page(tried: Sequence[Tried]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _listed(tried: Iterable[Tried]) -> str:
-    return ", ".join(f"`{trial.architecture}`" for trial in tried) or "none"
+def _listed(trials: Iterable[Tried]) -> str:
+    return ", ".join(f"`{trial.architecture}`" for trial in trials) or "none"
 
 
-def _reasons(tried: Sequence[Tried], reason_of: Callable[[Tried], str]) -> list[str]:
+def _reasons(trials: Sequence[Tried], reason_of: Callable[[Tried], str]) -> list[str]:
     """Return the lines of a list: each reason, with its architectures."""
     by_reason: dict[str, list[Tried]] = {}
-    for trial in tried:
+    for trial in trials:
         reason = _CLASS.sub("It", reason_of(trial).replace("\n", " ").replace("<", "&lt;"))
-        if needed := _LIBRARY.search(reason):
-            reason = f"transformers requires {needed[1]}, which is not installed here"
+        if library := _LIBRARY.search(reason):
+            reason = f"transformers requires {library[1]}, which is not installed here"
         by_reason.setdefault(reason, []).append(trial)
-    return [f"* {_listed(same)}: {reason}" for reason, same in by_reason.items()]
+    return [f"* {_listed(same_reason)}: {reason}" for reason, same_reason in by_reason.items()]
 
 
 def _all(cells: Sequence[tuple[str, str]]) -> Iterator[Tried]:
@@ -225,13 +230,13 @@ def _all(cells: Sequence[tuple[str, str]]) -> Iterator[Tried]:
     yield from _some_at_once(late, 1, _SECONDS_ALONE)
 
 
-def _some_at_once(cells: Iterable[tuple[str, str]], most: int, seconds: int) -> Iterator[Tried]:
-    """Try each, at most `most` at once, none for longer than `seconds`."""
+def _some_at_once(cells: Iterable[tuple[str, str]], limit: int, seconds: int) -> Iterator[Tried]:
+    """Try each cell, at most `limit` at once, none for longer than `seconds`."""
     running: dict[int, tuple[tuple[str, str], Path, float]] = {}
     waiting = list(cells)
     with tempfile.TemporaryDirectory() as folder:
         while waiting or running:
-            if waiting and len(running) < most:
+            if waiting and len(running) < limit:
                 cell = waiting.pop(0)
                 path = Path(folder) / "-".join(cell)
                 path.mkdir()
@@ -309,7 +314,7 @@ def _try(family: str, architecture: str, path: Path) -> Tried:
         outcomes.append(trial)
         if outcome == "refused" and _OWN_WORDS not in reason:  # the reason does not depend on the size
             break
-    return min(outcomes, key=lambda tried: _TELLING.index(tried.outcome))
+    return min(outcomes, key=lambda trial: _TELLING.index(trial.outcome))
 
 
 def _tried_once(family_name: str, source: str, folder: Path, method: str) -> tuple[Outcome, str]:

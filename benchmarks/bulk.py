@@ -25,26 +25,26 @@ def find(quick: bool) -> Finding:
     rows: list[dict[str, Cell]] = []
     growths = []
     measures: dict[str, Callable[[Path, int], Sequence[object]]] = {"predictions": _rescore, "rows": _import}
-    for what, command in measures.items():
+    for kind, command in measures.items():
         seconds = []
-        sizes = [size // 100 for size in _SIZES[what]] if quick else _SIZES[what]
+        sizes = [size // 100 for size in _SIZES[kind]] if quick else _SIZES[kind]
         for count in sizes:
             with tempfile.TemporaryDirectory() as name:
                 ended = run(command(Path(name), count), Path(name))
             seconds.append(ended.cpu_s)
             rows.append(
                 {
-                    "what": f"{count:,} {what}",
+                    "what": f"{count:,} {kind}",
                     "seconds": ended.wall_s,
                     "CPU seconds": ended.cpu_s,
                     "peak MiB": ended.peak_mib,
                 }
             )
-        more = [
+        increments = [
             (seconds[index + 1] - seconds[index]) / (sizes[index + 1] - sizes[index])  # without the start-up time
             for index in (0, 1)
         ]
-        growths.append(more[1] / max(more[0], 1e-9))
+        growths.append(increments[1] / max(increments[0], 1e-9))
         rows[-1]["one more takes"] = f"{growths[-1]:.2f}x as long"
     return Finding(
         name="bulk",

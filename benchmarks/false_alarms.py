@@ -78,22 +78,26 @@ def find(quick: bool) -> Finding:
     """Compare each model with itself many times."""
     models = tuple(filter(None, os.environ.get("COMPRESS_MODELS", "").split(","))) or _MODELS
     count = int(os.environ.get("COMPRESS_PAIRS") or (_QUICK_COMPARISONS if quick else _COMPARISONS))
-    apart = math.ceil(count / _APART_SHARE)
-    wanted = {_TURNS: count, _APART: apart, _CALLS: apart}
+    calls_apart = math.ceil(count / _APART_SHARE)
+    target_counts = {_TURNS: count, _APART: calls_apart, _CALLS: calls_apart}
     if os.environ.get("COMPRESS_PLANTED"):
-        wanted[_PLANTED] = count
+        target_counts[_PLANTED] = count
     with tempfile.TemporaryDirectory() as unkept:
-        kept = Path(unkept, _KEPT.name) if quick else _KEPT
-        here = {key: machine().get(key, "") for key in ("cpu_model", "cores_logical", "torch", "version")}
+        results_file = Path(unkept, _KEPT.name) if quick else _KEPT
+        this_machine = {key: machine().get(key, "") for key in ("cpu_model", "cores_logical", "torch", "version")}
         rows = []
         for model in models[: 1 if quick else None]:
-            done = [comparison for comparison in _read(kept, here) if comparison.model == model]
-            missing = {way: number - sum(past.way == way for past in done) for way, number in wanted.items()}
+            comparisons = [comparison for comparison in _read(results_file, this_machine) if comparison.model == model]
+            missing = {
+                way: number - sum(past.way == way for past in comparisons) for way, number in target_counts.items()
+            }
             if any(left > 0 for left in missing.values()):
                 for comparison in _compare(model, missing):
-                    _keep(kept, here, comparison)
-                    done.append(comparison)
-            rows += [_row(model, way, [past.bounds for past in done if past.way == way]) for way in wanted]
+                    _keep(results_file, this_machine, comparison)
+                    comparisons.append(comparison)
+            rows += [
+                _row(model, way, [past.bounds for past in comparisons if past.way == way]) for way in target_counts
+            ]
     return Finding(
         name="false_alarms",
         goal=f"of comparisons of a model with itself at most {_MOST_FALSE:.0%} claim a difference, in turns and apart.",
@@ -118,18 +122,18 @@ def _compare(model: str, missing: Mapping[str, int]) -> Iterator[Comparison]:
     """Prepare a model once, and make the missing comparisons of each kind."""
     with tempfile.TemporaryDirectory() as folder:
         own, base, slowed = _sides(model, Path(folder))
-        before: Part | None = None
+        earlier_part: Part | None = None
         for number in range(max(missing.values())):
             if number < missing[_TURNS]:
                 yield Comparison(model, _TURNS, _in_turns(own, base))
             if number < missing.get(_PLANTED, 0):
                 yield Comparison(model, _PLANTED, _in_turns(slowed, base))
             if number < max(missing[_APART], missing[_CALLS]):
-                before = before or _alone(base)
+                earlier_part = earlier_part or _alone(base)
                 group = _alone(own)
-                yield Comparison(model, _APART, _of_launches(group, before))
-                yield Comparison(model, _CALLS, _of_calls(group, before))
-                before = group
+                yield Comparison(model, _APART, _of_launches(group, earlier_part))
+                yield Comparison(model, _CALLS, _of_calls(group, earlier_part))
+                earlier_part = group
 
 
 def _sides(model: str, folder: Path) -> tuple[Side, Side, Side]:
@@ -141,23 +145,23 @@ def _sides(model: str, folder: Path) -> tuple[Side, Side, Side]:
     places = [folder / name for name in ("own", "base", _SLOWED)]
     places[0].mkdir()
     prepare(variant, places[0])
-    for place in places[1:]:
-        shutil.copytree(places[0], place, copy_function=os.link)
+    for folder_copy in places[1:]:
+        shutil.copytree(places[0], folder_copy, copy_function=os.link)
     (places[2] / _SLOWED).write_text(str(_SLOWER - 1), encoding="utf-8")
     own, base, slowed = (Side(variant, place) for place in places)
     return own, base, slowed
 
 
-def _read(path: Path, here: Mapping[str, str]) -> list[Comparison]:
+def _read(path: Path, this_machine: Mapping[str, str]) -> list[Comparison]:
     """Return the stored comparisons of the same machine and versions."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    rows = [row for row in map(json.loads, lines) if row["machine"] == here]
+    rows = [row for row in map(json.loads, lines) if row["machine"] == this_machine]
     return [Comparison(row["model"], row["way"], tuple(row["bounds"]) if row["bounds"] else None) for row in rows]
 
 
-def _keep(path: Path, here: Mapping[str, str], comparison: Comparison) -> None:
+def _keep(path: Path, this_machine: Mapping[str, str], comparison: Comparison) -> None:
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({**dataclasses.asdict(comparison), "machine": here}, ensure_ascii=False) + "\n")
+        file.write(json.dumps({**dataclasses.asdict(comparison), "machine": this_machine}, ensure_ascii=False) + "\n")
 
 
 def _row(model: str, way: str, comparisons: Sequence[_Bounds | None]) -> dict[str, Cell]:

@@ -75,11 +75,11 @@ def find(quick: bool) -> Finding:
 def notes(rows: Sequence[Mapping[str, Cell]]) -> list[str]:
     """Return notes on what the rows show, and what they do not show."""
     own = [row for row in rows if row["processes"] == 1]
-    shown = sum(_is_near(row["low"]) and _is_near(row["high"]) for row in own)
+    near_count = sum(_is_near(row["low"]) and _is_near(row["high"]) for row in own)
     return [
         "low and high: the 95 % interval of that median; a round is one turn of each side, with equally many calls",
-        f"the goal is about the median of noisy rounds; for {shown} of {len(own)} models the whole interval shows that "
-        f"both sides are equal within {_TOLERANCE:.0%}",
+        f"the goal is about the median of noisy rounds; for {near_count} of {len(own)} models the whole interval shows "
+        f"that both sides are equal within {_TOLERANCE:.0%}",
         "rows of two processes have no goal",
     ]
 
@@ -102,19 +102,19 @@ def _in_two(variant: Variant, folder: Path, seconds: float) -> dict[str, Cell]:
         RuntimeError: the two had different numbers of threads.
     """
     with Worker("measure", variant, folder, "cpu") as worker, _bare(variant, folder) as loop:
-        ours = Turns(worker, lambda event: None)
-        ours.wait()
-        ours.warm_up()
+        own_turns = Turns(worker, lambda event: None)
+        own_turns.wait()
+        own_turns.warm_up()
         bare: list[dict[str, float]] = []
-        ours.go(_ROUND_MS)  # not counted: it determines the number of calls in a round
-        size = ours.count
-        turns: list[Callable[[], object]] = [lambda: ours.go(_ROUND_MS), lambda: bare.append(_turn(loop, size))]
+        own_turns.go(_ROUND_MS)  # not counted: it determines the number of calls in a round
+        size = own_turns.count
+        turns: list[Callable[[], object]] = [lambda: own_turns.go(_ROUND_MS), lambda: bare.append(_turn(loop, size))]
         _turn(loop, size)
         ends = time.monotonic() + seconds
         while len(bare) < _FEWEST_ROUNDS or time.monotonic() < ends:
             for turn in turns if len(bare) % 2 else reversed(turns):
                 turn()
-        ours.finish()
+        own_turns.finish()
         part = worker.part()
     if (threads := int(part.environment["threads"])) != bare[0]["threads"]:
         raise RuntimeError(f"the worker has {threads} threads, and the bare loop {bare[0]['threads']}")
@@ -123,7 +123,7 @@ def _in_two(variant: Variant, folder: Path, seconds: float) -> dict[str, Cell]:
 
 
 def _compared(own_ms: list[float], bare_ms: list[float], calls: int) -> dict[str, Cell]:
-    ratios = [own / other for own, other in zip(own_ms, bare_ms, strict=True)]
+    ratios = [own / bare for own, bare in zip(own_ms, bare_ms, strict=True)]
     low, high = interval(ratios, 50) or (None, None)
     return {
         "rounds": len(ratios),

@@ -73,8 +73,8 @@ def find(quick: bool) -> Finding:
     )
 
 
-def _row(what: str, ours: float, outside: float, error: float) -> dict[str, Cell]:
-    return {"what": what, "ours MiB": f"{ours:.1f}", "outside MiB": f"{outside:.1f}", "error": f"{error:+.2%}"}
+def _row(quantity: str, ours: float, outside: float, error: float) -> dict[str, Cell]:
+    return {"what": quantity, "ours MiB": f"{ours:.1f}", "outside MiB": f"{outside:.1f}", "error": f"{error:+.2%}"}
 
 
 def _from_outside(variant: Variant, folder: Path) -> Iterator[tuple[str, float, float, bool]]:
@@ -103,19 +103,19 @@ def watched(variant: Variant, folder: Path) -> tuple[Mapping[str, float], float]
     """
     notes = folder / "phases.txt"
     notes.unlink(missing_ok=True)
-    seen: list[tuple[float, float]] = []
+    readings: list[tuple[float, float]] = []
     worker = [sys.executable, PROGRAMS / "noted_worker.py", notes, "measure", folder, "cpu"]
     run(
         worker,
         folder,
         measuring_environment(variant),
-        lambda pid: seen.append((time.monotonic(), _mark_mib(pid))),
+        lambda pid: readings.append((time.monotonic(), _mark_mib(pid))),
     )
     part = Part.from_json(read_json(folder / part_file("measure", "cpu")))
     if part.outcome.status != "ok":
         raise RuntimeError(part.outcome.reason)
     ended = float(notes.read_text(encoding="utf-8").splitlines()[-1].split()[0])
-    return part.measurements, max(mark for when, mark in seen if when <= ended)
+    return part.measurements, max(mark for when, mark in readings if when <= ended)
 
 
 def _mark_mib(pid: int) -> float:
@@ -124,8 +124,8 @@ def _mark_mib(pid: int) -> float:
         status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
     except OSError:
         return 0.0
-    _, key, rest = status.partition("VmHWM:")
-    return int(rest.split()[0]) / 1024 if key else 0.0
+    _, key, value = status.partition("VmHWM:")
+    return int(value.split()[0]) / 1024 if key else 0.0
 
 
 def _gnu_time_mib(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> float:

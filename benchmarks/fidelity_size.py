@@ -203,18 +203,18 @@ def _compare(model: str, method: str) -> Iterator[dict[str, Cell]]:
         sizes.append(("bytes of tensors on disk", in_compact_file, hand["compact"], "by hand"))
     if in_file is not None:
         sizes.append(("bytes of weights", bytes_held, in_file, "the file's header"))
-    for what, ours, true, source in sizes:
-        yield _row(model, method, what, ours, true, source, ours == true)
+    for quantity, ours, true, source in sizes:
+        yield _row(model, method, quantity, ours, true, source, ours == true)
     ours = round(prepared["size/disk_gzip_mib"] * _MIB)
     close = abs(ours / packed - 1) <= _GZIP_TOLERANCE
     yield _row(model, method, "bytes on disk, compressed", ours, packed, "gzip -6", close)
 
 
-def _row(model: str, method: str, what: str, ours: int, true: int, source: str, well: bool) -> dict[str, Cell]:
+def _row(model: str, method: str, quantity: str, ours: int, true: int, source: str, well: bool) -> dict[str, Cell]:
     return {
         "model": model,
         "method": method,
-        "what": what,
+        "what": quantity,
         "ours": ours,
         "true": true,
         "from": source,

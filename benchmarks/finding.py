@@ -90,12 +90,12 @@ def as_json(finding: Finding | Sequence[Finding]) -> str:
 
 def fill_readme() -> int:
     """Write all stored findings into the README, between its markers, and return their number."""
-    kept = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
-    findings = [Finding(**stored) for stored in kept]
-    before, _, rest = README.read_text(encoding="utf-8").partition(_BEGIN)
-    after = rest.partition(_END)[2]
+    stored_findings = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
+    findings = [Finding(**stored) for stored in stored_findings]
+    head, _, tail = README.read_text(encoding="utf-8").partition(_BEGIN)
+    text_after = tail.partition(_END)[2]
     parts = [f"{text(stored)}\n{_where(stored)}" for stored in findings] or ["None yet.\n"]
-    README.write_text(f"{before}{_BEGIN}\n\n{chr(10).join(parts)}\n{_END}{after}", encoding="utf-8")
+    README.write_text(f"{head}{_BEGIN}\n\n{chr(10).join(parts)}\n{_END}{text_after}", encoding="utf-8")
     return len(findings)
 
 

@@ -124,15 +124,15 @@ def _numbers(result: Result, original: Result) -> dict[str, float]:
     own, base = result.measurements, original.measurements
     numbers = {"tokens/s": own["cpu/decode_tokens_per_s"]} if "cpu/decode_tokens_per_s" in own else {}
     numbers |= {"call ms": own["cpu/latency_p50_ms"], "pairs": own.get("cpu/pairs", 0)}
-    shown = {"call": "latency_ratio", "call low": "latency_ratio_high", "call high": "latency_ratio_low"}
-    shown["decode"] = "token_ratio"
-    numbers |= {column: 1 / own[f"cpu/{name}"] for column, name in shown.items() if f"cpu/{name}" in own}
+    metric_by_column = {"call": "latency_ratio", "call low": "latency_ratio_high", "call high": "latency_ratio_low"}
+    metric_by_column["decode"] = "token_ratio"
+    numbers |= {column: 1 / own[f"cpu/{name}"] for column, name in metric_by_column.items() if f"cpu/{name}" in own}
     numbers["size"] = own["size/weights_mib"] / base["size/weights_mib"]
     if match := _REACHED.search(result.facts.get("reached", "")):
         reached, total = (int(number.replace(",", "")) for number in match.groups())
         is_half = original.facts.get("dtype", "") == _HALF
-        rest = (total - reached) * (_HALF_BYTES if is_half else 2 * _HALF_BYTES)
-        numbers["bytes of 16 bit"] = (own["size/weights_mib"] * 2**20 - rest) / (reached * _HALF_BYTES)
+        unreached_bytes = (total - reached) * (_HALF_BYTES if is_half else 2 * _HALF_BYTES)
+        numbers["bytes of 16 bit"] = (own["size/weights_mib"] * 2**20 - unreached_bytes) / (reached * _HALF_BYTES)
     return numbers
 
 

@@ -84,8 +84,8 @@ def _row(method: str, own: Mapping[str, float], original: Mapping[str, float]) -
 def _verdicts(perplexity: Mapping[str, float]) -> dict[str, bool]:
     """Judge the goals by the perplexities; a goal without its number is not met."""
     missing = float("inf")
-    most = _MOST_LOSS * perplexity.get("original", 0)
-    verdicts = {f"{method} within 3 %": perplexity.get(method, missing) <= most for method in _EIGHT_BIT}
+    limit = _MOST_LOSS * perplexity.get("original", 0)
+    verdicts = {f"{method} within 3 %": perplexity.get(method, missing) <= limit for method in _EIGHT_BIT}
     nearest = perplexity.get(_NEAREST, 0)
     return verdicts | {
         f"{method} better than {_NEAREST}": perplexity.get(method, missing) < nearest for method in _FITTED

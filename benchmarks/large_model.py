@@ -150,9 +150,9 @@ class _Watch:
                 status = self._status.read_text(encoding="ascii", errors="replace")
             except OSError:
                 return
-            _, key, rest = status.partition("VmHWM:")
+            _, key, value = status.partition("VmHWM:")
             if key:
-                self.highest_mib = max(self.highest_mib, int(rest.split()[0]) / 1024)
+                self.highest_mib = max(self.highest_mib, int(value.split()[0]) / 1024)
 
 
 def _row(

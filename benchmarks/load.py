@@ -118,16 +118,16 @@ def _count(database: str, teams: int, runs: int) -> dict[str, Cell]:
     """Count runs and numbers in the database itself."""
     logged = _select(database, _RUNS_BY_TEAM)
     names = [team_name(number) for number in range(teams)]
-    whole = [run for run in logged if run["status"] == "FINISHED" and run["logged"] == "complete"]
-    by_team = {name: sum(run["team"] == name for run in whole) for name in names}
+    finished = [run for run in logged if run["status"] == "FINISHED" and run["logged"] == "complete"]
+    by_team = {name: sum(run["team"] == name for run in finished) for name in names}
     values: dict[str, list[float]] = {}
     for number in _select(database, _NUMBERS):
         values.setdefault(number["run_uuid"], []).append(number["value"])
     mixed = sum(run["team"] != run["param_team"] or run["team"] not in by_team for run in logged)
-    for run in whole:
+    for run in finished:
         of_team = {value // 1000 for value in values.get(run["run_uuid"], [])}
         mixed += of_team != {float(names.index(run["team"]))} or len(set(values[run["run_uuid"]])) != 1
-    counts = [len(values.get(run["run_uuid"], [])) for run in whole]
+    counts = [len(values.get(run["run_uuid"], [])) for run in finished]
     return {
         "runs": len(logged),
         "numbers": sum(counts),

@@ -58,9 +58,9 @@ class _Goal:
         """Judge by the existing rows: `met`, `NOT met`, or `not shown`."""
         of_methods = [rows.get((self.model, method), {}) for method in self.methods]
         reach = [bool(row) and self.reached(row) for row in of_methods]
-        shown = [not self.is_about_time or "speed-up low" in row for row in of_methods]
+        are_shown = [not self.is_about_time or "speed-up low" in row for row in of_methods]
         judge = all if self.of_all else any
-        if judge(reached and is_shown for reached, is_shown in zip(reach, shown, strict=True)):
+        if judge(reached and is_shown for reached, is_shown in zip(reach, are_shown, strict=True)):
             return "met"
         return "not shown" if judge(reach) else "NOT met"
 
@@ -169,10 +169,14 @@ def _measured(model: str, method: str, quick: bool, originals: PreparedOriginals
 
 
 def _compared(own: Mapping[str, float], original: Mapping[str, float]) -> dict[str, float]:
-    shown = {"speed-up": "latency_ratio", "speed-up low": "latency_ratio_high", "speed-up high": "latency_ratio_low"}
+    metric_by_column = {
+        "speed-up": "latency_ratio",
+        "speed-up low": "latency_ratio_high",
+        "speed-up high": "latency_ratio_low",
+    }
     numbers = {
         "pairs": own.get("cpu/pairs", 0),
-        **{column: 1 / own[f"cpu/{name}"] for column, name in shown.items() if f"cpu/{name}" in own},
+        **{column: 1 / own[f"cpu/{name}"] for column, name in metric_by_column.items() if f"cpu/{name}" in own},
         "bytes": own["size/disk_mib"] / original["size/disk_mib"],
         "parameters": own["size/params"] / original["size/params"],
     }

@@ -53,7 +53,7 @@ def find(quick: bool) -> Finding:
                 "CPU ratio": ratios["CPU"][-1],
             }
             rows.append(row)
-    middles = {what: statistics.median(values) for what, values in ratios.items()}
+    middles = {name: statistics.median(values) for name, values in ratios.items()}
     rows.append({"round": "median", **{f"{what} ratio": middle for what, middle in middles.items()}})
     return Finding(
         name="overhead",

@@ -55,7 +55,7 @@ def find(quick: bool, venv: Path | None = None) -> Finding:
         for number, row in enumerate(results, 1)
     ]
     wall, latency, memory = (
-        (_middle(ours, what), _middle(theirs, what)) for what in ("wall s", "latency error", "RAM error")
+        (_middle(ours, column), _middle(theirs, column)) for column in ("wall s", "latency error", "RAM error")
     )
     rows += [
         {
@@ -120,8 +120,8 @@ def _row(wall_s: float, p50_ms: float, bare_ms: float, ram_mib: float, outside_m
     }
 
 
-def _middle(rows: Sequence[dict[str, float]], what: str) -> float:
-    return statistics.median(abs(row[what]) for row in rows)
+def _middle(rows: Sequence[dict[str, float]], column: str) -> float:
+    return statistics.median(abs(row[column]) for row in rows)
 
 
 def _peer(python: Path, folder: Path, *arguments: str) -> tuple[Any, float, float]:

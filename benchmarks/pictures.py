@@ -70,10 +70,10 @@ def _photograph(uri: str, experiment: str, method: str, chromium: str, folder: P
     from playwright.sync_api import sync_playwright
 
     client = mlflow.MlflowClient(uri)
-    found = client.get_experiment_by_name(experiment)
-    if found is None:
+    experiment_found = client.get_experiment_by_name(experiment)
+    if experiment_found is None:
         raise click.ClickException(f"the store has no experiment {experiment!r}")
-    number = found.experiment_id
+    number = experiment_found.experiment_id
     runs = client.search_runs([number], f"tags.method = '{method}'", max_results=1)
     if not runs:
         raise click.ClickException(f"experiment {experiment!r} has no run with the method {method!r}")

@@ -37,26 +37,28 @@ def find(quick: bool) -> Finding:
         folder = Path(name)
         small, large = (_filled(folder / f"{count}.db", count) for count in (few, many))
         rows = [_compared(f"{few} runs, SQLite", _report(small), _searched(small), folder, rounds)]
-        for what, more in (("with --app-name compress", ["--app-name", "compress"]), ("as it is", [])):
-            with _served(small, folder, more) as address:
-                turns = rounds if more else 1
+        for setting, arguments in (("with --app-name compress", ["--app-name", "compress"]), ("as it is", [])):
+            with _served(small, folder, arguments) as address:
+                turns = rounds if arguments else 1
                 row = _compared(
-                    f"{few} runs, mlflow server {what}", _report(address), _searched(address), folder, turns
+                    f"{few} runs, mlflow server {setting}", _report(address), _searched(address), folder, turns
                 )
                 rows.append(row)
         team = [sys.executable, PROGRAMS / "raw_sql.py", large.removeprefix("sqlite:///"), _TEAM]
         rows.append(
             _compared(f"one team of {many} runs, SQLite", _report(large, "--team", _TEAM), team, folder, rounds)
         )
-        whole = run(_report(large), folder)
-        rows.append({"what": f"all of {many} runs, SQLite", "ours s": whole.wall_s, "ours peak MiB": whole.peak_mib})
+        full_report = run(_report(large), folder)
+        rows.append(
+            {"what": f"all of {many} runs, SQLite", "ours s": full_report.wall_s, "ours peak MiB": full_report.peak_mib}
+        )
     ratios = [rows[index]["ratio"] for index in (0, 1, 3)]
     team_s = rows[3]["ours s"]
     assert all(isinstance(value, float) for value in (*ratios, team_s))
     met = (
         all(float(ratio or 0) <= _MOST_OF_SEARCH for ratio in ratios[:2])
         and (float(ratios[2] or 0) <= _MOST_OF_SQL or float(team_s or 0) <= _FEW_SECONDS)
-        and (whole.peak_mib or 0) <= _MOST_MIB
+        and (full_report.peak_mib or 0) <= _MOST_MIB
     )
     return Finding(
         name="report_scale",
@@ -72,9 +74,9 @@ def find(quick: bool) -> Finding:
     )
 
 
-def _report(uri: str, *more: str) -> list[object]:
+def _report(uri: str, *arguments: str) -> list[object]:
     program = Path(sys.executable).parent / "compress-report"
-    return [program, "--tracking-uri", uri, "-e", "scale", "-o", "table.csv", *more]
+    return [program, "--tracking-uri", uri, "-e", "scale", "-o", "table.csv", *arguments]
 
 
 def _searched(uri: str) -> list[object]:
@@ -82,24 +84,24 @@ def _searched(uri: str) -> list[object]:
 
 
 def _compared(
-    what: str, ours: Sequence[object], theirs: Sequence[object], folder: Path, rounds: int
+    description: str, ours: Sequence[object], theirs: Sequence[object], folder: Path, rounds: int
 ) -> dict[str, Cell]:
     own: list[Ended] = []
-    other: list[Ended] = []
+    theirs_ended: list[Ended] = []
     for turn in range(rounds):
-        pair = [(ours, own), (theirs, other)]
+        pair = [(ours, own), (theirs, theirs_ended)]
         for command, ended in pair if turn % 2 else pair[::-1]:
             ended.append(run(command, folder, {**os.environ, **_PATIENT}))
-    wall, their_wall = (statistics.median(ended.wall_s for ended in side) for side in (own, other))
+    wall, their_wall = (statistics.median(ended.wall_s for ended in side) for side in (own, theirs_ended))
     return {
-        "what": what,
+        "what": description,
         "ours s": wall,
         "other s": their_wall,
         "ratio": wall / their_wall,
         "ours CPU s": statistics.median(ended.cpu_s for ended in own),
-        "other CPU s": statistics.median(ended.cpu_s for ended in other),
+        "other CPU s": statistics.median(ended.cpu_s for ended in theirs_ended),
         "ours peak MiB": max((ended.peak_mib or 0) for ended in own) or None,
-        "other peak MiB": max((ended.peak_mib or 0) for ended in other) or None,
+        "other peak MiB": max((ended.peak_mib or 0) for ended in theirs_ended) or None,
     }
 
 
@@ -109,10 +111,10 @@ def _filled(file: Path, runs: int) -> str:
 
 
 @contextlib.contextmanager
-def _served(uri: str, folder: Path, more: Sequence[str]) -> Iterator[str]:
+def _served(uri: str, folder: Path, arguments: Sequence[str]) -> Iterator[str]:
     """Serve a store with MLflow's server."""
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--port", _PORT, "--workers", "1"]
-    command += more
+    command += arguments
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     address = f"http://127.0.0.1:{_PORT}"
     with (folder / "server.log").open("wb") as log:

@@ -115,9 +115,9 @@ def _compared(server: _Server, kind: str, rounds: int) -> list[dict[str, Cell]]:
         f"all {len(names)} experiments": ([_comparison(list(names))], [_search(list(names.values()))]),
     }
     rows: list[dict[str, Cell]] = []
-    for what, (ours, theirs) in pages.items():
+    for page, (ours, theirs) in pages.items():
         pairs = [_asked(server, ours, theirs, turn % 2 == 0) for turn in range(rounds + 1)]
-        rows.append(_row(f"{what}, {kind}", pairs[1:]))  # the first round loads modules
+        rows.append(_row(f"{page}, {kind}", pairs[1:]))  # the first round loads modules
     return rows
 
 
@@ -132,9 +132,9 @@ def _asked(
     return server.seconds(ours), their_seconds
 
 
-def _row(what: str, pairs: Sequence[tuple[float, float]]) -> dict[str, Cell]:
+def _row(page: str, pairs: Sequence[tuple[float, float]]) -> dict[str, Cell]:
     return {
-        "what": what,
+        "what": page,
         "ours s": statistics.median(ours for ours, _ in pairs),
         "MLflow's s": statistics.median(theirs for _, theirs in pairs),
         "ratio": statistics.median(ours / theirs for ours, theirs in pairs),

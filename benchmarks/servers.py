@@ -20,16 +20,16 @@ _START_SECONDS = 240
 
 def free_port() -> int:
     """Return an unused port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
     """Return an environment for our commands without the user's stores, spool and lock."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "COMPRESS_"))}
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "COMPRESS_"))}
     return {
-        **kept,
+        **inherited,
         "XDG_CACHE_HOME": str(folder / "cache"),
         "COMPRESS_SPOOL": str(folder / "spool"),
         "COMPRESS_LOCK": str(folder / "lock"),

@@ -41,7 +41,7 @@ _MIB = 2**20
 def find(quick: bool) -> Finding:
     """Sweep over four logical machines, and kill one in the middle."""
     many, few = (_VARIANTS // 20, _FEW // 6) if quick else (_VARIANTS, _FEW)
-    here = Path.cwd()
+    old_folder = Path.cwd()
     with tempfile.TemporaryDirectory() as name, LogicalNodes(_NODES) as nodes:
         os.chdir(name)  # MLflow creates a folder for artifacts in the current folder
         try:
@@ -59,7 +59,7 @@ def find(quick: bool) -> Finding:
 
             began = time.monotonic()
             results = _swept(nodes, store, "many", many, _SHORT_SECONDS, watch)
-            took = time.monotonic() - began
+            seconds = time.monotonic() - began
             runs = Counter(
                 (run.said("model"), run.said("method"))
                 for run in reading.runs(store, {writing.experiment_id(store, "many"): ""})
@@ -67,7 +67,7 @@ def find(quick: bool) -> Finding:
             long_results = _swept(nodes, store, "few", few, _LONG_SECONDS, lambda done: None)
             rate = _logging_rate(store, Path(name), many // 10)
         finally:
-            os.chdir(here)
+            os.chdir(old_folder)
     gaps = sorted(_gaps(long_results))
     dispatch = statistics.median(gaps)
     lost = many - len(runs)
@@ -82,7 +82,7 @@ def find(quick: bool) -> Finding:
         (f"from the end of a {_LONG_SECONDS:g} s variant to the start of the next, median s", dispatch, "0.5"),
         ("the same, 95th percentile s", gaps[int(0.95 * (len(gaps) - 1))], ""),
         (f"the same as a share of a {_TYPICAL_SECONDS:g} s variant", dispatch / _TYPICAL_SECONDS, f"{_MOST_SHARE:g}"),
-        ("short variants a second, logged, all nodes together", many / took, ""),
+        ("short variants a second, logged, all nodes together", many / seconds, ""),
         ("results logged into SQLite a second, by themselves", rate, ""),
         (f"driver's memory after {many // 10}, MiB", memory[many // 10], ""),
         (f"driver's memory after {many}, MiB", memory[many], f"at most {_MOST_GROWTH_MIB:g} more"),
@@ -94,7 +94,7 @@ def find(quick: bool) -> Finding:
         met=not (lost or twice or overlapping)
         and dispatch <= _MOST_SHARE * _TYPICAL_SECONDS
         and growth <= _MOST_GROWTH_MIB,
-        rows=[{"what": what, "found": value, "goal": goal} for what, value, goal in facts],
+        rows=[{"what": fact, "found": value, "goal": goal} for fact, value, goal in facts],
         notes=["all nodes, the driver and the store share this machine's cores"],
     )
 
@@ -108,7 +108,7 @@ def _swept(
         for number in range(count)
     ]
     delivery = Delivery(Spool(Path.cwd() / "spool"), lambda: Log(store, {}, experiment, ["scale"], False), print)
-    done = itertools.count(1)
+    counter = itertools.count(1)
     task = ray_sweep.Task(with_model=False, again=True, run=_sleeping(seconds))
     return ray_sweep.sweep(
         Queue(variants),
@@ -116,7 +116,7 @@ def _swept(
         task,
         delivery,
         Board(io.StringIO(), quiet=True),
-        lambda result: watch(next(done)),
+        lambda result: watch(next(counter)),
     )
 
 
@@ -148,7 +148,7 @@ def _gaps(results: Sequence[Result]) -> list[float]:
     gaps = []
     for node in {result.facts["at"] for result in results}:
         spans = sorted((result.started_s, result.ended_s) for result in results if result.facts["at"] == node)
-        gaps += [after[0] - before[1] for before, after in itertools.pairwise(spans)]
+        gaps += [following[0] - previous[1] for previous, following in itertools.pairwise(spans)]
     return gaps
 
 

@@ -174,50 +174,50 @@ def _small(usual_config: Any, level: int, own: Mapping[str, Any]) -> Any:
     for spec in fields:  # lists, and nested configurations
         if spec.name not in values or isinstance(attributes.get(spec.name), PretrainedConfig):
             values[spec.name] = attributes.get(spec.name)
-    chosen: dict[str, Any] = {}
+    small_fields: dict[str, Any] = {}
     other_ids = iter(range(_FIRST_OTHER_ID, VOCABULARY))
     usual = next((values[name] for name in ("num_hidden_layers", "num_layers", "n_layer") if name in values), None)
     for name, value in values.items():
         if isinstance(value, PretrainedConfig):
             inner = own.get(name, {})
-            chosen[name] = {**_small(value, level, inner).to_dict(), **inner}
+            small_fields[name] = {**_small(value, level, inner).to_dict(), **inner}
         elif name in own:
-            chosen[name] = own[name]
+            small_fields[name] = own[name]
         elif name == "vocab_size" and value is None:
-            chosen[name] = VOCABULARY
+            small_fields[name] = VOCABULARY
         elif (token_id := _token_id(name, value, other_ids)) is not None:
-            chosen[name] = token_id
+            small_fields[name] = token_id
         elif isinstance(value, int) and not isinstance(value, bool):
-            if (most := _most(name, level)) is not None and value > most:
-                chosen[name] = most
+            if (limit := _most(name, level)) is not None and value > limit:
+                small_fields[name] = limit
         elif isinstance(value, (list, tuple)) and len(value) == usual and len(value) > _LAYERS and level != 1:
-            chosen[name] = type(value)(value[:_LAYERS])
+            small_fields[name] = type(value)(value[:_LAYERS])
         elif (
             name == "conv_dim" and isinstance(value, (list, tuple)) and level != 2
         ):  # convolutions over single samples of a sound
-            chosen[name] = [16] * len(value)
+            small_fields[name] = [16] * len(value)
         elif name == "depths" and isinstance(value, (list, tuple)) and level == 0:
-            chosen[name] = [1] * len(value)
-    if "kv_lora_rank" in values and "num_attention_heads" in chosen:  # each head has its own keys
-        chosen["num_key_value_heads"] = chosen["num_attention_heads"]
-    return type(usual_config)(**{**own, **chosen})
+            small_fields[name] = [1] * len(value)
+    if "kv_lora_rank" in values and "num_attention_heads" in small_fields:  # each head has its own keys
+        small_fields["num_key_value_heads"] = small_fields["num_attention_heads"]
+    return type(usual_config)(**{**own, **small_fields})
 
 
 def _most(name: str, level: int) -> int | None:
     """Return the maximum of a field; None if it is not limited."""
     layers = () if level == 1 else _LAYER_COUNTS
     rules = (*layers, *_COUNTS, *(() if level == 2 else (*_WIDTHS, *_PICTURES)))
-    return next((most for pattern, most in rules if re.fullmatch(pattern, name)), None)
+    return next((limit for pattern, limit in rules if re.fullmatch(pattern, name)), None)
 
 
-def _token_id(name: str, value: Any, others: Any) -> Any:
+def _token_id(name: str, value: Any, token_ids: Any) -> Any:
     """Return another id for a token that is not in the small vocabulary; None if no change is needed."""
     match = re.fullmatch(r"(.*?)_?(token_id|token_index|token_ids)", name)
     ids = value if isinstance(value, (list, tuple)) else [value]
     if match is None or not any(isinstance(token, int) and token >= _WORDS for token in ids):
         return None
     standard = _IDS.get(match[1])
-    token_id = next(others) if standard is None else standard
+    token_id = next(token_ids) if standard is None else standard
     return [token_id] if isinstance(value, (list, tuple)) else token_id
 
 

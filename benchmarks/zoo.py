@@ -127,10 +127,10 @@ class _Child:
         self._start()
 
     def _start(self) -> None:
-        self._connection, theirs = self._context.Pipe()
-        self._process = self._context.Process(target=_serve, args=(theirs,), daemon=True)
+        self._connection, child_end = self._context.Pipe()
+        self._process = self._context.Process(target=_serve, args=(child_end,), daemon=True)
         self._process.start()
-        theirs.close()
+        child_end.close()
 
     def tried(self, module: str, method: str) -> Cell:
         """Try a cell; replace a process that dies or hangs."""
@@ -185,7 +185,11 @@ def find(quick: bool, only_method: str = "", only_module: str = "") -> Finding:
                     _keep(module, method, cells[module, method])
     finally:
         child.end()
-    cells = {place: cells[place] for place in itertools.product(modules, methods) if place in cells}
+    cells = {
+        module_and_method: cells[module_and_method]
+        for module_and_method in itertools.product(modules, methods)
+        if module_and_method in cells
+    }
     if not quick:
         _rewrite(cells)
         PAGE.write_text(page(modules, methods, cells), encoding="utf-8")
@@ -194,7 +198,13 @@ def find(quick: bool, only_method: str = "", only_module: str = "") -> Finding:
 
 def _finding(modules: Sequence[str], methods: Sequence[str], cells: Mapping[tuple[str, str], Cell]) -> Finding:
     """Return the finding: the goal is missed if a cell failed, and unknown if some were not tried."""
-    counts = [(method, Counter(cells[place].status for place in cells if place[1] == method)) for method in methods]
+    counts = [
+        (
+            method,
+            Counter(cells[module_and_method].status for module_and_method in cells if module_and_method[1] == method),
+        )
+        for method in methods
+    ]
     total = Counter(cell.status for cell in cells.values())
     not_tried = len(modules) * len(methods) - total.total() + total["not tried here"]
     return Finding(
@@ -264,9 +274,9 @@ def _groups(methods: Sequence[str]) -> dict[str, list[str]]:
     """Group methods by their effect on the weights."""
     groups: dict[str, list[str]] = {"Fewer bits": [], "Fewer or other weights": [], "Other runtimes": []}
     for name in methods:
-        gives = registry.find("methods", name).gives
+        state = registry.find("methods", name).gives
         titles = {"runtime": "Other runtimes", None: "Fewer or other weights"}
-        groups[titles.get(gives, "Fewer bits")].append(name)
+        groups[titles.get(state, "Fewer bits")].append(name)
     return {title: names for title, names in groups.items() if names}
 
 
@@ -296,8 +306,8 @@ def _times(count: int) -> str:
 def _kept() -> dict[tuple[str, str], Cell]:
     """Return the stored cells; of several results for one cell, the last."""
     lines = _CELLS.read_text(encoding="utf-8").splitlines() if _CELLS.is_file() else []
-    kept = [json.loads(line) for line in lines]
-    return {(row["module"], row["method"]): Cell(row["status"], row["reason"]) for row in kept}
+    stored_rows = [json.loads(line) for line in lines]
+    return {(row["module"], row["method"]): Cell(row["status"], row["reason"]) for row in stored_rows}
 
 
 def _keep(module: str, method: str, cell: Cell) -> None:

@@ -102,5 +102,5 @@ def test_a_bill_is_of_this_package_and_its_version() -> None:
         "version": "0.1.0",
     }
     for other in ({}, {"bomFormat": "SPDX"}, {**bill(), "metadata": {"component": {"name": "another"}}}):
-        with pytest.raises(ValueError, match="no bill of materials of mlflow-compress"):
+        with pytest.raises(ValueError, match="not a bill of materials of mlflow-compress"):
             sbom.named(other, "mlflow-compress", "0.1.0")

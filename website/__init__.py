@@ -1,1 +1,1 @@
-"""The documentation site: reference pages made from the code, and the checks that every page must pass."""
+"""The documentation site: reference pages generated from the code, and the checks that every page must pass."""

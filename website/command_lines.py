@@ -1,4 +1,4 @@
-"""`command_lines`: checks the words of a command line: commands, options, parameters, and what their values name."""
+"""`command_lines`: checks the words of a command line: commands, options, parameters and values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlflow_compress.errors import CompressError
 from mlflow_compress.planning import chains, recipe, requirements
 from website import vocabulary
 
-# What stands for something of the reader's: MODEL, a name with `...`, `<name>`, `$NAME`, a word in Russian.
+# Placeholders for something that the reader chooses: MODEL, a name with `...`, `<name>`, `$NAME`, a word in Russian.
 _PLACEHOLDER = re.compile(r"[A-Z][A-Z0-9_|]*(?:\.\.\.)?|.*\.\.\..*|<.*>|\$.*|.*[а-яё].*", re.DOTALL)
 _FLAG = re.compile(r"--?[a-zA-Z]")
 _REDIRECTIONS = (">", ">>", ">&", "<")
@@ -33,18 +33,18 @@ def of_command(words: Sequence[str]) -> Iterator[str]:
         yield from _of_python_module(words[2])
         return
     if words[0] in ("pip", "python", "uv"):
-        named = [extra for word in words if (match := _EXTRAS.search(word)) for extra in match[1].split(",")]
-        yield from (f"the package has no extra {extra}" for extra in named if extra not in vocabulary.extras())
+        extras_named = [extra for word in words if (match := _EXTRAS.search(word)) for extra in match[1].split(",")]
+        yield from (f"the package has no extra {extra}" for extra in extras_named if extra not in vocabulary.extras())
         return
     if words[0] not in ("compress-bench", "compress-report"):
         return
-    name, rest = words[0], list(words[1:])
-    if rest and f"{name} {rest[0]}" in vocabulary.commands():
-        name, rest = f"{name} {rest[0]}", rest[1:]
-    elif rest and not rest[0].startswith("-") and not _PLACEHOLDER.fullmatch(rest[0]):
-        yield f"{name} has no command {rest[0]}"
+    name, arguments = words[0], list(words[1:])
+    if arguments and f"{name} {arguments[0]}" in vocabulary.commands():
+        name, arguments = f"{name} {arguments[0]}", arguments[1:]
+    elif arguments and not arguments[0].startswith("-") and not _PLACEHOLDER.fullmatch(arguments[0]):
+        yield f"{name} has no command {arguments[0]}"
         return
-    yield from _of_ours(name, rest)
+    yield from _of_ours(name, arguments)
 
 
 def _of_ours(name: str, words: Sequence[str]) -> Iterator[str]:
@@ -82,20 +82,22 @@ def _of_mlflow(words: Sequence[str]) -> Iterator[str]:
     """Check `mlflow run . -e ENTRY -P NAME=VALUE ...` of this project."""
     if not words or words[0] != ".":
         return
-    entry = next((after for word, after in itertools.pairwise(words) if word in ("-e", "--entry-point")), "main")
+    entry = next(
+        (following for word, following in itertools.pairwise(words) if word in ("-e", "--entry-point")), "main"
+    )
     if entry not in vocabulary.entry_points():
         yield f"MLproject has no entry point {entry}"
         return
-    for word, after in itertools.pairwise(words):
+    for word, following in itertools.pairwise(words):
         if word == "-P":
-            yield from _of_parameter(after, vocabulary.entry_points()[entry])
+            yield from _of_parameter(following, vocabulary.entry_points()[entry])
 
 
-def _of_parameter(text: str, known: frozenset[str]) -> Iterator[str]:
+def _of_parameter(text: str, parameters: frozenset[str]) -> Iterator[str]:
     name, _, value = text.partition("=")
     if _PLACEHOLDER.fullmatch(name):
         return
-    if name not in known:
+    if name not in parameters:
         yield f"MLproject has no parameter {name}"
     elif name == "model":
         yield from _of_model(value)
@@ -104,23 +106,23 @@ def _of_parameter(text: str, known: frozenset[str]) -> Iterator[str]:
 
 
 def of_options(words: Sequence[str]) -> Iterator[str]:
-    """Check options that are named without their command."""
-    every = frozenset().union(*vocabulary.entry_points().values())
-    for word, after in zip(words, [*words[1:], ""], strict=True):
+    """Check options that are written without their command."""
+    all_parameters = frozenset().union(*vocabulary.entry_points().values())
+    for word, following in zip(words, [*words[1:], ""], strict=True):
         if word == "-P":
-            yield from _of_parameter(after, every)
+            yield from _of_parameter(following, all_parameters)
         elif word in ("-O", "--option"):
-            yield from _of_value(word, after, None)
+            yield from _of_value(word, following, None)
         elif word.startswith("--"):
             flag, equals, value = word.partition("=")
             if flag not in vocabulary.every_option():
                 yield f"no command has an option {flag}"
             else:
-                yield from _of_value(flag, value if equals else after, None)
+                yield from _of_value(flag, value if equals else following, None)
 
 
 def _of_value(flag: str, value: str, option: click.Option | None) -> Iterator[str]:
-    """Check the value of an option, where it names something of the code."""
+    """Check the value of an option if it is a name from the code."""
     value = value.rstrip(",.;")
     if not value or value.startswith("-") or _PLACEHOLDER.fullmatch(re.split("[:=]", value)[0]):
         return
@@ -143,7 +145,7 @@ def _of_value(flag: str, value: str, option: click.Option | None) -> Iterator[st
 
 
 def _of_model(name: str) -> Iterator[str]:
-    """Check what names a model: a recipe, a hub id, a path, or an ultralytics name."""
+    """Check the name of a model: a recipe, a hub id, a path, or an ultralytics name."""
     if _PLACEHOLDER.fullmatch(name) or any(sign in name for sign in "/.:~"):
         path = vocabulary.ROOT / name
         if name.startswith("recipes/") and not path.exists():
@@ -166,7 +168,7 @@ def _of_python_module(name: str) -> Iterator[str]:
 
 
 def refused(read: Callable[[], object]) -> Iterator[str]:
-    """Yield why something is refused, if it is."""
+    """Yield why a reader rejects its input, if it does."""
     try:
         read()
     except (CompressError, ValueError) as error:

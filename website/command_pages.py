@@ -1,4 +1,4 @@
-"""`command_pages`: the commands, their options and their exit codes, as click knows them."""
+"""`command_pages`: the commands, their options and their exit codes, from click."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def commands() -> str:
 
 
 def options() -> str:
-    """Return the table of what `run`, `sweep`, MLflow parameters and `evaluator_config` share."""
+    """Return the table of the options of `run`, `sweep`, MLflow parameters and `evaluator_config`."""
     rows = [
         (
             ", ".join(map(code, option.flags or (f"--{option.name.replace('_', '-')}",))),
@@ -47,7 +47,7 @@ def options() -> str:
 
 
 def exit_codes() -> str:
-    """Return the table of exit codes, as the help of the programs lists them."""
+    """Return the table of exit codes, as in the help of the programs."""
     meanings = {program: dict(_EXIT_CODE.findall(group.epilog or "")) for program, group in PROGRAMS.items()}
     kinds: dict[str, list[str]] = {}
     for kind in vars(errors).values():

@@ -1,4 +1,4 @@
-"""`complaints`: all that is wrong with the pages. The tests and `mkdocs build --strict` both fail on them."""
+"""`complaints`: all errors in the pages. The tests and `mkdocs build --strict` both fail on them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Complaint:
-    """Something wrong on a page.
+    """An error on a page.
 
     Attributes:
         path: the page, relative to the repository.
-        line: where, from 1.
-        message: what is wrong.
+        line: its line, from 1.
+        message: the error.
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""`docstrings`: the parts of a docstring in Google's form."""
+"""`docstrings`: the parts of a docstring in Google's style."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ _ITEM = re.compile(r"^    (\w+(?:, \w+)*): ", re.MULTILINE)
 
 
 def description(cls: type) -> str:
-    """Return what a class's docstring says before its first section, as Markdown."""
+    """Return a class's docstring up to its first section, as Markdown."""
     return _SECTION.split(inspect.getdoc(cls) or "", maxsplit=1)[0].strip()
 
 
 def attributes(cls: type) -> Mapping[str, str]:
-    """Return what the docstrings of a class and of its bases say about attributes, by name."""
-    found: dict[str, str] = {}
+    """Return the descriptions of attributes in the docstrings of a class and its bases, by name."""
+    texts: dict[str, str] = {}
     for base in cls.__mro__:
         for name, text in _of_one(inspect.cleandoc(base.__doc__ or "")).items():
-            found.setdefault(name, text)
-    return found
+            texts.setdefault(name, text)
+    return texts
 
 
 def _of_one(text: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""`links`: checks that every link inside the repository leads to a file that exists, and to an anchor in it."""
+"""`links`: checks that every link inside the repository leads to an existing file and anchor."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def complaints(path: Path) -> Iterator[Complaint]:
     """Check the links of a page; links to other sites are not followed.
 
     Args:
-        path: of the page, relative to the repository.
+        path: path of the page, relative to the repository.
     """
     for link in repository.written_page(path).links:
         target = urlsplit(link.text)
@@ -24,15 +24,19 @@ def complaints(path: Path) -> Iterator[Complaint]:
         if target.path.startswith("/"):
             yield Complaint(path, link.line, f"{link.text} is an absolute path: write it relative to this page")
             continue
-        place = resolved(path, target.path)
-        if place is None or not (repository.ROOT / place).exists():
+        target_path = resolved(path, target.path)
+        if target_path is None or not (repository.ROOT / target_path).exists():
             yield Complaint(path, link.line, f"{link.text} leads to no file of the repository")
-        elif target.fragment and place.suffix == ".md" and target.fragment not in repository.page(place).anchors:
-            yield Complaint(path, link.line, f"{link.text}: {place.as_posix()} has no anchor #{target.fragment}")
+        elif (
+            target.fragment
+            and target_path.suffix == ".md"
+            and target.fragment not in repository.page(target_path).anchors
+        ):
+            yield Complaint(path, link.line, f"{link.text}: {target_path.as_posix()} has no anchor #{target.fragment}")
 
 
 def resolved(page: Path, link: str) -> Path | None:
-    """Return what a relative link names, relative to the repository; None where it leads out of it.
+    """Return the target of a relative link, relative to the repository; None if it is outside.
 
     Args:
         page: the page that has the link, relative to the repository.
@@ -40,5 +44,5 @@ def resolved(page: Path, link: str) -> Path | None:
     """
     if not link:
         return page
-    place = Path(os.path.normpath(page.parent / unquote(link)))
-    return None if place.parts[:1] == ("..",) else place
+    path = Path(os.path.normpath(page.parent / unquote(link)))
+    return None if path.parts[:1] == ("..",) else path

@@ -1,4 +1,4 @@
-"""`MarkdownPage`: what a page links to, which anchors it has, and which code it shows, with line numbers."""
+"""`MarkdownPage`: the links, anchors and code of a page, with line numbers."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Snippet:
 
     Attributes:
         text: code, or the target of a link.
-        line: where it is, from 1.
-        language: of a fenced block: the first word behind the fence.
-        comment: of a fenced block: the HTML comment directly before it.
+        line: its line, from 1.
+        language: for a fenced block, the first word after the fence.
+        comment: for a fenced block, the HTML comment directly before it.
     """
 
     text: str
@@ -40,7 +40,7 @@ class MarkdownPage:
     """A page of Markdown.
 
     Attributes:
-        path: relative to the repository.
+        path: its path, relative to the repository.
         text: its Markdown.
     """
 
@@ -66,7 +66,7 @@ class MarkdownPage:
 
     @functools.cached_property
     def code_spans(self) -> list[Snippet]:
-        """All code inside of lines."""
+        """All code spans."""
         return [Snippet(child.content, line) for child, line in self._children() if child.type == "code_inline"]
 
     @functools.cached_property
@@ -83,17 +83,17 @@ class MarkdownPage:
 
     @functools.cached_property
     def anchors(self) -> set[str]:
-        """What `#...` may name: headings, as a forge and the site name them, and HTML ids."""
-        found: dict[str, int] = {}
-        for before, token in zip(self._tokens, self._tokens[1:], strict=False):
-            if before.type == "heading_open":
+        """All valid targets of `#...`: headings, as a forge and the site name them, and HTML ids."""
+        counts: dict[str, int] = {}
+        for previous, token in zip(self._tokens, self._tokens[1:], strict=False):
+            if previous.type == "heading_open":
                 slug = _slug(token)
-                found[slug] = found.get(slug, -1) + 1
-        numbered = {f"{slug}-{number}" for slug, most in found.items() for number in range(1, most + 1)}
-        return {*found, *numbered, *_ID.findall(self.text), *_OBJECT.findall(self.text)}
+                counts[slug] = counts.get(slug, -1) + 1
+        numbered = {f"{slug}-{number}" for slug, count in counts.items() for number in range(1, count + 1)}
+        return {*counts, *numbered, *_ID.findall(self.text), *_OBJECT.findall(self.text)}
 
     def _children(self) -> Iterator[tuple[Token, int]]:
-        """Return what lines are made of, with their numbers."""
+        """Yield the inline tokens of all lines, with their line numbers."""
         for token in self._tokens:
             line = _line(token)
             for child in token.children or ():

@@ -1,6 +1,6 @@
-"""What MkDocs calls while it builds the site: it checks all pages and fills in what is made from the code.
+"""Hooks that MkDocs calls while it builds the site: they check all pages and fill in the generated parts.
 
-A link of a page to a file of the repository outside of `docs/` leads to a page of the site that shows the file.
+A link to a file of the repository outside `docs/` leads to a page of the site that shows the file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mkdocs.structure.pages import Page
 
 _LOG = logging.getLogger("mkdocs.hooks.website")  # in strict mode a warning fails the build
-_FOOTNOTE = re.compile(r"(?<=\s)\[(\d+)\](?=\s)")  # of a table of ours; Markdown would read two as a link
+_FOOTNOTE = re.compile(r"(?<=\s)\[(\d+)\](?=\s)")  # in one of our tables; Markdown would read two as a link
 _TARGET = re.compile(r"(?<=\]\()(?P<path>[^)#\s]+)(?P<anchor>#[^)\s]*)?(?=\))")
 
 
@@ -53,20 +53,22 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Fill in what is made from the code, and lead links out of `docs/` to the pages made for them."""
-    place = page.file.src_uri
+    """Fill in the generated parts, and point links out of `docs/` to the pages made for them."""
+    source = page.file.src_uri
     path = (
-        Path(place.removeprefix(PREFIX).removesuffix(".page.md")) if place.startswith(PREFIX) else Path("docs", place)
+        Path(source.removeprefix(PREFIX).removesuffix(".page.md"))
+        if source.startswith(PREFIX)
+        else Path("docs", source)
     )
 
-    def led(match: re.Match[str]) -> str:
+    def moved_link(match: re.Match[str]) -> str:
         target = None if ":" in match["path"] else links.resolved(path, match["path"])
         if target is None or not (repository.ROOT / target).exists():
             return match[0]
         inside = target.relative_to("docs").as_posix() if target.parts[0] == "docs" else _page_of(target)
-        return f"{'../' * place.count('/')}{inside}{match['anchor'] or ''}"
+        return f"{'../' * source.count('/')}{inside}{match['anchor'] or ''}"
 
-    return _TARGET.sub(led, reference.filled(_FOOTNOTE.sub(r"\\[\1\\]", markdown)))
+    return _TARGET.sub(moved_link, reference.filled(_FOOTNOTE.sub(r"\\[\1\\]", markdown)))
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
@@ -75,7 +77,7 @@ def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
 
 
 def _outside(path: Path) -> Iterator[Path]:
-    """Yield the files outside of `docs/` that a page links to."""
+    """Yield the files outside `docs/` that a page links to."""
     for link in repository.written_page(path).links:
         target = None if ":" in link.text else links.resolved(path, link.text.partition("#")[0])
         if target and target.parts[:1] != ("docs",) and (repository.ROOT / target).exists():
@@ -83,5 +85,5 @@ def _outside(path: Path) -> Iterator[Path]:
 
 
 def _page_of(target: Path) -> str:
-    """Return where the site shows a file of the repository, relative to `docs/`."""
+    """Return the page of the site that shows a file of the repository, relative to `docs/`."""
     return f"{PREFIX}{target.as_posix()}.page.md" if target.suffix != ".md" else f"{PREFIX}{target.as_posix()}"

@@ -1,8 +1,8 @@
 """`names`: checks that what a page calls an option, method, family, metric, tag, recipe or file exists in the code.
 
-Command lines are read word by word, with the commands' own parsers. Code inside of lines is recognised by its form:
+Command lines are read word by word, with the commands' own parsers. Code spans are recognised by their form:
 `--option`, `-P name=value`, `cpu/latency_p50_ms`, `compress.work`, `COMPRESS_TEAM`, `recipes/hw1.yaml`,
-`method:option=value`, `a_name`. Words in capitals, and parts with `...`, stand for something of the reader's.
+`method:option=value`, `a_name`. Words in capitals, and parts with `...`, stand for something that the reader chooses.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _METRIC = re.compile(r"(?:size|cpu|gpu|quality)/[a-z]\w*")
 _TAG = re.compile(r"(?:mlflow\.)?compress\.(?!bench|report)[a-z][\w.]*")
 _VARIABLE = re.compile(r"(COMPRESS_[A-Z_]+)(?:=.*)?")
 _MODULE = re.compile(r"mlflow_compress(?:\.\w+)+")
-_PATH = re.compile(r"(?!.*[A-Z]{3,}\.)\.?[\w-]+(?:/[\w.*-]+)+/?")  # methods/NAME.py is one of the reader's
+_PATH = re.compile(r"(?!.*[A-Z]{3,}\.)\.?[\w-]+(?:/[\w.*-]+)+/?")  # methods/NAME.py stands for a file of the reader
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)+")
 _CHAIN = re.compile(r"[a-z]\w*(?::\w+=[^\s+]+)?(?:\+[a-z]\w*(?::\w+=[^\s+]+)?)*")
 _SETTING = re.compile(r"([a-z]\w*)=\S*")
@@ -36,7 +36,7 @@ _OURS = ("compress-bench", "compress-report", "mlflow run")
 
 
 def complaints(page: MarkdownPage) -> Iterator[Complaint]:
-    """Check the names on a page, as somebody wrote it."""
+    """Check the names on a page as written, without its generated parts."""
     yield from runnable.complaints(page.path)
     for fence in page.fences:
         for line, message in _of_fence(fence):
@@ -47,7 +47,7 @@ def complaints(page: MarkdownPage) -> Iterator[Complaint]:
 
 
 def of_code(text: str) -> Iterator[str]:
-    """Check code that is inside of a line."""
+    """Check a code span."""
     text = text.strip()
     if text.startswith((*_OURS, "python -m ")):
         yield from command_lines.of_command(_split(text))
@@ -77,7 +77,7 @@ def of_code(text: str) -> Iterator[str]:
 
 
 def _of_fence(fence: Snippet) -> Iterator[tuple[int, str]]:
-    """Check a block, by its language. The lines are counted from 0."""
+    """Check a block by its language. Lines are counted from 0."""
     if fence.language in runnable.SHELLS:
         for line, words in shell_lines.commands(fence.text):
             yield from ((line, message) for message in command_lines.of_command(words))
@@ -94,7 +94,7 @@ def _is_chain(text: str) -> bool:
 
 
 def _of_module(text: str) -> Iterator[str]:
-    """Check a dotted name of the package: a module, what one defines, or a group of entry points."""
+    """Check a dotted name of the package: a module, a name in a module, or a group of entry points."""
     parts = text.split(".")
     if len(parts) == 2 and parts[1] in registry.KINDS:
         return
@@ -122,7 +122,7 @@ def _defined(file: Path) -> frozenset[str]:
 
 
 def _of_recipe(text: str) -> Iterator[str]:
-    """Check a block that is a recipe, with the readers of recipes."""
+    """Check a block with a recipe, using the readers of recipes."""
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -133,13 +133,13 @@ def _of_recipe(text: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "recipe.yaml")
         path.write_text(text, encoding="utf-8")
-        read: Callable[[str], object] = sweep_recipe.read if "models" in data else recipe.read
-        for message in command_lines.refused(lambda: read(str(path))):
+        read_recipe: Callable[[str], object] = sweep_recipe.read if "models" in data else recipe.read
+        for message in command_lines.refused(lambda: read_recipe(str(path))):
             yield message.replace(f"{path}: ", "")
 
 
 def _of_python(text: str) -> Iterator[tuple[int, str]]:
-    """Check a block of Python: its syntax, what it imports of the package, and chains of methods in it."""
+    """Check a block of Python: its syntax, its imports from the package, and its chains of methods."""
     import mlflow_compress
 
     try:

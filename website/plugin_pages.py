@@ -1,4 +1,4 @@
-"""`plugin_pages`: methods, families, metrics, renderers, recipes and data, as the registry knows them."""
+"""`plugin_pages`: methods, families, metrics, renderers, recipes and data, from the registry."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def metrics() -> str:
 
 
 def renderers() -> str:
-    """Return the table of the forms that a comparison is written in."""
+    """Return the table of the formats of a comparison."""
     rows = [
         (code(registry.find("renderers", name).suffix), code(name), prose(registry.about("renderers", name)))
         for name in registry.own("renderers")
@@ -92,14 +92,14 @@ def recipes() -> str:
 
 
 def data_keys() -> str:
-    """Return the table of what may be written behind a data source."""
+    """Return the table of the keys that may follow a data source."""
     meanings = attributes(Data)
     rows = [(code(key), code(_shown(getattr(Data(""), key))), prose(meanings.get(key, ""))) for key in KEYS]
     return table(("key", "default", "meaning"), rows)
 
 
 def requirements() -> str:
-    """Return the table of what a recipe may require of a machine."""
+    """Return the table of the requirements that a recipe may have for a machine."""
     return table(("key", "meaning"), [(code(key), prose(meaning)) for key, meaning in machine.KEYS.items()])
 
 

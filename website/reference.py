@@ -1,7 +1,7 @@
-"""`reference`: fills the places of pages that are made from the code: `<!-- generated: methods -->`.
+"""`reference`: fills the parts of pages that are generated from the code: `<!-- generated: methods -->`.
 
-The pages of `docs/reference/` are written by hand but for these places, so that links to them also work where nothing
-is built. A fact of the code is written in the code only.
+The rest of each page in `docs/reference/` is written by hand, so that links to the pages also work without a build.
+Facts about the code are written only in the code.
 """
 
 from __future__ import annotations
@@ -36,6 +36,6 @@ def filled(text: str) -> str:
     """Return a page with its generated parts.
 
     Raises:
-        KeyError: nothing of that name is generated.
+        KeyError: there is no generated part of that name.
     """
-    return _PLACE.sub(lambda place: GENERATORS[place[1]](), text)
+    return _PLACE.sub(lambda match: GENERATORS[match[1]](), text)

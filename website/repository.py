@@ -1,4 +1,4 @@
-"""`repository`: where the pages are, and which of them are checked for what."""
+"""`repository`: the pages, and which checks apply to them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from website.reference import filled
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 _OUTSIDE_DOCS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "benchmarks/README.md")
-_HISTORY = ("CHANGELOG.md",)  # it names what earlier versions had
+_HISTORY = ("CHANGELOG.md",)  # it contains names from earlier versions
 
 
 def paths() -> list[Path]:
@@ -21,17 +21,17 @@ def paths() -> list[Path]:
 
 
 def is_history(path: Path) -> bool:
-    """Return whether a page may name what the code no longer has."""
+    """Return whether a page may contain names that the code no longer has."""
     return path.as_posix() in _HISTORY
 
 
 @functools.cache
 def page(path: Path) -> MarkdownPage:
-    """Return a page as it was written, with the parts that are made from the code."""
+    """Return a page with its generated parts."""
     return MarkdownPage(path, filled((ROOT / path).read_text(encoding="utf-8")))
 
 
 @functools.cache
 def written_page(path: Path) -> MarkdownPage:
-    """Return a page as somebody wrote it."""
+    """Return a page as written, without its generated parts."""
     return MarkdownPage(path, (ROOT / path).read_text(encoding="utf-8"))

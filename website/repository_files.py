@@ -14,14 +14,14 @@ def shown_file(path: Path) -> str:
     """Return a page that shows a file, or lists a folder.
 
     Args:
-        path: relative to the repository.
+        path: its path, relative to the repository.
     """
-    whole = ROOT / path
-    if whole.is_dir():
-        names = sorted(f"{child.name}/" if child.is_dir() else child.name for child in whole.iterdir())
+    full_path = ROOT / path
+    if full_path.is_dir():
+        names = sorted(f"{child.name}/" if child.is_dir() else child.name for child in full_path.iterdir())
         listing = "\n".join(name for name in names if not name.startswith("__pycache__"))
         return f"# {path.as_posix()}/\n\n```text\n{listing}\n```\n"
-    text = whole.read_text(encoding="utf-8")
+    text = full_path.read_text(encoding="utf-8")
     if path.suffix == ".md":
         return text
     fence = "`" * 4

@@ -1,4 +1,4 @@
-"""`run_pages`: what a run holds: names of metrics and tags, and cautions."""
+"""`run_pages`: the contents of a run: metrics, tags and cautions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ _PACKAGE = Path(mlflow_compress.__file__).parent
 
 def metric_names() -> str:
     """Return the table of metric names with units, by group."""
-    parts = [table(("metric", "unit", "meaning"), [(code(it.name), it.unit, prose(it.meaning)) for it in METRICS])]
+    parts = [
+        table(
+            ("metric", "unit", "meaning"),
+            [(code(metric.name), metric.unit, prose(metric.meaning)) for metric in METRICS],
+        )
+    ]
     parts.append(f"`{{device}}` is `cpu` or `gpu`; `{{stage}}`: {_codes(STAGES)}; `{{phase}}`: {_codes(PHASES)}.")
     return "\n\n".join(parts)
 
@@ -43,13 +48,13 @@ def cautions() -> str:
 
 
 def caution_kinds() -> Iterator[CautionKind]:
-    """Yield every kind of caution that a module declares at its top."""
+    """Yield every kind of caution that a module declares at its top level."""
     for path in sorted(_PACKAGE.rglob("*.py")):
         text = path.read_text(encoding="utf-8")
         if " = CautionKind(" not in text:
             continue
         calls = {name: call for name, call in _assigned(text) if ast.unparse(call).startswith("CautionKind(")}
-        if "\nimport torch\n" in text:  # it would be imported too
+        if "\nimport torch\n" in text:  # importing the module would import torch
             for call in calls.values():
                 values = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
                 yield CautionKind(*map(ast.literal_eval, call.args), **values)
@@ -59,14 +64,14 @@ def caution_kinds() -> Iterator[CautionKind]:
 
 
 def _assigned(text: str) -> Iterator[tuple[str, ast.Call]]:
-    """Yield the names that a module gives to what it calls."""
+    """Yield the module-level assignments of a call: the name and the call."""
     for node in ast.parse(text).body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
             yield ast.unparse(node.targets[0]), node.value
 
 
 def _compared(tag: str) -> Iterator[str]:
-    """Yield the devices whose numbers are compared only where a tag agrees."""
+    """Yield the devices whose numbers are compared only if a tag agrees."""
     for device, names in CIRCUMSTANCES.items():
         if tag in {"compress.work" if name == "work" else f"compress.env.{name}" for name in names}:
             yield DEVICES[device]

@@ -1,7 +1,7 @@
-"""`runnable`: finds the blocks that the tests run: those behind the comment `<!-- run -->` or `<!-- run quick -->`.
+"""`runnable`: finds the blocks that the tests run: those after the comment `<!-- run -->` or `<!-- run quick -->`.
 
-The blocks of one page run in their order in one empty folder. `quick` shortens every measurement of a block, so that it
-ends in seconds; its numbers mean nothing then, and the block is otherwise run as it is written.
+The blocks of one page run in order in one empty folder. `quick` shortens every measurement of a block, so that it ends
+in seconds; then its numbers mean nothing. Otherwise the block is run as it is written.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Block:
 
     Attributes:
         path: its page, relative to the repository.
-        line: where it begins.
+        line: its first line.
         language: `python`, or one of `SHELLS`.
-        code: what is run.
+        code: the code to run.
         is_quick: whether its measurements are shortened.
     """
 
@@ -46,7 +46,7 @@ def blocks(path: Path) -> list[Block]:
 
 
 def complaints(path: Path) -> Iterator[Complaint]:
-    """Check that what is marked can be run."""
+    """Check that all marked blocks can be run."""
     for fence in repository.written_page(path).fences:
         if fence.comment.split()[:1] != ["run"]:
             continue

@@ -11,7 +11,7 @@ from mlflow_compress.renderers.json import SCHEMA, Json
 
 
 def report_keys() -> str:
-    """Return what the JSON renderer says of its keys."""
+    """Return the JSON renderer's description of its keys."""
     return inspect.getdoc(Json) or ""
 
 
@@ -38,7 +38,7 @@ def _fenced(schema: dict[str, Any]) -> str:
 
 
 def _without_descriptions(value: Any) -> Any:
-    """Leave out docstrings of classes: the page says in prose what the keys mean."""
+    """Remove docstrings of classes: the page itself explains the keys."""
     if isinstance(value, dict):
         return {
             key: _without_descriptions(item)

@@ -1,4 +1,4 @@
-"""`shell_lines`: the simple commands in a block of a shell, as words."""
+"""`shell_lines`: the simple commands in a shell block, as words."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _ENDS = frozenset({"&&", "||", "|", ";", "&", "(", ")", "|&", ";;"})
 
 
 def commands(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield each command with the number of its line, from 0. An alias is replaced by what it stands for.
+    """Yield each command with the number of its line, from 0. Aliases are expanded.
 
-    Lines that are not a shell's, such as a program's output, are left out.
+    Lines that are not shell commands, such as a program's output, are left out.
     """
     aliases: dict[str, list[str]] = {}
     for number, line in _lines(text):
@@ -25,7 +25,7 @@ def commands(text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """Yield lines with their numbers, those that end in a backslash joined with the next."""
+    """Yield lines with their numbers; a line that ends in a backslash is joined with the next."""
     begun, started = "", 0
     for number, line in enumerate(text.splitlines()):
         started = started if begun else number

@@ -1,4 +1,4 @@
-"""`vocabulary`: what the code has that a page may name: options, parameters, and every word of the sources."""
+"""`vocabulary`: the names that a page may use: options, parameters, and every word of the sources."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 _SOURCES = ("mlflow_compress/**/*.py", "mlflow_compress/templates/*", "benchmarks/**/*.py", "recipes/*", "website/*.py",
             "MLproject", "pyproject.toml", "conda.yaml", "constraints/*.txt", ".ci/*",
             "benchmarks/results/architectures.jsonl")  # fmt: skip
-_NAMED_BY_FILE = ("mlflow_compress/**/*.py", "recipes/*", "tests/zoo/*.py")  # a plugin's name is that of its file
+_NAMED_BY_FILE = ("mlflow_compress/**/*.py", "recipes/*", "tests/zoo/*.py")  # a plugin is named after its file
 _WORD = re.compile(r"\w+")
 # Options of other programs that pages name outside of a command line.
 FOREIGN_OPTIONS = frozenset(
@@ -32,17 +32,17 @@ FOREIGN_OPTIONS = frozenset(
 @functools.cache
 def commands() -> Mapping[str, click.Command]:
     """Return the commands by their full names: `compress-bench run`, `python -m benchmarks`."""
-    found = dict(every_command())
+    names = dict(every_command())
     for path in sorted((ROOT / "benchmarks").glob("*.py")):
         if "@click.command" in path.read_text(encoding="utf-8"):
             name = "benchmarks" if path.stem == "__main__" else f"benchmarks.{path.stem}"
-            found[f"python -m {name}"] = importlib.import_module(f"benchmarks.{path.stem}").main
-    return found
+            names[f"python -m {name}"] = importlib.import_module(f"benchmarks.{path.stem}").main
+    return names
 
 
 @functools.cache
 def options(name: str) -> Mapping[str, click.Option]:
-    """Return the options of a command by how they are written; `-P` parameters are those with underscores."""
+    """Return the options of a command by their flags; `-P` parameters are those with underscores."""
     command = commands()[name]
     context = click.Context(command, info_name=name)
     return {
@@ -62,13 +62,13 @@ def benchmarks() -> tuple[str, ...]:
 
 @functools.cache
 def every_option() -> frozenset[str]:
-    """Return the options of all commands, as they are written."""
+    """Return the flags of all commands' options."""
     return FOREIGN_OPTIONS.union(*(options(name) for name in commands()))
 
 
 @functools.cache
 def entry_points() -> Mapping[str, frozenset[str]]:
-    """Return the parameters that `mlflow run -P` takes, by entry point: those of `MLproject`, and the command's."""
+    """Return the parameters of `mlflow run -P` by entry point: those of `MLproject`, and those of the command."""
     project = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))["entry_points"]
     of_command = {"main": "compress-bench run", "sweep": "compress-bench sweep", "report": "compress-report"}
     return {

@@ -91,7 +91,7 @@ def on_disk(folder: Path) -> dict[str, float]:
     return {"size/disk_mib": plain / MIB, "size/disk_gzip_mib": packed / MIB}
 
 
-def log(folder: Path, found: dict[str, Any]) -> None:
+def log(folder: Path, results: dict[str, Any]) -> None:
     """Log numbers, samples and the model."""
     import mlflow
 
@@ -99,8 +99,8 @@ def log(folder: Path, found: dict[str, Any]) -> None:
     with mlflow.start_run(run_name="distilbert original"):
         mlflow.log_params({"model": "distilbert", "method": "original", "device": "cpu", "batch_size": 1})
         mlflow.set_tags({"team": "none", "model": "distilbert", "method": "original", "status": "ok"})
-        mlflow.log_metrics(found["metrics"])
-        mlflow.log_dict(found, "result.json")
+        mlflow.log_metrics(results["metrics"])
+        mlflow.log_dict(results, "result.json")
         mlflow.pyfunc.log_model(
             name="model",
             loader_module="by_hand",
@@ -123,7 +123,7 @@ if __name__ == "__main__":
     else:
         work = Path(sys.argv[1])
         prepare(work)
-        again = [sys.executable, __file__, "measure", *sys.argv[1:]]
-        measured = json.loads(subprocess.run(again, check=True, capture_output=True).stdout)
+        command = [sys.executable, __file__, "measure", *sys.argv[1:]]
+        measured = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
         measured["metrics"] |= on_disk(work / "model")
         log(work, measured)

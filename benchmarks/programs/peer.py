@@ -65,12 +65,12 @@ def bare(folder: str, warmup: int, calls: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    verb, where, *counts = sys.argv[1:]
+    verb, folder, *counts = sys.argv[1:]
     stdout = os.dup(1)
     os.dup2(2, 1)  # hide the libraries' output from the caller
     if verb == "make":
-        make(where)
+        make(folder)
     else:
-        found = {"measure": measure, "bare": bare}[verb](where, *map(int, counts))
+        result = {"measure": measure, "bare": bare}[verb](folder, *map(int, counts))
         with os.fdopen(stdout, "w") as stream:
-            stream.write(json.dumps(found))
+            stream.write(json.dumps(result))
