@@ -30,7 +30,7 @@ def shaken(model: Model) -> Model:
     return model
 
 
-def found(family: Any, model: Model) -> dict[str, tuple[str, ...]]:
+def consumers(family: Any, model: Model) -> dict[str, tuple[str, ...]]:
     """Return the consumers of each fold by its producer, as the last parts of their names."""
     names = {module: name.rpartition(".")[2] for name, module in model.module.named_modules()}
     before = {name: parameter.clone() for name, parameter in model.module.named_parameters()}
@@ -42,7 +42,7 @@ def found(family: Any, model: Model) -> dict[str, tuple[str, ...]]:
 @pytest.mark.parametrize("key_value_heads", [2, 4])
 def test_all_layers_of_a_llama_are_served(key_value_heads: int) -> None:
     family, model = tiny_model("causal_lm", {**WIDE, "num_key_value_heads": key_value_heads})
-    assert found(family, shaken(model)) == {
+    assert consumers(family, shaken(model)) == {
         "input_layernorm": QKV,
         "post_attention_layernorm": ("gate_proj", "up_proj"),
         "v_proj": ("o_proj",),
@@ -53,12 +53,12 @@ def test_all_layers_of_a_llama_are_served(key_value_heads: int) -> None:
 def test_a_norm_that_adds_one_to_its_weight_takes_no_scale() -> None:
     fields = {**WIDE, "num_key_value_heads": 4, "model_type": "gemma", "head_dim": 16}
     family, model = tiny_model("causal_lm", fields)
-    assert found(family, shaken(model)) == {"v_proj": ("o_proj",), "up_proj": ("down_proj",)}
+    assert consumers(family, shaken(model)) == {"v_proj": ("o_proj",), "up_proj": ("down_proj",)}
 
 
 def test_a_norm_whose_outputs_are_used_elsewhere_takes_no_scale() -> None:
     family, model = tiny_model("text_classification", {"dim": 64, "hidden_dim": 128})  # norms after the sums
-    folds = found(family, shaken(model))
+    folds = consumers(family, shaken(model))
     assert folds == {"v_lin": ("out_lin",), "pre_classifier": ("classifier",)}
 
 
@@ -75,7 +75,7 @@ class Net(nn.Module):
 @pytest.mark.parametrize(("middle", "is_folded"), [(nn.ReLU(), True), (nn.Identity(), True), (nn.GELU(), False)])
 def test_a_scale_passes_what_it_commutes_with(middle: nn.Module, is_folded: bool) -> None:
     torch.manual_seed(0)
-    folds = found(Vectors(), Model(Net(middle).eval().requires_grad_(False)))
+    folds = consumers(Vectors(), Model(Net(middle).eval().requires_grad_(False)))
     assert folds == {"norm": ("first",), **({"first": ("last",)} if is_folded else {})}
 
 

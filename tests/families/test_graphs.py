@@ -46,13 +46,13 @@ def attached(family: Family, model: Model) -> Model:
     return family.attach(detached, calls)
 
 
-def own(code: str, folder: Path) -> tuple[Family, Model]:
+def custom(code: str, folder: Path) -> tuple[Family, Model]:
     (folder / "own.py").write_text("import torch\nfrom torch import nn\n" + code)
     family: Family = registry.build("families", "python")
     return family, family.load("own.py", "random", folder, 0)
 
 
-def close(outputs: Any, expected: Any) -> bool:
+def is_close(outputs: Any, expected: Any) -> bool:
     return stored_weights.distance(stored_weights.flat(outputs), stored_weights.flat(expected)) < 1e-5
 
 
@@ -65,7 +65,7 @@ def test_a_graph_declares_its_inputs_and_outputs(name: str, folder: Path) -> Non
             by_name = graph.module(**graph.inputs)
         assert isinstance(outputs, tuple)
         assert len(outputs) == len(graph.outputs)
-        assert close(outputs, by_name)
+        assert is_close(outputs, by_name)
         sizes = {"batch": 2, "tokens": graph.inputs.get("input_ids", torch.zeros(0, 0)).shape[1]}
         for tensor, key in zip((*graph.inputs.values(), *outputs), (*graph.inputs, *graph.outputs), strict=True):
             for axis, axis_name in graph.dynamic.get(key, {}).items():
@@ -80,8 +80,10 @@ def test_an_attached_graph_replaces_the_module(name: str, folder: Path) -> None:
     for size in (1, 3):
         batch, stages, exported_stages = family.batch(model, size, 1), list[str](), list[str]()
         with torch.inference_mode():
-            assert close(family.forward(exported, batch), family.forward(model, batch))
-            assert close(family.run(exported, batch, exported_stages.append), family.run(model, batch, stages.append))
+            assert is_close(family.forward(exported, batch), family.forward(model, batch))
+            assert is_close(
+                family.run(exported, batch, exported_stages.append), family.run(model, batch, stages.append)
+            )
         assert exported_stages == stages
         assert all(tensor.dtype != torch.float64 for tensor in value_trees.tensors(family.batch(exported, size, 1)))
     inputs = INPUTS["causal_lm" if name == "mistral" else name]
@@ -119,7 +121,7 @@ def test_a_trace_takes_every_length(name: str, folder: Path) -> None:
             traced = torch.jit.trace(graph.module, tuple(graph.inputs.values()), check_trace=False)
             for size in sizes:
                 inputs = resized(graph, size)
-                assert close(traced(*inputs), graph.module(*inputs)), size
+                assert is_close(traced(*inputs), graph.module(*inputs)), size
 
 
 def resized(graph: Graph, sizes: dict[str, int]) -> list[torch.Tensor]:
@@ -186,7 +188,7 @@ def test_an_exported_decoder_ignores_the_cache_settings_of_the_model(folder: Pat
     ],
 )
 def test_an_exported_custom_module_returns_the_same(gives: str, names: tuple[str, ...], tmp_path: Path) -> None:
-    family, model = own(
+    family, model = custom(
         f"""
 class Net(nn.Module):
     def __init__(self):
@@ -217,13 +219,13 @@ def batch(size):
     restored = family.attach(family.restore_assets(target), {"model": graph.module})
     outputs = family.run(restored, batch, lambda stage: None)
     assert type(outputs) is type(want)
-    assert close(outputs, want)
+    assert is_close(outputs, want)
     if isinstance(outputs, dict):
         assert list(outputs) == list(want)
 
 
 def test_a_module_for_one_batch_size_has_no_dynamic_axis(tmp_path: Path) -> None:
-    family, model = own(
+    family, model = custom(
         """
 class Net(nn.Module):
     def forward(self, x):
@@ -244,7 +246,7 @@ def batch(size):
 
 
 def test_arguments_without_names_get_some(tmp_path: Path) -> None:
-    family, model = own(
+    family, model = custom(
         """
 class Net(nn.Module):
     def forward(self, *tensors):
@@ -264,7 +266,7 @@ def batch(size):
 
 
 def test_modules_without_tensor_outputs_are_not_exported(tmp_path: Path) -> None:
-    family, model = own(
+    family, model = custom(
         """
 class Net(nn.Module):
     def forward(self, x):
@@ -289,8 +291,8 @@ def test_caches_have_the_heads_that_pruning_left(name: str, folder: Path) -> Non
     exported = attached(family, model)
     with torch.inference_mode():
         batch = family.batch(model, 2, 1)
-        assert close(family.forward(exported, batch), family.forward(model, batch))
-        assert close(family.run(exported, batch, lambda stage: None), family.run(model, batch, lambda stage: None))
+        assert is_close(family.forward(exported, batch), family.forward(model, batch))
+        assert is_close(family.run(exported, batch, lambda stage: None), family.run(model, batch, lambda stage: None))
 
 
 def test_another_decoders_layers_are_not_guessed(folder: Path) -> None:

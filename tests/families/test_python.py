@@ -19,7 +19,7 @@ from mlflow_compress.records import Step, Variant
 from mlflow_compress.sockets import Family, Model
 
 
-def own(folder: Path, code: str = OWN, weights: str = "auto", **options: Any) -> tuple[Family, Model]:
+def custom(folder: Path, code: str = OWN, weights: str = "auto", **options: Any) -> tuple[Family, Model]:
     (folder / "own.py").write_text(code)
     family: Family = registry.build("families", "python", options)
     return family, family.load("own.py", weights, folder, 0)
@@ -35,7 +35,7 @@ def own(folder: Path, code: str = OWN, weights: str = "auto", **options: Any) ->
 )
 def test_a_file_that_defines_no_module_is_reported(code: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=message):
-        own(tmp_path, code)
+        custom(tmp_path, code)
 
 
 def test_a_missing_file_is_reported(tmp_path: Path) -> None:
@@ -45,23 +45,23 @@ def test_a_missing_file_is_reported(tmp_path: Path) -> None:
 
 def test_the_options_name_the_function(tmp_path: Path) -> None:
     code = f"{OWN}\ndef other(): return nn.Linear(8, 3)\n"
-    _, model = own(tmp_path, code, function="other")
+    _, model = custom(tmp_path, code, function="other")
     assert model.module.out_features == 3
 
 
 def test_weights_are_random_of_a_file_or_by_the_files_own_function(tmp_path: Path) -> None:
-    _, random = own(tmp_path, weights="random")
-    _, auto = own(tmp_path, weights="auto")
+    _, random = custom(tmp_path, weights="random")
+    _, auto = custom(tmp_path, weights="auto")
     assert (random.weights, auto.weights) == ("random", "random")
     assert torch.equal(random.module[0].weight, auto.module[0].weight)
     torch.save({name: tensor + 1 for name, tensor in random.module.state_dict().items()}, tmp_path / "w.pt")
-    _, filled = own(tmp_path, weights="w.pt")
+    _, filled = custom(tmp_path, weights="w.pt")
     assert filled.weights == "local"
     assert torch.equal(filled.module[0].weight, random.module[0].weight + 1)
     with pytest.raises(WeightsError, match=r"defines no load_weights\(module\)"):
-        own(tmp_path, weights="pretrained")
+        custom(tmp_path, weights="pretrained")
     with pytest.raises(WeightsError, match="There is no weights file"):
-        own(tmp_path, weights="gone.pt")
+        custom(tmp_path, weights="gone.pt")
 
 
 def test_weights_of_the_files_own_function_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,22 +72,22 @@ def load_weights(module):
     torch.nn.init.constant_(module[0].weight, 3.0)
 """
     for _ in range(2):
-        _, model = own(tmp_path, filling)
+        _, model = custom(tmp_path, filling)
         assert (model.weights, float(model.module[0].weight.mean())) == ("local", 3.0)
     assert (tmp_path / "calls").read_text() == "x"
 
 
 def test_without_predict_the_greatest_output_is_the_prediction(tmp_path: Path) -> None:
-    family, model = own(tmp_path)
+    family, model = custom(tmp_path)
     inputs = torch.rand(5, 8)
     assert family.predict(model, list(inputs)) == model.module(inputs).argmax(-1).tolist()
-    family, model = own(tmp_path, f"{OWN}\ndef predict(module, inputs): return ['a'] * len(inputs)\n")
+    family, model = custom(tmp_path, f"{OWN}\ndef predict(module, inputs): return ['a'] * len(inputs)\n")
     assert family.predict(model, [1, 2]) == ["a", "a"]
     assert not family.outputs_are_scores(model)
 
 
 def test_samples_are_the_files_own(tmp_path: Path) -> None:
-    family, model = own(tmp_path, f"{OWN}\ndef samples(): return [([float(n)] * 8, n) for n in range(9)]\n")
+    family, model = custom(tmp_path, f"{OWN}\ndef samples(): return [([float(n)] * 8, n) for n in range(9)]\n")
     assert [sample.reference for sample in family.samples(model, "own", tmp_path, None, 0)] == list(range(9))
     drawn = [sample.reference for sample in family.samples(model, "own", tmp_path, 4, 1)]
     assert len(set(drawn)) == 4
@@ -98,14 +98,14 @@ def test_samples_are_the_files_own(tmp_path: Path) -> None:
 
 
 def test_a_student_is_restored_as_a_student(tmp_path: Path) -> None:
-    family, model = own(tmp_path)
+    family, model = custom(tmp_path)
     student = family.student(model, 0.5)
     assert student.module[0].out_features == 8
     assert model.data_as(OwnCode).built is None  # the teacher does not change
     (tmp_path / "saved").mkdir()
     family.save(student, tmp_path / "saved")
     assert family.restore(tmp_path / "saved").module[0].out_features == 8
-    family, model = own(tmp_path, "from torch import nn\ndef model(): return nn.Linear(2, 2)\n")
+    family, model = custom(tmp_path, "from torch import nn\ndef model(): return nn.Linear(2, 2)\n")
     with pytest.raises(Unsupported, match=r"own\.py defines no student\(keep\)"):
         family.student(model, 0.5)
 
@@ -135,7 +135,7 @@ def load_weights(module):
 
 def test_a_student_copies_fitting_values_that_load_weights_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    family, model = own(tmp_path, FILLED)
+    family, model = custom(tmp_path, FILLED)
     student = family.student(model, 0.5)
     assert (student.module.scale, student.module.mean.tolist()) == (5.0, [0.5] * 8)
     assert student.module.shift.tolist() == [0.0] * 8  # the original has another width
@@ -154,10 +154,10 @@ def test_samples_and_steps_of_equal_number_are_distinguished(tmp_path: Path) -> 
         "    def forward(self, x): return x * self.w\n"
         "def model(): return Net()\ndef batch(size): return torch.rand(3, size, 5)\n"
     )
-    family, model = own(tmp_path, code)
+    family, model = custom(tmp_path, code)
     inputs = [torch.rand(3, 5) for _ in range(3)]  # three samples of three steps: the batch is the second axis
     assert family.predict(model, inputs) == [scores.argmax(-1).tolist() for scores in inputs]
-    family, model = own(tmp_path, f"{code}def samples(): return [(torch.rand(3, 5), 1)] * 2\n")
+    family, model = custom(tmp_path, f"{code}def samples(): return [(torch.rand(3, 5), 1)] * 2\n")
     samples = family.samples(model, "own", tmp_path, None, 0)
     with pytest.raises(RecipeError, match=r"returns 3 predictions for each sample .* \[3, 2, 5\]\), .* one reference"):
         family.predict(model, [sample.inputs for sample in samples])
@@ -186,23 +186,23 @@ def round_trip(model: Model, folder: Path) -> Any:
 )
 def test_a_module_is_plain_and_restored_as_it_was(built: str, tmp_path: Path) -> None:
     code = f"import torch\nfrom torch import nn\nimport torch.nn.utils.prune\ndef model(): return {built}\n"
-    _, model = own(tmp_path, f"{code}def batch(size): return torch.rand(size, 4)\n")
+    _, model = custom(tmp_path, f"{code}def batch(size): return torch.rand(size, 4)\n")
     assert type(model.module) in (nn.Linear, nn.Sequential) or "Parametrized" in type(model.module).__name__
     inputs = torch.rand(3, 4)
     assert torch.equal(round_trip(model, tmp_path / "saved")(inputs), model.module(inputs))
 
 
 def test_a_model_that_trains_itself_is_not_random(tmp_path: Path) -> None:
-    _, model = own(tmp_path, initial="trained")
+    _, model = custom(tmp_path, initial="trained")
     assert model.weights == "local"
     with pytest.raises(RecipeError, match="initial"):
-        own(tmp_path, initial="perhaps")
+        custom(tmp_path, initial="perhaps")
 
 
 def test_a_checkpoint_in_half_precision_is_cast_with_a_caution(tmp_path: Path) -> None:
-    _, model = own(tmp_path)
+    _, model = custom(tmp_path)
     torch.save({"model": model.module.half().state_dict()}, tmp_path / "w.pt")
-    _, model = own(tmp_path, weights="w.pt")
+    _, model = custom(tmp_path, weights="w.pt")
     assert model.module[0].weight.dtype == torch.float32
     assert [caution.message for caution in model.cautions] == [
         "the weights were cast to the precision of the module: float16 to float32"
@@ -215,13 +215,13 @@ def test_more_scores_than_samples_are_rejected(shapes: tuple[int, int], tmp_path
     """Flattened views of one sample: the first ones would be paired with other samples."""
     views = "class Views(nn.Module):\n    def forward(self, x): return x.repeat_interleave(2, 0)\n"
     code = f"import torch\nfrom torch import nn\n{views}def model(): return Views()\n"
-    family, model = own(tmp_path, f"{code}def batch(size): return torch.rand(size, 4)\n")
+    family, model = custom(tmp_path, f"{code}def batch(size): return torch.rand(size, 4)\n")
     with pytest.raises(RecipeError, match=r"returns \d scores .* for \d samples?: .* define predict"):
         family.predict(model, [torch.rand(length) for length in shapes])
 
 
 def test_a_call_of_a_fixed_number_gives_one_prediction_for_each_sample(tmp_path: Path) -> None:
-    family, model = own(tmp_path)
+    family, model = custom(tmp_path)
     model.data_as(OwnCode).form = CallForm("tensor", {}, samples=4)
     inputs = torch.rand(6, 8)
     expected = model.module(inputs).argmax(-1).tolist()
@@ -249,7 +249,7 @@ def samples(): return [({"x": torch.rand(8), "bias": torch.rand(4)}, 1)]
 
 
 def test_inputs_by_name_and_nested_outputs_are_predicted_by_the_output_that_was_named(tmp_path: Path) -> None:
-    family, model = own(tmp_path, SEVERAL, output="scores")
+    family, model = custom(tmp_path, SEVERAL, output="scores")
     batch = family.batch(model, 3, 0)
     assert (list(batch), batch["x"].dtype, batch["times"]) == (["x", "times", "bias"], torch.float32, 2.0)
     output = family.run(model, batch, lambda stage: None)
@@ -259,7 +259,7 @@ def test_inputs_by_name_and_nested_outputs_are_predicted_by_the_output_that_was_
     assert family.scores(model, output) is output["scores"]
     with pytest.raises(Unsupported, match="a dict with several inputs, which the signature"):
         family.example(model)
-    family, model = own(tmp_path, SEVERAL)
+    family, model = custom(tmp_path, SEVERAL)
     with pytest.raises(
         RecipeError, match=r"returns several tensors \(hidden\.0, hidden\.1\.0, scores\): .*output: NAME"
     ):
@@ -268,7 +268,7 @@ def test_inputs_by_name_and_nested_outputs_are_predicted_by_the_output_that_was_
 
 def test_batches_are_the_same_for_one_seed_whatever_they_are_drawn_with(tmp_path: Path) -> None:
     drawn = "import random\nimport numpy as np\ndef batch(size): return np.random.rand(2), random.random()\n"
-    family, model = own(tmp_path, f"{OWN}\n{drawn}")
+    family, model = custom(tmp_path, f"{OWN}\n{drawn}")
     first, repeated, another_seed = (family.batch(model, 1, seed) for seed in (5, 5, 6))
     assert value_trees.is_equal(first, repeated)
     assert not value_trees.is_equal(first, another_seed)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_graphs import close, resized
+from test_graphs import is_close, resized
 from tiny import TINY
 
 from mlflow_compress import registry
@@ -98,7 +98,7 @@ def test_neither_the_batch_nor_graphs_change_the_texts(name: str, beams: int) ->
         for key, graph in family.graphs(model).items():
             traced = torch.jit.trace(graph.module, tuple(graph.inputs.values()), check_trace=False)
             inputs = resized(graph, {"batch": 3, "tokens": 1, "past": 0, "source": 5})
-            assert close(traced(*inputs), graph.module(*inputs))
+            assert is_close(traced(*inputs), graph.module(*inputs))
             calls[key] = TorchCall(traced)
     attached = family.attach(dataclasses.replace(model, module=None), calls)
     assert family.predict(attached, TEXTS) == alone

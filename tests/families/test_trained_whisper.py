@@ -20,7 +20,7 @@ from mlflow_compress.planning import chains
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
 
-SAID = {220: "low note", 440: "the middle", 1760: "so high"}  # by the tone's frequency in Hz
+SPOKEN = {220: "low note", 440: "the middle", 1760: "so high"}  # by the tone's frequency in Hz
 ARCHITECTURE = {
     **TINY["asr"]["architecture"],
     "d_model": 32,
@@ -36,7 +36,7 @@ def tone(hertz: int) -> Any:
 
 def tones(family: Family, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
     """Replace `Family.calibration`, with sounds that the model was trained on."""
-    sounds = itertools.cycle(tone(hertz) for hertz in SAID)
+    sounds = itertools.cycle(tone(hertz) for hertz in SPOKEN)
     return [[next(sounds) for _ in range(size)] for _ in range(count)]
 
 
@@ -46,8 +46,8 @@ def trained() -> tuple[Family, Model]:
     family: Family = registry.build("families", "asr", {"new_tokens": 8, "architecture": ARCHITECTURE})
     model = family.load("tiny", "random", Path(), 0)
     tokenizer = companions(model).tokenizer
-    features = family._features(model, [tone(hertz) for hertz in SAID])  # type: ignore[attr-defined]
-    texts = tokenizer(list(SAID.values()), padding=True, return_tensors="pt").input_ids
+    features = family._features(model, [tone(hertz) for hertz in SPOKEN])  # type: ignore[attr-defined]
+    texts = tokenizer(list(SPOKEN.values()), padding=True, return_tensors="pt").input_ids
     labels = texts.masked_fill(texts == tokenizer.pad_token_id, -100)
     optimizer = torch.optim.AdamW(model.module.requires_grad_(True).parameters(), lr=5e-3)
     torch.manual_seed(0)
@@ -64,7 +64,7 @@ def trained() -> tuple[Family, Model]:
 
 def test_it_has_learned_to_speak(trained: tuple[Family, Model]) -> None:
     family, model = trained
-    assert family.predict(model, [tone(hertz) for hertz in SAID]) == list(SAID.values())
+    assert family.predict(model, [tone(hertz) for hertz in SPOKEN]) == list(SPOKEN.values())
 
 
 @pytest.mark.parametrize(
@@ -97,4 +97,4 @@ def test_every_runtime_recognises_the_same_as_torch(
     model_folder.save(compressed, family, methods, variant, target)
     restored = model_folder.restore(target)
     generation_check.compare(restored.family, restored.model, tmp_path / "generated.pt", "cpu")
-    assert restored.family.predict(restored.model, [tone(hertz) for hertz in SAID]) == list(SAID.values())
+    assert restored.family.predict(restored.model, [tone(hertz) for hertz in SPOKEN]) == list(SPOKEN.values())

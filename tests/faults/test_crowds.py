@@ -26,22 +26,22 @@ def crowd(request: pytest.FixtureRequest, tmp_path: Path, empty_store: Path) -> 
 
 def test_syncs_at_once_send_each_result_once(crowd: Crowd) -> None:
     count = syncs_at_once(crowd, results=8, syncs=4)
-    assert count.is_well, (count, crowd.said())
+    assert count.is_well, (count, crowd.output())
     assert count.code == 0
-    assert "died" not in crowd.said()
+    assert "died" not in crowd.output()
 
 
 def test_commands_at_once_in_one_run_keep_all_rows(tmp_path: Path, empty_store: Path) -> None:
     crowd = Crowd(tmp_path, f"sqlite:///{shutil.copy(empty_store, tmp_path)}")
     count = commands_in_one_run(crowd)
-    assert count.is_well, (count, crowd.said())
+    assert count.is_well, (count, crowd.output())
     assert count.code == 0
 
 
 def test_what_a_folder_does_not_take_is_sent_when_it_does(tmp_path: Path, empty_store: Path) -> None:
     crowd = Crowd(tmp_path, f"sqlite:///{shutil.copy(empty_store, tmp_path)}")
     count = closed_folder(crowd)
-    assert count.is_well, (count, crowd.said())
+    assert count.is_well, (count, crowd.output())
     assert count.code == 5
-    assert "is not writable" in crowd.said()
-    assert "Allow this user to write there" in crowd.said()
+    assert "is not writable" in crowd.output()
+    assert "Allow this user to write there" in crowd.output()

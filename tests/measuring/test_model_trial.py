@@ -50,7 +50,7 @@ def variant(folder: Path, *parts: str, **changes: Any) -> Variant:
     return planned
 
 
-def tried(folder: Path, *parts: str, **changes: Any) -> tuple[list[str], list[str]]:
+def trial(folder: Path, *parts: str, **changes: Any) -> tuple[list[str], list[str]]:
     stages: list[str] = []
     warnings: list[str] = []
     planned = variant(folder, *parts, **changes)
@@ -64,7 +64,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_model_that_does_what_it_must_is_loaded(tmp_path: Path) -> None:
-    stages, warnings = tried(tmp_path, MODEL, BATCH, WEIGHTS, SAMPLES)
+    stages, warnings = trial(tmp_path, MODEL, BATCH, WEIGHTS, SAMPLES)
     assert stages == ["loading", "checking the data", "trying the model"]
     assert warnings == []
 
@@ -100,7 +100,7 @@ def test_inputs_and_outputs_are_described(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_errors_are_reported_with_their_place(tmp_path: Path, parts: tuple[str, ...], message: str) -> None:
     with pytest.raises(ModelError, match=message) as raised:
-        tried(tmp_path, *parts)
+        trial(tmp_path, *parts)
     assert raised.value.exit_code == 2
     assert raised.value.cause == "recipe"
 
@@ -121,7 +121,7 @@ def test_errors_are_reported_with_their_place(tmp_path: Path, parts: tuple[str, 
 def test_a_score_that_can_not_be_computed_is_reported_at_once_and_ends_only_a_check(
     tmp_path: Path, parts: tuple[str, ...], message: str
 ) -> None:
-    stages, warnings = tried(tmp_path, *parts)
+    stages, warnings = trial(tmp_path, *parts)
     assert stages[-1] == "trying the model"
     assert len(warnings) == 1
     assert re.search(f"^quality can't be scored: .*{message}", warnings[0])
@@ -135,7 +135,7 @@ def test_a_score_that_can_not_be_computed_is_reported_at_once_and_ends_only_a_ch
 
 def test_missing_weights_keep_their_exit_code(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"gone\.pt") as raised:
-        tried(tmp_path, MODEL, BATCH, weights="gone.pt")
+        trial(tmp_path, MODEL, BATCH, weights="gone.pt")
     error = raised.value
     assert (error.exit_code, error.cause, error.doing) == (WeightsError.exit_code, "weights", "loading")
 
@@ -144,7 +144,7 @@ def test_two_inputs_are_predicted_or_refused_at_once(tmp_path: Path) -> None:
     samples = "def samples():\n    return [((torch.rand(4), torch.rand(4)), 1)] * 3\n"
     call = "module(left[None], right[None]).argmax()"
     predict = f"def predict(module, inputs):\n    return [int({call}) for left, right in inputs]\n"
-    assert tried(tmp_path, TWO_INPUTS, samples, predict)[0][-1] == "trying the model"
+    assert trial(tmp_path, TWO_INPUTS, samples, predict)[0][-1] == "trying the model"
 
 
 def test_a_failure_of_the_model_is_one_of_all_its_variants(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def load_weights(module): module.scale.value = 3.0
 MASKED = "torch.where(x > 0.5, self.layer(x), -float('inf'))"
 
 
-def own(code: str, folder: Path) -> tuple[Family, Model, Variant]:
+def custom(code: str, folder: Path) -> tuple[Family, Model, Variant]:
     """Return a user's module whose `forward` returns this expression."""
     (folder / "own.py").write_text(f"""
 import random
@@ -163,10 +163,10 @@ def batch(size):
 
 def compared(code: str, change: str, folder: Path) -> tuple[dict[str, float], list[str]]:
     """Compare a module with one with another `forward`, restored as saved. Return the numbers and the cautions."""
-    family, model, variant = own(code, folder)
+    family, model, variant = custom(code, folder)
     original = output_error.outputs(family, model, variant)
     cautions = output_error.cautions(original)
-    family, changed, variant = own(change, folder)
+    family, changed, variant = custom(change, folder)
     saved = output_error.outputs(family, changed, variant, len(original.passes))
     output_error.keep(original, saved, folder / "outputs")
     numbers = output_error.compare(family, changed, variant, folder / "outputs", "cpu", cautions)
@@ -223,10 +223,10 @@ def test_numbers_that_only_the_compressed_model_lacks_make_it_fail(tmp_path: Pat
 def test_a_little_noise_is_no_reason_for_outputs_that_are_far_apart(tmp_path: Path) -> None:
     """A model that was restored without its weights fails, even if two calls of it differ by a thousandth."""
     noise = "torch.from_numpy(np.random.default_rng().random(8) / 1000).float()"
-    family, model, variant = own("self.layer(x)", tmp_path)
+    family, model, variant = custom("self.layer(x)", tmp_path)
     saved = output_error.outputs(family, model, variant)
     output_error.keep(saved, saved, tmp_path / "outputs")
-    family, restored, variant = own(f"self.layer(x) * 0.1 + {noise}", tmp_path)
+    family, restored, variant = custom(f"self.layer(x) * 0.1 + {noise}", tmp_path)
     with pytest.raises(WorkerError, match=r"the restored model's outputs differ by \d+"):
         output_error.compare(family, restored, variant, tmp_path / "outputs", "cpu", [])
 

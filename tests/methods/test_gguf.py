@@ -67,7 +67,7 @@ print([name for name in sys.modules if name.split(".")[0] in ("mlflow_compress",
 """
 
 
-def made(name: str, **options: Any) -> tuple[Model, Family]:
+def small_model(name: str, **options: Any) -> tuple[Model, Family]:
     """Return a small model whose norms and biases all have an effect."""
     family = registry.build(
         "families",
@@ -99,7 +99,7 @@ def ids() -> Any:
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_logits_are_those_of_torch(name: str, ids: Any) -> None:
-    model, family = made(name)
+    model, family = small_model(name)
     with torch.no_grad():
         expected = family.forward(model, ids)
     model = compressed(model, family, "f32")
@@ -109,7 +109,7 @@ def test_logits_are_those_of_torch(name: str, ids: Any) -> None:
 
 @pytest.mark.parametrize(("kind", "tolerance", "bits"), [("bf16", 0.02, 16.0), ("q8_0", 0.03, 8.5), ("q6_k", 0.1, 6.6)])
 def test_types(kind: str, tolerance: float, bits: float, ids: Any) -> None:
-    model, family = made("qwen2")
+    model, family = small_model("qwen2")
     with torch.no_grad():
         expected = family.forward(model, ids)
     count = sum(parameter.numel() for parameter in model.module.parameters())
@@ -124,7 +124,7 @@ def test_types(kind: str, tolerance: float, bits: float, ids: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["q4_0", "q4_1", "q5_0", "q5_1", "q2_k", "q3_k_m", "q4_k_s", "q4_k_m", "q5_k_m"])
 def test_llama_cpp_makes_all_types(kind: str, ids: Any) -> None:
-    model, family = made("llama")
+    model, family = small_model("llama")
     model = compressed(model, family, kind)
     assert torch.isfinite(family.forward(model, ids)).all()
     counts = [tensor.type for tensor in model.module.calls["model"].header.tensors]
@@ -133,7 +133,7 @@ def test_llama_cpp_makes_all_types(kind: str, ids: Any) -> None:
 
 
 def test_half_precision_is_written_without_widening(ids: Any) -> None:
-    model, family = made("llama")
+    model, family = small_model("llama")
     model.module.to(torch.bfloat16)
     with torch.no_grad():
         expected = family.forward(model, ids).float()
@@ -143,7 +143,7 @@ def test_half_precision_is_written_without_widening(ids: Any) -> None:
 
 
 def test_the_binding_reads_the_saved_file_without_this_package(tmp_path: Path, ids: Any) -> None:
-    model, family = made("tied, with biases")
+    model, family = small_model("tied, with biases")
     with torch.no_grad():
         expected = family.forward(model, ids[:1])[0].numpy()
     saved(model, family, "f32", tmp_path)
@@ -169,7 +169,7 @@ def saved(model: Model, family: Family, kind: str, folder: Path) -> Model:
 
 
 def test_restored_it_gives_the_same(tmp_path: Path, ids: Any) -> None:
-    model, family = made("llama")
+    model, family = small_model("llama")
     model = saved(model, family, "q4_0", tmp_path)
     expected, text = family.forward(model, ids), family.predict(model, ["Once"])
     restored = model_folder.restore_others(tmp_path)
@@ -180,7 +180,7 @@ def test_restored_it_gives_the_same(tmp_path: Path, ids: Any) -> None:
 
 @pytest.mark.parametrize("harm", ["cut", "missing"])
 def test_a_harmed_file_is_refused(harm: str, tmp_path: Path) -> None:
-    model, family = made("llama")
+    model, family = small_model("llama")
     saved(model, family, "q8_0", tmp_path)
     path = tmp_path / "model.gguf"
     if harm == "cut":
@@ -192,7 +192,7 @@ def test_a_harmed_file_is_refused(harm: str, tmp_path: Path) -> None:
 
 
 def test_texts_of_a_batch_are_generated_as_single_texts(ids: Any) -> None:
-    model, family = made("llama")
+    model, family = small_model("llama")
     model = compressed(model, family, "f32")
     together = family.run(model, ids[:, :12], lambda stage: None)
     for text in range(2):
@@ -201,7 +201,7 @@ def test_texts_of_a_batch_are_generated_as_single_texts(ids: Any) -> None:
 
 def test_memory_grows_while_a_text_is_generated(ids: Any) -> None:
     architecture = {**SIZES, "model_type": "llama", "max_position_embeddings": 1024}
-    model, family = made("llama", new_tokens=420, architecture=architecture)
+    model, family = small_model("llama", new_tokens=420, architecture=architecture)
     model = compressed(model, family, "f32")
     made_tokens = family.generate(model, ids[:1, :30], 420)
     assert made_tokens is not None
@@ -209,7 +209,7 @@ def test_memory_grows_while_a_text_is_generated(ids: Any) -> None:
 
 
 def test_the_past_of_another_text_is_refused(ids: Any) -> None:
-    model, family = made("llama")
+    model, family = small_model("llama")
     model = compressed(model, family, "f32")
     first = model.module(ids[:1])[cache_keyword()]
     model.module(ids[1:])
@@ -218,7 +218,7 @@ def test_the_past_of_another_text_is_refused(ids: Any) -> None:
 
 
 def test_perplexity_is_near() -> None:
-    model, family = made("llama")
+    model, family = small_model("llama")
     texts = ["The little boat left the harbour at dawn.", "Nobody on the pier could say when."]
     expected = family.answers(model, texts)
     model = compressed(model, family, "q8_0")
@@ -228,7 +228,7 @@ def test_perplexity_is_near() -> None:
 
 
 def test_a_sliding_window_that_llama_cpp_lacks_has_a_caution() -> None:
-    model, family = made("mistral")
+    model, family = small_model("mistral")
     model.config.sliding_window = 16
     codes = [caution.code for caution in compressed(model, family, "f32").cautions]
     assert "gguf_sees_all" in codes
@@ -295,7 +295,7 @@ TOKENIZERS = {
 def test_llama_cpp_reads_texts_as_the_tokenizer_does(name: str, tmp_path: Path) -> None:
     from llama_cpp import Llama
 
-    model, _ = made("llama")
+    model, _ = small_model("llama")
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=TOKENIZERS[name](), bos_token="<s>", eos_token="</s>", unk_token=None
     )
@@ -308,7 +308,7 @@ def test_llama_cpp_reads_texts_as_the_tokenizer_does(name: str, tmp_path: Path) 
 
 
 def test_a_tokenizer_that_llama_cpp_lacks_is_recorded() -> None:
-    model, family = made("llama")
+    model, family = small_model("llama")
     assert type(companions(model).tokenizer).__name__ == "ByT5Tokenizer"
     model = compressed(model, family, "f16")
     assert model.facts["tokenizer"].startswith("not in the file: it is ByT5Tokenizer")
@@ -317,7 +317,7 @@ def test_a_tokenizer_that_llama_cpp_lacks_is_recorded() -> None:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     """Return a GGUF file like a published one: with a tokenizer, mostly in q8_0."""
-    model, _ = made("llama")
+    model, _ = small_model("llama")
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=TOKENIZERS["gpt-2"](), bos_token="<s>", eos_token="</s>")
     assert write_gguf(model.module, model.config, tokenizer, tmp_path / "float.gguf", "f16") == ""
     (tmp_path / "given").mkdir()

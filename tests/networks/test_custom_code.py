@@ -82,7 +82,7 @@ def written(folder: Path, kind: str = "mine", code: str = "") -> Path:
     return folder
 
 
-def changed(path: Path, **fields: Any) -> None:
+def change_config(path: Path, **fields: Any) -> None:
     """Change fields of a config, or write a new config."""
     config = json.loads(path.read_text()) if path.exists() else {}
     path.parent.mkdir(exist_ok=True)
@@ -141,7 +141,7 @@ def test_without_trust_nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         registry.build("families", "text_classification").load(str(folder), "auto", tmp_path, 0)
     manifest = {"family": "text_classification", "chain": [], "weights": "local", "model": "m", "method": "original"}
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    changed(folder / "config.json", width=float("nan"))  # transformers reads NaN
+    change_config(folder / "config.json", width=float("nan"))  # transformers reads NaN
     for options, message in (({}, "was measured without trust"), ({"trust": True}, "runs its own code")):
         (folder / "manifest.json").write_text(json.dumps({**manifest, "options": options}))
         with pytest.raises(WeightsError, match=message):
@@ -181,7 +181,7 @@ def test_code_of_the_hub_is_refused_with_trust_too(
     tmp_path: Path, name: str, fields: dict[str, Any], message: str
 ) -> None:
     folder = written(tmp_path / "folder", "theirs")
-    changed(folder / name, **fields)
+    change_config(folder / name, **fields)
     with pytest.raises(WeightsError, match=rf"Code from the hub is never run \({message}"):
         registry.build("families", "text_classification", {"trust": True}).load(str(folder), "auto", tmp_path, 0)
     assert not (tmp_path / "ran").exists()
@@ -198,7 +198,7 @@ def test_code_of_the_hub_is_not_run_by_a_logged_model(
     tmp_path: Path, name: str, fields: dict[str, Any], message: str
 ) -> None:
     folder = written(tmp_path / "folder", "theirs")
-    changed(folder / name, **fields)
+    change_config(folder / name, **fields)
     manifest = {"family": "text_classification", "chain": [], "weights": "local", "model": "m", "method": "original"}
     (folder / "manifest.json").write_text(json.dumps({**manifest, "options": {"trust": True}}))
     with pytest.raises(WeightsError, match=rf"is not restored: code from the hub is never run \({message}"):

@@ -48,12 +48,12 @@ def test_a_true_header_is_read(tmp_path: Path) -> None:
     assert content[embedding.start : embedding.start + 4] == struct.pack("<f", 1)
 
 
-def at(content: bytes, name: bytes, behind: int) -> int:
+def behind_name(content: bytes, name: bytes, behind: int) -> int:
     """Return the position after a name in a file."""
     return content.index(name) + len(name) + behind
 
 
-def put(place: Callable[[bytes], int], number: int, code: str = "Q") -> Callable[[bytes], bytes]:
+def overwrite(place: Callable[[bytes], int], number: int, code: str = "Q") -> Callable[[bytes], bytes]:
     """Return a function that overwrites a position with a number."""
 
     def change(content: bytes) -> bytes:
@@ -68,29 +68,29 @@ EMBEDDING, MATRIX = b"token_embd.weight", b"blk.0.ffn_up.weight"
 LIES = {
     "no gguf": lambda content: b"PK\x03\x04" + content[4:],
     "empty": lambda content: b"",
-    "version": put(lambda content: 4, 4_000, "I"),
-    "2^60 tensors": put(lambda content: 8, 2**60),
-    "one tensor more": put(lambda content: 8, 3),
-    "2^60 fields": put(lambda content: 16, 2**60),
+    "version": overwrite(lambda content: 4, 4_000, "I"),
+    "2^60 tensors": overwrite(lambda content: 8, 2**60),
+    "one tensor more": overwrite(lambda content: 8, 3),
+    "2^60 fields": overwrite(lambda content: 16, 2**60),
     "cut short": lambda content: content[:-40],
     "cut in the header": lambda content: content[:100],
-    "long name": put(lambda content: content.index(EMBEDDING) - 8, 2**62),
-    "long key": put(lambda content: content.index(b"llama.block_count") - 8, 2**40),
-    "2^61 strings": put(lambda content: at(content, b"tokenizer.ggml.tokens", 8), 2**61),
-    "unknown field": put(lambda content: at(content, b"llama.block_count", 0), 99, "I"),
-    "no axes": put(lambda content: at(content, EMBEDDING, 0), 0, "I"),
-    "2^31 axes": put(lambda content: at(content, EMBEDDING, 0), 2**31, "I"),
-    "empty axis": put(lambda content: at(content, EMBEDDING, 4), 0),
-    "shape that overflows": put(lambda content: at(content, EMBEDDING, 4), 2**62),
-    "more rows than there are": put(lambda content: at(content, EMBEDDING, 12), 4000),
-    "unknown type": put(lambda content: at(content, EMBEDDING, 20), 4000, "I"),
-    "broken block": put(lambda content: at(content, MATRIX, 4), 31),
-    "offset outside": put(lambda content: at(content, MATRIX, 24), 2**40),
-    "offset aside": put(lambda content: at(content, MATRIX, 24), 7),
-    "overlapping": put(lambda content: at(content, MATRIX, 24), 32),
-    "2^31 layers": put(lambda content: at(content, b"llama.block_count", 4), 2**31, "I"),
-    "no heads": put(lambda content: at(content, b"llama.attention.head_count", 4), 0, "I"),
-    "other width": put(lambda content: at(content, b"llama.embedding_length", 4), 64, "I"),
+    "long name": overwrite(lambda content: content.index(EMBEDDING) - 8, 2**62),
+    "long key": overwrite(lambda content: content.index(b"llama.block_count") - 8, 2**40),
+    "2^61 strings": overwrite(lambda content: behind_name(content, b"tokenizer.ggml.tokens", 8), 2**61),
+    "unknown field": overwrite(lambda content: behind_name(content, b"llama.block_count", 0), 99, "I"),
+    "no axes": overwrite(lambda content: behind_name(content, EMBEDDING, 0), 0, "I"),
+    "2^31 axes": overwrite(lambda content: behind_name(content, EMBEDDING, 0), 2**31, "I"),
+    "empty axis": overwrite(lambda content: behind_name(content, EMBEDDING, 4), 0),
+    "shape that overflows": overwrite(lambda content: behind_name(content, EMBEDDING, 4), 2**62),
+    "more rows than there are": overwrite(lambda content: behind_name(content, EMBEDDING, 12), 4000),
+    "unknown type": overwrite(lambda content: behind_name(content, EMBEDDING, 20), 4000, "I"),
+    "broken block": overwrite(lambda content: behind_name(content, MATRIX, 4), 31),
+    "offset outside": overwrite(lambda content: behind_name(content, MATRIX, 24), 2**40),
+    "offset aside": overwrite(lambda content: behind_name(content, MATRIX, 24), 7),
+    "overlapping": overwrite(lambda content: behind_name(content, MATRIX, 24), 32),
+    "2^31 layers": overwrite(lambda content: behind_name(content, b"llama.block_count", 4), 2**31, "I"),
+    "no heads": overwrite(lambda content: behind_name(content, b"llama.attention.head_count", 4), 0, "I"),
+    "other width": overwrite(lambda content: behind_name(content, b"llama.embedding_length", 4), 64, "I"),
 }
 
 

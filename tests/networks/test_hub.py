@@ -96,7 +96,7 @@ def test_a_folder_as_source_is_taken(tmp_path: Path, weights: str) -> None:
     assert find_weights("mine", weights, tmp_path) == Origin("local", str(tmp_path / "mine"), offline=True)
 
 
-def put(cache: Path, name: str, revision: str, number: str, folder: str = "") -> Path:
+def cache_model(cache: Path, name: str, revision: str, number: str, folder: str = "") -> Path:
     """Put a model into a cache of the hub, as huggingface_hub does, and return its folder there."""
     repository = cache / f"models--{name.replace('/', '--')}"
     place = repository / "snapshots" / (number * 40) / folder
@@ -114,9 +114,9 @@ def test_a_revision_and_a_folder_of_the_hub_are_found(tmp_path: Path, monkeypatc
 
     original = huggingface_hub.file_download.try_to_load_from_cache
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", look)
-    put(tmp_path, "org/name", "main", "a")
-    put(tmp_path, "org/name", "v2", "b")
-    put(tmp_path, "org/parts", "main", "c", "inner/model")
+    cache_model(tmp_path, "org/name", "main", "a")
+    cache_model(tmp_path, "org/name", "v2", "b")
+    cache_model(tmp_path, "org/parts", "main", "c", "inner/model")
     assert find_weights("org/name", "auto", tmp_path) == Origin("pretrained", "org/name", offline=True)
     origin = find_weights("org/name@v2", "auto", tmp_path)
     assert origin == Origin("pretrained", "org/name", offline=True, revision="v2")

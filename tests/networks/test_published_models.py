@@ -57,7 +57,7 @@ def saved(name: str, chain: str, folder: Path, options: dict[str, object] | None
     return folder / worker.MODEL_FOLDER
 
 
-def alone(body: str, model: Path, tensors: dict[str, torch.Tensor], *arguments: str) -> torch.Tensor:
+def run_alone(body: str, model: Path, tensors: dict[str, torch.Tensor], *arguments: str) -> torch.Tensor:
     """Run code on a folder without this package, and return its logits."""
     inputs, outputs = model.parent / "inputs.safetensors", model.parent / "outputs.safetensors"
     save_file(tensors, inputs)
@@ -67,7 +67,7 @@ def alone(body: str, model: Path, tensors: dict[str, torch.Tensor], *arguments: 
     return logits
 
 
-def ours(model: Path, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+def our_logits(model: Path, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """Return the logits of the restored model, with the kernels of this machine."""
     with torch.inference_mode():
         logits: torch.Tensor = model_folder.restore(model).model.module(**inputs).logits.float()
@@ -78,7 +78,7 @@ def without_kernels(model: Path, inputs: dict[str, torch.Tensor]) -> torch.Tenso
     """Return the same with unpacked weights: kernels compute in bfloat16, other libraries in the model's precision."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model_folder, "use_kernels", lambda module: None)
-        return ours(model, inputs)
+        return our_logits(model, inputs)
 
 
 def exported(model: Path, to: Path) -> Path:
@@ -114,12 +114,12 @@ def test_integer_weights_are_loaded_by_transformers_alone(chain: str, tmp_path: 
     to = exported(model, tmp_path / "to")
     config = json.loads((to / "config.json").read_text(encoding="utf-8"))["quantization_config"]
     assert config["format"] == "pack-quantized"
-    logits = alone(TRANSFORMERS, to, IDS, "AutoModelForCausalLM")
+    logits = run_alone(TRANSFORMERS, to, IDS, "AutoModelForCausalLM")
     assert distance(logits, without_kernels(model, IDS)) < (0.02 if "bf16" in chain else 1e-4)
-    assert distance(logits, ours(model, IDS)) < 0.02
+    assert distance(logits, our_logits(model, IDS)) < 0.02
     plain = tmp_path / "plain"
     plain.mkdir()
-    assert distance(logits, ours(saved("causal_lm", "original", plain, WIDE), IDS)) > 1e-3  # it is rounded
+    assert distance(logits, our_logits(saved("causal_lm", "original", plain, WIDE), IDS)) > 1e-3  # it is rounded
 
 
 def test_dynamic_int8_is_loaded_by_transformers_alone(tmp_path: Path) -> None:
@@ -131,15 +131,15 @@ def test_dynamic_int8_is_loaded_by_transformers_alone(tmp_path: Path) -> None:
     assert config["format"] == "int-quantized"
     weights = load_file(to / "model.safetensors")
     assert weights["model.layers.0.self_attn.q_proj.weight"].dtype == torch.int8
-    logits = alone(TRANSFORMERS, to, IDS, "AutoModelForCausalLM")
-    assert distance(logits, ours(model, IDS)) < 0.02  # transformers rounds inputs with other scales
+    logits = run_alone(TRANSFORMERS, to, IDS, "AutoModelForCausalLM")
+    assert distance(logits, our_logits(model, IDS)) < 0.02  # transformers rounds inputs with other scales
 
 
 @pytest.mark.parametrize("chain", ["original", "bf16", "prune_2_4", "cluster", "wanda"])
 def test_float_models_are_loaded_by_transformers_alone(chain: str, tmp_path: Path) -> None:
     model = saved("causal_lm", chain, tmp_path)
     to = exported(model, tmp_path / "to")
-    assert torch.equal(alone(TRANSFORMERS, to, IDS, "AutoModelForCausalLM"), ours(model, IDS))
+    assert torch.equal(run_alone(TRANSFORMERS, to, IDS, "AutoModelForCausalLM"), our_logits(model, IDS))
 
 
 RUNTIMES = {
@@ -169,10 +169,10 @@ def test_the_files_of_a_runtime_are_loaded_by_it_alone(chain: str, tmp_path: Pat
     model = saved("text_classification", chain, tmp_path)
     to = exported(model, tmp_path / "to")
     inputs = {"input_ids": torch.arange(5, 21)[None], "attention_mask": torch.ones(1, 16, dtype=torch.long)}
-    logits = alone("with torch.no_grad():\n " + RUNTIMES[chain].strip().replace("\n", "\n "), to, inputs)
+    logits = run_alone("with torch.no_grad():\n " + RUNTIMES[chain].strip().replace("\n", "\n "), to, inputs)
     plain = tmp_path / "plain"
     plain.mkdir()
-    expected = ours(saved("text_classification", "original", plain), inputs)
+    expected = our_logits(saved("text_classification", "original", plain), inputs)
     assert distance(logits.reshape(expected.shape), expected) < 1e-3
 
 

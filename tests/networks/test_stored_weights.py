@@ -46,7 +46,7 @@ class Tied(nn.Module):
         return self.head(self.norm(self.embedding(ids)))
 
 
-def made(module: type[nn.Module], seed: int) -> Any:
+def seeded(module: type[nn.Module], seed: int) -> Any:
     torch.manual_seed(seed)
     return module().eval().requires_grad_(False)
 
@@ -61,7 +61,7 @@ def quantised(per_channel: bool = False) -> Any:
 
 
 def test_tied_weights_are_written_once_and_tied_again(tmp_path: Path) -> None:
-    first, second = made(Tied, 1), made(Tied, 2)
+    first, second = seeded(Tied, 1), seeded(Tied, 2)
     save_weights(first, tmp_path)
     with safe_open(tmp_path / SAFETENSORS, framework="pt") as file:
         names = set(file.keys())
@@ -76,7 +76,7 @@ def test_tied_weights_are_written_once_and_tied_again(tmp_path: Path) -> None:
 
 
 def test_tied_weights_stay_tied_when_they_are_cast(tmp_path: Path) -> None:
-    first, second = made(Tied, 1), made(Tied, 2)
+    first, second = seeded(Tied, 1), seeded(Tied, 2)
     save_weights(first, tmp_path)
     load_weights(second, tmp_path)
     before = size.in_memory(second)
@@ -119,7 +119,7 @@ def test_views_that_overlap_in_part_are_kept(tmp_path: Path) -> None:
             self.back = nn.Parameter(memory[4:])
             self.turned = nn.Parameter(torch.rand(3, 4).t())
 
-    first, second = made(Overlapping, 1), made(Overlapping, 2)
+    first, second = seeded(Overlapping, 1), seeded(Overlapping, 2)
     save_weights(first, tmp_path)
     load_weights(second, tmp_path)
     for name, tensor in first.state_dict().items():
@@ -222,7 +222,7 @@ def test_weights_are_counted_as_they_are_held() -> None:
 
 
 def test_tied_weights_are_counted_once_and_buffers_never() -> None:
-    sizes = size.in_memory(made(Tied, 0))
+    sizes = size.in_memory(seeded(Tied, 0))
     assert sizes["size/params"] == 50 * 8 + 50 + 2 * 8
     assert sizes["size/weights_mib"] == 4 * sizes["size/params"] / MIB
 
@@ -256,7 +256,7 @@ def test_a_mix_of_packed_and_plain_is_counted_whole() -> None:
             self.embedding = nn.Embedding(7, 6)
             self.rest = mlp()
 
-    module = Int8DynamicTorch().compress(Model(made(Mixed, 0)), ANY_FAMILY).module
+    module = Int8DynamicTorch().compress(Model(seeded(Mixed, 0)), ANY_FAMILY).module
     sizes = size.in_memory(module)
     assert sizes["size/params"] == 7 * 6 + 100
     assert sizes["size/weights_mib"] == (4 * 7 * 6 + 60 + 30 + 4 * 10) / MIB
@@ -309,7 +309,7 @@ def test_two_of_four_weights_that_are_packed_for_sparse_kernels_are_counted() ->
 
 
 def test_casting_takes_all_that_is_floating_point_and_keeps_ties() -> None:
-    module = made(Tied, 0)
+    module = seeded(Tied, 0)
     cast(module, torch.float16)
     assert module.frequencies.dtype == torch.float16
     assert module.norm.running_mean.dtype == torch.float16
@@ -336,7 +336,7 @@ def test_an_unfilled_module_holds_no_memory() -> None:
 
 
 def test_an_unfilled_module_is_filled(tmp_path: Path) -> None:
-    first = made(Tied, 1)
+    first = seeded(Tied, 1)
     save_weights(first, tmp_path)
     with stored_weights.unfilled():
         second: Any = Tied()
