@@ -67,9 +67,9 @@ class _Collector:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         new = list(self.new())
         if self.seen:
-            known = len(self.seen) - len(new)
+            known_count = len(self.seen) - len(new)
             terminalreporter.section("announced breaks")
-            terminalreporter.write_line(f"{known} known (see KNOWN in tests/announced_breaks.py), {len(new)} new")
+            terminalreporter.write_line(f"{known_count} known (see KNOWN in tests/announced_breaks.py), {len(new)} new")
             for line in new:
                 terminalreporter.write_line(f"NEW: {line}")
 

@@ -106,7 +106,7 @@ def make_run() -> MakeRun:
         lifecycle: str = "FINISHED",
         **outcomes: str,
     ) -> Run:
-        at = next(count)
+        number = next(count)
         devices = outcomes or {"cpu": "ok"}
         all_tags: dict[str, str | None] = {
             "team": team,
@@ -124,11 +124,11 @@ def make_run() -> MakeRun:
             **(tags or {}),
         }
         return Run(
-            run_id=f"run{at}",
+            run_id=f"run{number}",
             experiment="hw1",
             name=f"{model} {method}",
             lifecycle=lifecycle,
-            started_ms=at,
+            started_ms=number,
             tags={key: value for key, value in all_tags.items() if value is not None},
             metrics={"size/weights_mib": 100.0, "cpu/latency_p50_ms": 10.0} if metrics is None else metrics,
         )
@@ -257,6 +257,6 @@ def ctrl_c() -> Iterator[Callable[[], None]]:
         assert callable(handler)
         handler(signal.SIGINT, None)
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    old_handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield interrupt
-    signal.signal(signal.SIGINT, signal.default_int_handler if before is None else before)
+    signal.signal(signal.SIGINT, signal.default_int_handler if old_handler is None else old_handler)

@@ -70,12 +70,12 @@ class Running(nn.Module):
         return (total + self.step,)
 
 
-def opened(runtime: str, each: Graph, folder: Path, buffers: Any = ()) -> Any:
+def opened(runtime: str, graph: Graph, folder: Path, buffers: Any = ()) -> Any:
     path = folder / f"model{SUFFIX[runtime]}"
     if runtime == "onnx":
-        onnx_graphs.write(each, path)
+        onnx_graphs.write(graph, path)
         return Session(path, buffers)
-    openvino_graphs.write(each, path)
+    openvino_graphs.write(graph, path)
     return Compiled(path, buffers, "f32")
 
 

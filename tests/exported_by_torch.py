@@ -56,7 +56,7 @@ def saved(chain: str, folder: Path, code: str = NET) -> tuple[Any, torch.Tensor,
 
 def outputs(restored: model_folder.Restored, size: int = 3) -> torch.Tensor:
     with torch.inference_mode():
-        found: torch.Tensor = stored_weights.flat(
+        flat_outputs: torch.Tensor = stored_weights.flat(
             restored.family.forward(restored.model, restored.family.batch(restored.model, size, 0))
         )
-    return found
+    return flat_outputs

@@ -31,9 +31,9 @@ def run(words: Sequence[str], folder: Path, environment: Mapping[str, str | None
         environment: what is changed in the environment; None: not set.
     """
     changed = {**os.environ, **dict.fromkeys(_NAMES), **environment}
-    known = {name: text for name, text in changed.items() if text is not None}
+    set_variables = {name: text for name, text in changed.items() if text is not None}
     command = [*_prefix(), *words]
-    return subprocess.run(command, cwd=folder, env=known, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=folder, env=set_variables, capture_output=True, text=True, check=False)
 
 
 def folder_for_all(folder: Path) -> Path:
@@ -47,14 +47,14 @@ def folder_for_all(folder: Path) -> Path:
 def _prefix() -> tuple[str, ...]:
     """Return what makes the user such a one: root may become it, others by a namespace where the system allows that."""
     may_read = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")  # Python may be in root's own home
-    ways = (
+    candidates = (
         ("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", *may_read),
         ("unshare", "--user", f"--map-user={UID}"),
     )
-    for way in ways:
-        if shutil.which(way[0]):
-            words = [*way, sys.executable, "-c", _IS_NAMELESS]
-            tried = subprocess.run(words, capture_output=True, text=True, check=False)
-            if tried.stdout == "nameless\n":
-                return way
+    for candidate in candidates:
+        if shutil.which(candidate[0]):
+            words = [*candidate, sys.executable, "-c", _IS_NAMELESS]
+            process = subprocess.run(words, capture_output=True, text=True, check=False)
+            if process.stdout == "nameless\n":
+                return candidate
     pytest.skip("nobody here can be a user without a name who may read the environment of the tests")

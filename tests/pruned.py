@@ -57,6 +57,6 @@ def groups(weight: torch.Tensor, of: int) -> torch.Tensor:
     """Give consecutive weights along the input, found the slow way: [n, of]."""
     rows = []
     for output in weight:
-        for place in output.reshape(len(output), -1).T:
-            rows += [place[start : start + of] for start in range(0, len(place), of)]
+        for column in output.reshape(len(output), -1).T:
+            rows += [column[start : start + of] for start in range(0, len(column), of)]
     return torch.stack(rows)

@@ -44,8 +44,8 @@ def stack(*layers: nn.Module) -> Any:
 def compressed(module: Any, name: str, **options: Any) -> Model:
     """Compress a module whose family provides random vectors of 64 values."""
     model = Model(module.eval().requires_grad_(False))
-    made: Model = registry.build("methods", name, options).compress(model, Vectors())
-    return made
+    compressed_model: Model = registry.build("methods", name, options).compress(model, Vectors())
+    return compressed_model
 
 
 class Vectors:
@@ -65,7 +65,7 @@ def round_trip(folder: Path, chain: str, code: str = "", family: str = "python",
     """Compress, save and restore; return the model before and after saving, checked to be equivalent."""
     if code:
         (folder / "own.py").write_text(code)
-    made = registry.build("families", family, options)
+    built_family = registry.build("families", family, options)
     source = "own.py" if code else "tiny"
     variant = Variant(
         family,
@@ -78,18 +78,20 @@ def round_trip(folder: Path, chain: str, code: str = "", family: str = "python",
         options=options,
         folder=str(folder),
     )
-    model = made.load(source, "random", folder, 0)
+    model = built_family.load(source, "random", folder, 0)
     methods = model_folder.methods_of(variant.chain)
     for method in methods:
-        model = method.compress(model, made)
+        model = method.compress(model, built_family)
     (folder / "model").mkdir()
-    model_folder.save(model, made, methods, variant, folder / "model")
+    model_folder.save(model, built_family, methods, variant, folder / "model")
     restored = model_folder.restore(folder / "model").model
     with torch.inference_mode():
-        batch = made.batch(model, 2, 1)
-        one, other = (stored_weights.flat(made.forward(each, batch)) for each in (model, restored))
+        batch = built_family.batch(model, 2, 1)
+        before, after = (
+            stored_weights.flat(built_family.forward(checked_model, batch)) for checked_model in (model, restored)
+        )
     runs_on_kernels = bool(kernels.kernels_of(restored.module))  # they round activations to bfloat16
-    assert stored_weights.distance(one, other) < (0.02 if runs_on_kernels else 1e-5)
+    assert stored_weights.distance(before, after) < (0.02 if runs_on_kernels else 1e-5)
     return model, restored
 
 

@@ -120,13 +120,13 @@ def is_heavy_test(item: pytest.Function) -> bool:
 
 def _reached(functions: list[Any]) -> Iterator[types.FunctionType]:
     """Return functions, and those of the tests and the benchmarks that they name."""
-    left, seen = list(functions), set()
+    left, reached = list(functions), set()
     while left:
         function = left.pop()
         if isinstance(function, type):
             left += vars(function).values()
-        elif isinstance(function, types.FunctionType) and function not in seen:
-            seen.add(function)
+        elif isinstance(function, types.FunctionType) and function not in reached:
+            reached.add(function)
             if Path(function.__code__.co_filename).is_relative_to(ROOT) and not function.__module__.startswith(
                 "mlflow_"
             ):
@@ -137,9 +137,9 @@ def _reached(functions: list[Any]) -> Iterator[types.FunctionType]:
 @functools.cache
 def _is_heavy_code(function: types.FunctionType) -> bool:
     for code in _codes(function):
-        named = [function.__globals__.get(name) for name in code.co_names]
+        values = [function.__globals__.get(name) for name in code.co_names]
         imported = [str(step.argval) for step in dis.get_instructions(code) if step.opname == "IMPORT_NAME"]
-        if any(value is starter for value in named for starter in STARTERS) or any(map(_is_heavy, imported)):
+        if any(value is starter for value in values for starter in STARTERS) or any(map(_is_heavy, imported)):
             return True
     return False
 
@@ -188,5 +188,5 @@ def _files_of(module: str) -> frozenset[Path]:
     """Return the file of a module of this repository; none for all other modules."""
     tops = (ROOT, TESTS) if "." not in module else (ROOT,)
     places = [top.joinpath(*module.split(".")) for top in tops]
-    files = [file for place in places for file in (place.with_suffix(".py"), place / "__init__.py")]
+    files = [file for path in places for file in (path.with_suffix(".py"), path / "__init__.py")]
     return frozenset(file for file in files if file.is_file())

@@ -36,10 +36,10 @@ def test_one(number):
     if INDEX == 1 and number == 2:
         os.kill(os.getpid(), signal.SIGSEGV)
 """
-    done = run(tmp_path, code, "-n", "2")
-    assert done.returncode == 1, done.stdout
-    assert "crashed while running 'test_1.py::test_one[2]'" in done.stdout
-    assert "1 failed" in done.stdout
+    process = run(tmp_path, code, "-n", "2")
+    assert process.returncode == 1, process.stdout
+    assert "crashed while running 'test_1.py::test_one[2]'" in process.stdout
+    assert "1 failed" in process.stdout
 
 
 def test_what_is_announced_is_listed_from_all_processes(tmp_path: Path) -> None:
@@ -52,12 +52,12 @@ def test_one():
     warnings.warn("nothing of the kind")
     logging.getLogger("transformers.models").warning("`past` is deprecated, INDEX")
 """
-    done = run(tmp_path, code, "-n", "2", "-p", "announced_breaks")
-    assert done.returncode == 0, done.stdout
-    assert "1 known (see KNOWN in tests/announced_breaks.py), 6 new" in done.stdout
+    process = run(tmp_path, code, "-n", "2", "-p", "announced_breaks")
+    assert process.returncode == 0, process.stdout
+    assert "1 known (see KNOWN in tests/announced_breaks.py), 6 new" in process.stdout
     for index in range(3):
-        assert f"NEW: `past` is deprecated, {index}  (test_{index}.py::test_one)" in done.stdout
-    assert "NEW: nothing" not in done.stdout
+        assert f"NEW: `past` is deprecated, {index}  (test_{index}.py::test_one)" in process.stdout
+    assert "NEW: nothing" not in process.stdout
 
 
 def test_every_known_one_is_dated() -> None:

@@ -45,16 +45,16 @@ def test_a_model_that_the_trial_refused_is_refused(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.full
 def test_what_took_too_long_is_tried_alone_and_not_called_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    calls = []
 
     def some(cells: object, most: int, seconds: int) -> Iterator[Tried]:
-        asked.append((cells, most, seconds))
+        calls.append((cells, most, seconds))
         yield Tried("causal_lm", "zamba", "too slow")
 
     monkeypatch.setattr(architectures, "_import_all", lambda: None)
     monkeypatch.setattr(architectures, "_some_at_once", some)
-    assert [each.outcome for each in architectures._all([("causal_lm", "zamba")])] == ["too slow"]
-    assert asked[1] == ([("causal_lm", "zamba")], 1, 900)
+    assert [trial.outcome for trial in architectures._all([("causal_lm", "zamba")])] == ["too slow"]
+    assert calls[1] == ([("causal_lm", "zamba")], 1, 900)
 
 
 def test_the_page_lists_what_works_and_each_reason_once() -> None:

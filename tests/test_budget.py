@@ -44,12 +44,12 @@ def test_restoring_takes_no_longer_than_it_may(
 
 
 def test_shares_make_the_whole() -> None:
-    whole = Budget(min_iterations=50, min_seconds=3, max_seconds=60, fewest_iterations=6, energy_seconds=5)
-    share = whole.share(5)
+    budget = Budget(min_iterations=50, min_seconds=3, max_seconds=60, fewest_iterations=6, energy_seconds=5)
+    share = budget.share(5)
     assert (share.min_iterations, share.min_seconds, share.max_seconds) == (10, 0.6, 12)
     assert share.fewest_iterations == 3  # for a median
     assert share.energy_seconds == 5  # one launch measures it
-    assert whole.share(1) == whole
+    assert budget.share(1) == budget
     assert Budget(min_iterations=50).share(3).min_iterations == 17  # no fewer than requested
 
 

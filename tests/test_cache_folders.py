@@ -33,7 +33,7 @@ def test_elsewhere_what_the_first_release_kept_is_found(
     home: Path, monkeypatch: pytest.MonkeyPatch, has_xdg: bool
 ) -> None:
     own = home / "Library" / "Caches" / "mlflow-compress"
-    monkeypatch.setattr(platformdirs, "user_cache_path", lambda *given, **named: own)
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda *args, **kwargs: own)
     if has_xdg:
         monkeypatch.setenv("XDG_CACHE_HOME", str(home / "xdg"))
     assert cache_folder("spool") == own / "spool"

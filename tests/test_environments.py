@@ -59,8 +59,10 @@ def test_every_environment_installs_the_project_and_nothing_else() -> None:
     python_env = yaml.safe_load((ROOT / "python_env.yaml").read_text(encoding="utf-8"))
     assert python_env["dependencies"] == [".[methods]"]
     conda = yaml.safe_load((ROOT / "conda.yaml").read_text(encoding="utf-8"))
-    assert [each["pip"] for each in conda["dependencies"] if isinstance(each, dict)] == [[".[methods]"]]
-    plain = {re.split(r"[<>=]", each)[0] for each in conda["dependencies"] if isinstance(each, str)}
+    assert [dependency["pip"] for dependency in conda["dependencies"] if isinstance(dependency, dict)] == [
+        [".[methods]"]
+    ]
+    plain = {re.split(r"[<>=]", dependency)[0] for dependency in conda["dependencies"] if isinstance(dependency, str)}
     assert plain == {"python", "pip"}
     assert f"python{PYPROJECT['project']['requires-python']}" in conda["dependencies"]
 
@@ -69,10 +71,10 @@ def test_every_environment_installs_the_project_and_nothing_else() -> None:
 def test_an_entry_point_calls_its_command_with_every_parameter(entry: str) -> None:
     name, command = COMMANDS[entry]
     assert words(entry)[:4] == ["python", "-m", "mlflow_compress", name]
-    given = words(entry)[4:]
+    arguments = words(entry)[4:]
     if entry != "report":
-        assert given.pop(0) == "{model}"
-    flags, values = given[::2], given[1::2]
+        assert arguments.pop(0) == "{model}"
+    flags, values = arguments[::2], arguments[1::2]
     for flag, value in zip(flags, values, strict=True):
         assert value == f"{{{flag.removeprefix('--').replace('-', '_')}}}"
         option_of(command, flag)  # it exists
@@ -83,9 +85,9 @@ def test_an_entry_point_calls_its_command_with_every_parameter(entry: str) -> No
 @pytest.mark.parametrize("entry", ["main", "sweep"])
 def test_every_option_is_a_parameter(entry: str) -> None:
     name, command = COMMANDS[entry]
-    taken = {"run": declared("run"), "sweep": declared("sweep")}[name]
-    assert {each.name for each in options_of(command)} == {each.name for each in taken}
-    assert {each.name for each in taken if each.is_parameter} == set(parameters(entry)) - {"model"}
+    declared_options = {"run": declared("run"), "sweep": declared("sweep")}[name]
+    assert {option.name for option in options_of(command)} == {option.name for option in declared_options}
+    assert {option.name for option in declared_options if option.is_parameter} == set(parameters(entry)) - {"model"}
 
 
 @pytest.mark.parametrize("entry", COMMANDS)
@@ -104,8 +106,12 @@ def test_underscores_are_taken_for_hyphens(entry: str) -> None:
     _, command = COMMANDS[entry]
     line = ["distilbert", "--batch_size", "4", "--max_seconds", "2", "--log_model", "false"]
     context = bench.make_context("bench", [COMMANDS[entry][0], *line], resilient_parsing=False)
-    made = command.make_context(COMMANDS[entry][0], list(line), parent=context)
-    assert (made.params["batch_size"], made.params["max_seconds"], made.params["log_model"]) == ((4,), 2.0, False)
+    context_made = command.make_context(COMMANDS[entry][0], list(line), parent=context)
+    assert (
+        context_made.params["batch_size"],
+        context_made.params["max_seconds"],
+        context_made.params["log_model"],
+    ) == ((4,), 2.0, False)
 
 
 def test_the_scripts_and_the_plugins_of_the_package_exist() -> None:
@@ -128,8 +134,8 @@ SWEEPS = ["hw1"]
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name not in SWEEPS])
 def test_every_recipe_is_read_and_planned(name: str) -> None:
-    found = recipe.read(str(ROOT / "recipes" / f"{name}.yaml"))
-    variants = recipe.plan(found, found.variants, recipe.Settings())
+    model_recipe = recipe.read(str(ROOT / "recipes" / f"{name}.yaml"))
+    variants = recipe.plan(model_recipe, model_recipe.variants, recipe.Settings())
     assert variants[0].method == "original"
     assert len({variant.method for variant in variants}) == len(variants)
     assert all(variant.model == name for variant in variants)
@@ -148,5 +154,5 @@ def test_every_sweep_recipe_is_planned_under_methods_that_the_projects_environme
 
 
 def test_the_courses_four_models_are_there() -> None:
-    found = {recipe.read(name).family for name in ("yolo11l", "whisper_small", "distilbert", "bert_base", "llama")}
-    assert found == {"yolo", "asr", "text_classification", "causal_lm"}
+    families = {recipe.read(name).family for name in ("yolo11l", "whisper_small", "distilbert", "bert_base", "llama")}
+    assert families == {"yolo", "asr", "text_classification", "causal_lm"}

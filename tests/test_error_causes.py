@@ -39,21 +39,21 @@ def test_the_users_code_is_named_and_a_librarys_is_not(tmp_path: Path) -> None:
     spec = importlib.util.spec_from_file_location("mine", tmp_path / "mine.py")
     assert spec is not None
     assert spec.loader is not None
-    mine = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(mine)
+    users_module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(users_module)
     with pytest.raises(ValueError, match="property name") as caught:
-        mine.load()
+        users_module.load()
     assert own_place(caught.value) == "mine.py, line 5, in load"
     assert own_place(ValueError("never raised")) == ""
 
 
 def test_a_defect_of_this_package_is_known() -> None:
-    with pytest.raises(TypeError) as ours:
+    with pytest.raises(TypeError) as own_error:
         cause_line(ValueError(), most="three")  # type: ignore[arg-type]
-    assert is_of_this_package(ours.value)
-    with pytest.raises(ValueError, match="Expecting value") as theirs:
+    assert is_of_this_package(own_error.value)
+    with pytest.raises(ValueError, match="Expecting value") as library_error:
         json.loads("?")
-    assert not is_of_this_package(theirs.value)
+    assert not is_of_this_package(library_error.value)
     assert not is_of_this_package(ValueError("never raised"))
 
 

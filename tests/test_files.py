@@ -38,12 +38,12 @@ def test_what_was_there_stays_when_writing_fails(tmp_path: Path) -> None:
 
 
 def test_nothing_is_written_through_a_link_that_lies_in_the_way(tmp_path: Path) -> None:
-    theirs = tmp_path / "theirs"
-    theirs.write_text("mine")
-    (tmp_path / "file.partial").symlink_to(theirs)
+    target = tmp_path / "theirs"
+    target.write_text("mine")
+    (tmp_path / "file.partial").symlink_to(target)
     with files.whole_file(tmp_path / "file") as aside:
         aside.write_text("new")
-    assert ((tmp_path / "file").read_text(), theirs.read_text()) == ("new", "mine")
+    assert ((tmp_path / "file").read_text(), target.read_text()) == ("new", "mine")
 
 
 def test_a_folder_gets_its_name_when_it_is_full(tmp_path: Path) -> None:

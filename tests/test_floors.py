@@ -189,8 +189,8 @@ def imports_of(path: Path) -> Iterator[tuple[str, bool]]:
             assert statement.level == 0, f"{path}: a relative import hides the floor"
             assert statement.module
             for alias in statement.names:
-                whole = f"{statement.module}.{alias.name}"
-                yield (whole if is_own_module(whole) else statement.module), eager
+                full_name = f"{statement.module}.{alias.name}"
+                yield (full_name if is_own_module(full_name) else statement.module), eager
 
 
 def walk(node: ast.AST, eager: bool) -> Iterator[tuple[ast.AST, bool]]:
@@ -214,16 +214,18 @@ def own(name: str) -> str | None:
 
 
 def test_the_plan_names_every_folder_once_and_nothing_that_is_gone() -> None:
-    named = [name for names in FLOORS for name in names]
-    assert sorted(named) == sorted({folder(module) for module in SOURCES})
+    names_in_floors = [name for names in FLOORS for name in names]
+    assert sorted(names_in_floors) == sorted({folder(module) for module in SOURCES})
 
 
 @pytest.mark.parametrize("module", SOURCES)
 def test_a_module_imports_from_its_own_folder_and_from_lower_floors_only(module: str) -> None:
-    here = floor(module)
+    own_floor = floor(module)
     for name, _ in imports(SOURCES[module]):
-        if (other := own(name)) is not None and folder(other) != folder(module):
-            assert floor(other) < here, f"{module} (floor {here}) imports {other} (floor {floor(other)})"
+        if (imported := own(name)) is not None and folder(imported) != folder(module):
+            assert floor(imported) < own_floor, (
+                f"{module} (floor {own_floor}) imports {imported} (floor {floor(imported)})"
+            )
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
@@ -267,9 +269,9 @@ def test_all_that_is_written_to_a_terminal_goes_through_one_door(module: str) ->
     if module in ("terminal", "measuring.worker"):  # its stream is the pipe to the parent process
         return
     for node in ast.walk(parsed(SOURCES[module])):
-        called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+        callee = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
         by_itself = r"print|click\.s?echo|click\.secho|(sys\.std(out|err)|(self\.)?_?stream)(\.buffer)?\.write(lines)?"
-        assert not re.fullmatch(by_itself, called), f"{module} calls {called}: the door is terminal.py"
+        assert not re.fullmatch(by_itself, callee), f"{module} calls {callee}: the door is terminal.py"
 
 
 def test_a_plan_imports_no_torch(tmp_path: Path) -> None:
@@ -279,9 +281,9 @@ from mlflow_compress.cli.bench import main
 main.main(["sweep", "hw1", "--dry-run"], prog_name="x", standalone_mode=False)
 print("TORCH" if "torch" in sys.modules else "NONE")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("on one machine (from the budget, without compressing and scoring)\nNONE\n")
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.endswith("on one machine (from the budget, without compressing and scoring)\nNONE\n")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -300,7 +302,7 @@ for command, line in ((bench, ["--help"]), (bench, ["run", "--help"]), (bench, [
         loaded[" ".join([command.name, *line])] = sorted(heavy)
 print("LOADED" + json.dumps(loaded))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
-    loaded = json.loads(done.stdout.rpartition("LOADED")[2])
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    loaded = json.loads(process.stdout.rpartition("LOADED")[2])
     assert len(loaded) == 6
     assert not any(loaded.values()), loaded

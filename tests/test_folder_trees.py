@@ -14,15 +14,15 @@ from mlflow_compress.folder_trees import files_below
 def make_deep(folder: Path, depth: int, name: str = "d") -> None:
     """Create nested folders, too deep for a path, with a file in every hundredth one."""
     folder.mkdir(exist_ok=True)
-    at = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY)
     for number in range(depth):
-        os.mkdir(name, dir_fd=at)
-        below = os.open(name, os.O_RDONLY, dir_fd=at)
-        os.close(at)
-        at = below
+        os.mkdir(name, dir_fd=descriptor)
+        child = os.open(name, os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = child
         if number % 100 == 0:
-            os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=at))
-    os.close(at)
+            os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=descriptor))
+    os.close(descriptor)
 
 
 def test_files_come_in_order_and_links_to_folders_are_not_followed(tmp_path: Path) -> None:

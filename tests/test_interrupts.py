@@ -13,44 +13,44 @@ import pytest
 from mlflow_compress.interrupts import interrupts_wait
 
 
-def _work(interrupts: int, done: list[str], ctrl_c: Callable[[], None]) -> None:
+def _work(interrupts: int, log: list[str], ctrl_c: Callable[[], None]) -> None:
     with interrupts_wait():
         for _ in range(interrupts):
             ctrl_c()
-        done.append("all of it")
+        log.append("all of it")
 
 
 @pytest.mark.parametrize(("interrupts", "expected"), [(1, ["all of it"]), (2, [])])
 def test_the_first_waits_and_the_second_does_not(
     interrupts: int, expected: list[str], ctrl_c: Callable[[], None]
 ) -> None:
-    done: list[str] = []
+    log: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        _work(interrupts, done, ctrl_c)
-    assert done == expected
+        _work(interrupts, log, ctrl_c)
+    assert log == expected
 
 
 def test_ctrl_c_works_as_before_afterwards(ctrl_c: Callable[[], None]) -> None:
-    before = signal.getsignal(signal.SIGINT)
+    old_handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(ValueError, match="its own"), interrupts_wait():
         raise ValueError("its own")
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is old_handler
     with pytest.raises(KeyboardInterrupt):
         ctrl_c()
 
 
 @pytest.mark.usefixtures("ctrl_c")
 def test_in_another_thread_it_does_nothing() -> None:
-    before, seen = signal.getsignal(signal.SIGINT), []
+    old_handler, handlers = signal.getsignal(signal.SIGINT), []
 
     def look() -> None:
         with interrupts_wait():
-            seen.append(signal.getsignal(signal.SIGINT))
+            handlers.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=look)
     thread.start()
     thread.join()
-    assert seen == [before]
+    assert handlers == [old_handler]
 
 
 _REAL_SIGNAL = """
@@ -75,9 +75,9 @@ print("more", flush=True)
 def test_a_process_ends_when_it_is_done_and_one_that_ignores_ctrl_c_goes_on(
     how: str, stdout: str, error: str, code: int
 ) -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", _REAL_SIGNAL.format(how=how)], capture_output=True, text=True, check=False, timeout=60
     )
-    assert (done.stdout, done.returncode) == (stdout, code)
-    assert error in done.stderr
-    assert bool(done.stderr) == bool(error)
+    assert (process.stdout, process.returncode) == (stdout, code)
+    assert error in process.stderr
+    assert bool(process.stderr) == bool(error)

@@ -24,11 +24,11 @@ def _independent(generator: np.random.Generator, launches: int, calls: int) -> n
 
 def _like_neighbours(generator: np.random.Generator, launches: int, calls: int) -> np.ndarray:
     """An autoregressive process: each call has 0.98 of its neighbour's deviation, plus noise."""
-    drawn = generator.normal(0, 0.05, (launches, calls))
-    drawn[:, 1:] *= (1 - 0.98**2) ** 0.5
+    noise = generator.normal(0, 0.05, (launches, calls))
+    noise[:, 1:] *= (1 - 0.98**2) ** 0.5
     for call in range(1, calls):
-        drawn[:, call] += 0.98 * drawn[:, call - 1]
-    return drawn
+        noise[:, call] += 0.98 * noise[:, call - 1]
+    return noise
 
 
 def _two_clocks(generator: np.random.Generator, launches: int, calls: int) -> np.ndarray:
@@ -51,7 +51,7 @@ _NOISES: dict[str, Noise] = {
 
 
 def _medians(generator: np.random.Generator, noise: Noise, launches: int, slower: float) -> list[float]:
-    return [float(each) for each in np.exp(np.median(noise(generator, launches, _CALLS), axis=1)) * slower]
+    return [float(median) for median in np.exp(np.median(noise(generator, launches, _CALLS), axis=1)) * slower]
 
 
 def _differs_apart(own: list[float], base: list[float]) -> bool:

@@ -29,18 +29,18 @@ def uri(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> s
 def test_its_runs_make_the_same_table(uri: str) -> None:
     client = MlflowClient(uri)
     experiment = client.create_experiment("old")
-    for made in json.loads((MADE / "runs.json").read_text(encoding="utf-8")):
-        run = client.create_run(experiment, made["start"], run_name=made["name"])
+    for old_run in json.loads((MADE / "runs.json").read_text(encoding="utf-8")):
+        run = client.create_run(experiment, old_run["start"], run_name=old_run["name"])
         client.log_batch(
             run.info.run_id,
-            [Metric(key, value, made["end"], 0) for key, value in made["metrics"].items()],
-            [Param(key, value) for key, value in made["params"].items()],
-            [RunTag(key, value) for key, value in made["tags"].items()],
+            [Metric(key, value, old_run["end"], 0) for key, value in old_run["metrics"].items()],
+            [Param(key, value) for key, value in old_run["params"].items()],
+            [RunTag(key, value) for key, value in old_run["tags"].items()],
         )
-        client.set_terminated(run.info.run_id, made["status"], made["end"])
-    done = CliRunner().invoke(report, ["--tracking-uri", uri, "-e", "old"], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    assert done.stdout == (MADE / "table.md").read_text(encoding="utf-8")
+        client.set_terminated(run.info.run_id, old_run["status"], old_run["end"])
+    result = CliRunner().invoke(report, ["--tracking-uri", uri, "-e", "old"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == (MADE / "table.md").read_text(encoding="utf-8")
 
 
 def test_what_waits_in_its_spool_is_sent_and_its_model_predicts(
@@ -51,8 +51,8 @@ def test_what_waits_in_its_spool_is_sent_and_its_model_predicts(
     address.write_text(json.dumps({**json.loads(address.read_text()), "uri": uri}))
     monkeypatch.setenv("COMPRESS_SPOOL", str(tmp_path / "spool"))
     MlflowClient(uri).create_experiment("the store is there")
-    done = CliRunner().invoke(bench, ["sync", "--tracking-uri", uri], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
+    result = CliRunner().invoke(bench, ["sync", "--tracking-uri", uri], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
     assert not address.exists()
 
     client = MlflowClient(uri)

@@ -48,8 +48,8 @@ class Outside(Family):
         return [model.assets["names"][index] for index in best]
 
     def save(self, model: Model, folder: Path) -> None:
-        kept = {name: model.assets[name] for name in ("width", "names", "structure") if name in model.assets}
-        (folder / "assets.json").write_text(json.dumps(kept))
+        saved_assets = {name: model.assets[name] for name in ("width", "names", "structure") if name in model.assets}
+        (folder / "assets.json").write_text(json.dumps(saved_assets))
 
     def restore(self, folder: Path) -> Model:
         assets = json.loads((folder / "assets.json").read_text())
@@ -60,13 +60,13 @@ class Outside(Family):
 def test_a_family_of_0_1_saves_and_rebuilds_what_methods_made_smaller(method: Any, tmp_path: Path) -> None:
     family = Outside()
     model = family.load("x", "auto", tmp_path, 0)
-    made = method.compress(model, family)
-    family.save(made, tmp_path)
+    pruned = method.compress(model, family)
+    family.save(pruned, tmp_path)
     restored = method.rebuild(family.restore(tmp_path), family)
     assert "structure" in restored.assets
-    restored.module.load_state_dict(made.module.state_dict(), assign=True)
+    restored.module.load_state_dict(pruned.module.state_dict(), assign=True)
     inputs = [[0.1, 0.2, 0.3, 0.4], [-0.4, 0.3, -0.2, 0.1]]
-    assert family.predict(restored, inputs) == family.predict(made, inputs)
+    assert family.predict(restored, inputs) == family.predict(pruned, inputs)
 
 
 def test_a_config_among_the_assets_makes_a_transformer() -> None:
@@ -140,11 +140,11 @@ def test_what_is_said_of_loading_is_a_caution(weights: Any, kind: CautionKind) -
 def test_a_model_that_is_used_no_more_leaves_the_memory() -> None:
     module = torch.nn.Linear(2, 2)
     model = Model(module, {"a": 1})
-    gone: Callable[[], Any] = weakref.ref(module)
+    module_ref: Callable[[], Any] = weakref.ref(module)
     gc.disable()
     try:
         del module, model
-        assert gone() is None
+        assert module_ref() is None
     finally:
         gc.enable()
 

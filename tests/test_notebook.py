@@ -41,12 +41,12 @@ def test_a_variant_stands_beside_its_original_in_the_table(store: Store) -> None
                  method="int8_dynamic", seconds=0.01)  # fmt: skip
     assert mlflow.active_run() is None
 
-    kept = MlflowClient(store.uri).get_run(run.info.run_id)
+    logged_run = MlflowClient(store.uri).get_run(run.info.run_id)
     described = MlflowClient(store.uri).get_experiment(run.info.experiment_id).tags["mlflow.note.content"]
     assert described == "The comparison of these runs: `compress-report --experiment notebook`"
-    assert kept.info.status == "FINISHED"
-    assert kept.data.metrics == pytest.approx(dict(result.measurements))
-    assert kept.data.tags["compress.cautions"].startswith("notebook")
+    assert logged_run.info.status == "FINISHED"
+    assert logged_run.data.metrics == pytest.approx(dict(result.measurements))
+    assert logged_run.data.tags["compress.cautions"].startswith("notebook")
     file = MlflowClient(store.uri).download_artifacts(run.info.run_id, "result.json")
     assert Result.from_json(json.loads(Path(file).read_text())) == result
     assert str(result).startswith("mlp, original\n  weights, MB")
@@ -90,9 +90,9 @@ def test_in_one_run_the_first_result_takes_it_and_the_others_get_runs_below(stor
     note = client.get_run(run.info.run_id).data.tags["mlflow.note.content"]
     assert note.startswith("My *first* try\n\n## mlp, original")
     assert note.count("## mlp") == 1
-    where = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
-    below = client.search_runs([run.info.experiment_id], where)
-    assert [(each.info.status, each.data.tags["method"]) for each in below] == [("FINISHED", "again")] * 2
+    query = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
+    child_runs = client.search_runs([run.info.experiment_id], query)
+    assert [(each.info.status, each.data.tags["method"]) for each in child_runs] == [("FINISHED", "again")] * 2
     assert list(mc.compare("notebook", team="one run")["method"]) == ["original [batch 4]", "again [batch 4]"]
     assert len(mc.compare("notebook", team="one run", every_run=True)) == 3
 
@@ -162,11 +162,11 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, mod
 
 def test_the_original_stays_unless_it_need_not() -> None:
     model = mlp()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    old_tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     compressed = mc.compress(model, "prune_magnitude:amount=0.5+int8_dynamic")
     assert type(compressed.get_submodule("0")) is not nn.Linear
     assert compressed(torch.rand(2, 64)).shape == (2, 10)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(torch.equal(tensor, old_tensors[name]) for name, tensor in model.state_dict().items())
     assert mc.compress(model, "fp16", copy=False) is model
     assert model[0].weight.dtype is torch.float16
 

@@ -121,11 +121,11 @@ def test_a_result_survives_json(result: Result) -> None:
 
 def test_a_result_that_an_older_version_wrote_has_no_cause() -> None:
     result = Result(Variant("m", "x", "t", "f", "s"), "failed", "why", outcomes={"cpu": Outcome("failed", "why")})
-    written = json.loads(json.dumps(to_json(result)))
-    del written["cause"], written["outcomes"]["cpu"]["cause"]
-    assert Result.from_json(written) == result
-    kept = dataclasses.replace(result, cause="weights", outcomes={"cpu": Outcome("failed", "why", "weights")})
-    assert Result.from_json(json.loads(json.dumps(to_json(kept)))) == kept
+    old_json = json.loads(json.dumps(to_json(result)))
+    del old_json["cause"], old_json["outcomes"]["cpu"]["cause"]
+    assert Result.from_json(old_json) == result
+    with_cause = dataclasses.replace(result, cause="weights", outcomes={"cpu": Outcome("failed", "why", "weights")})
+    assert Result.from_json(json.loads(json.dumps(to_json(with_cause)))) == with_cause
 
 
 @settings(max_examples=40, deadline=None)
@@ -143,29 +143,29 @@ def test_a_record_survives_its_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, object()])
-def test_a_file_is_kept_when_its_successor_cannot_be_written(tmp_path: Path, bad: Any) -> None:
+@pytest.mark.parametrize("value", [math.nan, math.inf, object()])
+def test_a_file_is_kept_when_its_successor_cannot_be_written(tmp_path: Path, value: Any) -> None:
     path = tmp_path / "result.json"
     write_json(path, Result(VARIANT, "ok"))
-    before = path.read_bytes()
+    old_content = path.read_bytes()
     with pytest.raises((ValueError, TypeError)):
-        write_json(path, Result(VARIANT, "ok", measurements={"cpu/latency_p50_ms": bad}))
-    assert path.read_bytes() == before
+        write_json(path, Result(VARIANT, "ok", measurements={"cpu/latency_p50_ms": value}))
+    assert path.read_bytes() == old_content
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_file_is_kept_when_writing_its_successor_fails(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     write_json(path, Result(VARIANT, "ok"))
-    before = path.read_bytes()
+    old_content = path.read_bytes()
     (tmp_path / "result.json.partial").mkdir()
     with pytest.raises(OSError, match="partial"):
         write_json(path, Result(VARIANT, "failed"))
-    assert path.read_bytes() == before
+    assert path.read_bytes() == old_content
 
 
 @pytest.mark.parametrize(
-    ("text", "read"),
+    ("text", "expected"),
     [
         ('{"code":"a","short":{"en":"it drifted","ru":"менялось"}}', ("a", {"en": "it drifted", "ru": "менялось"})),
         ('{"code":"a","short":{}}', ("a", {})),  # a table does not show it
@@ -175,8 +175,8 @@ def test_a_file_is_kept_when_writing_its_successor_fails(tmp_path: Path) -> None
         ("no JSON", None),
     ],
 )
-def test_the_words_of_a_caution_are_read_or_its_code_stands_for_them(text: str, read: Any) -> None:
-    assert short_texts(text) == read
+def test_the_words_of_a_caution_are_read_or_its_code_stands_for_them(text: str, expected: Any) -> None:
+    assert short_texts(text) == expected
 
 
 def test_only_numbers_are_kept() -> None:

@@ -83,8 +83,8 @@ def test_an_unknown_name_is_reported_with_the_nearest_one(kind: str, name: str, 
         registry.find(kind, name)
     assert raised.value.nearest == nearest
     assert raised.value.exit_code == 2
-    for known in registry.names(kind):
-        assert known in str(raised.value)
+    for known_name in registry.names(kind):
+        assert known_name in str(raised.value)
 
 
 def test_an_unknown_option_is_reported_with_the_nearest_one() -> None:

@@ -222,7 +222,7 @@ def test_what_is_held_is_there(begin: str) -> None:
     for node in HELD[begin]:
         file, _, name = node.partition("::")
         tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
-        assert name in {each.name for each in ast.walk(tree) if isinstance(each, ast.FunctionDef)}, node
+        assert name in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}, node
 
 
 def classifier(folder: Path) -> Path:
@@ -245,8 +245,8 @@ def test_pickled_weights_of_a_transformer_run_nothing(tmp_path: Path) -> None:
 
 def test_remote_code_is_never_run(tmp_path: Path) -> None:
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Net: pass\n")
-    named = {"AutoConfig": "evil.Net", "AutoModelForSequenceClassification": "evil.Net"}
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "evil", "auto_map": named}))
+    auto_map = {"AutoConfig": "evil.Net", "AutoModelForSequenceClassification": "evil.Net"}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "evil", "auto_map": auto_map}))
     with pytest.raises(WeightsError):
         registry.build("families", "text_classification").load(str(tmp_path), "auto", tmp_path, 0)
     assert not (tmp_path / "ran").exists()
@@ -257,9 +257,9 @@ def test_metrics_are_code(name: str, tmp_path: Path) -> None:
     assert is_code(name)
     (tmp_path / "mine.py").touch()
     (tmp_path / "r.yaml").write_text(f"family: text_classification\nsource: x/y\nmetrics: ['{name}']\n")
-    made = recipe.read(str(tmp_path / "r.yaml"))
+    model_recipe = recipe.read(str(tmp_path / "r.yaml"))
     with pytest.raises(RecipeError, match=r"is Python code\. .* --trust"):
-        recipe.plan(made, made.variants, recipe.Settings())
+        recipe.plan(model_recipe, model_recipe.variants, recipe.Settings())
 
 
 def test_what_is_saved_is_read_without_code(tmp_path: Path) -> None:
@@ -296,13 +296,13 @@ def test_models_that_bring_code_are_loaded_unless_mlflow_is_told_not_to(
     }
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    with pytest.raises(CompressError) as told:
+    with pytest.raises(CompressError) as raised:
         model_folder.restore_others(tmp_path)
-    assert ("is set to forbid that" in str(told.value)) is (family != "yolo")
+    assert ("is set to forbid that" in str(raised.value)) is (family != "yolo")
     monkeypatch.delenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION")
-    with pytest.raises(CompressError) as told:  # what is missing is looked for
+    with pytest.raises(CompressError) as raised:  # what is missing is looked for
         model_folder.restore_others(tmp_path)
-    assert "is set to forbid that" not in str(told.value)
+    assert "is set to forbid that" not in str(raised.value)
 
 
 def test_links_of_the_cache_are_followed(tmp_path: Path) -> None:
@@ -317,8 +317,8 @@ def test_links_of_the_cache_are_followed(tmp_path: Path) -> None:
 
 def test_bandit_finds_nothing_of_high_severity() -> None:
     config, manager = (importlib.import_module(f"bandit.core.{name}") for name in ("config", "manager"))
-    found = manager.BanditManager(config.BanditConfig(), "file")
-    found.discover_files([str(ROOT / "mlflow_compress")], recursive=True)
-    found.run_tests()
-    assert found.files_list
-    assert [str(issue) for issue in found.get_issue_list(sev_level="HIGH", conf_level="LOW")] == []
+    scanner = manager.BanditManager(config.BanditConfig(), "file")
+    scanner.discover_files([str(ROOT / "mlflow_compress")], recursive=True)
+    scanner.run_tests()
+    assert scanner.files_list
+    assert [str(issue) for issue in scanner.get_issue_list(sev_level="HIGH", conf_level="LOW")] == []

@@ -29,7 +29,7 @@ def script(name: str) -> ModuleType:
 
 
 @pytest.mark.parametrize(
-    ("output", "errors", "code", "said"),
+    ("output", "errors", "code", "texts"),
     [
         ({"dependencies": [FINE]}, "", 0, ["vulnerabilities: 0 in 1 packages"]),
         (
@@ -52,11 +52,11 @@ def script(name: str) -> ModuleType:
     ],
 )
 def test_only_the_network_excuses_that_nothing_was_audited(
-    output: Any, errors: str, code: int, said: list[str]
+    output: Any, errors: str, code: int, texts: list[str]
 ) -> None:
-    found, lines = script("audit").judge("" if output is None else json.dumps(output), errors)
-    assert found == code
-    assert all(any(text in line for line in lines) for text in said)
+    exit_code, lines = script("audit").judge("" if output is None else json.dumps(output), errors)
+    assert exit_code == code
+    assert all(any(text in line for line in lines) for text in texts)
 
 
 def test_a_vulnerability_is_accepted_with_a_reason_only() -> None:
@@ -86,8 +86,8 @@ def bill(**components: str) -> dict[str, Any]:
 def test_a_bill_holds_every_requirement_in_a_version_that_is_allowed() -> None:
     requirements = ["torch>=2.10,<3", "Flask_WTF>=1.2", "numpy>=1.26", "colorama; sys_platform == 'win32'", "click>=8"]
     sbom = script("sbom")
-    held = {"Torch": "2.14.1+cu130", "flask-wtf": "1.3.0", "numpy": "1.25", "click": ""}
-    assert sbom.missing(bill(**held), requirements) == [
+    versions = {"Torch": "2.14.1+cu130", "flask-wtf": "1.3.0", "numpy": "1.25", "click": ""}
+    assert sbom.missing(bill(**versions), requirements) == [
         "numpy is in it as 1.25, not as >=1.26",
         "click is in it as no version, not as >=8",
     ]
@@ -101,6 +101,6 @@ def test_a_bill_is_of_this_package_and_its_version() -> None:
         "type": "library",
         "version": "0.1.0",
     }
-    for other in ({}, {"bomFormat": "SPDX"}, {**bill(), "metadata": {"component": {"name": "another"}}}):
+    for wrong_bill in ({}, {"bomFormat": "SPDX"}, {**bill(), "metadata": {"component": {"name": "another"}}}):
         with pytest.raises(ValueError, match="not a bill of materials of mlflow-compress"):
-            sbom.named(other, "mlflow-compress", "0.1.0")
+            sbom.named(wrong_bill, "mlflow-compress", "0.1.0")

@@ -48,18 +48,18 @@ def test_a_terminal_that_knows_few_characters_gets_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "expected"),
     [
         (StoreError(HOSTILE), f"Error: {TAMED.replace('  ', ' ')}\n"),
         (UnknownName("team", "a", ["\x1b[2Jzz", "b\nc"]), "Error: Unknown team 'a'. Known: \ufffd[2Jzz, b c.\n"),
     ],
 )  # fmt: skip
-def test_an_error_is_one_line(error: Exception, said: str) -> None:
+def test_an_error_is_one_line(error: Exception, expected: str) -> None:
     @click.group(cls=Group, invoke_without_command=True)
     def main() -> None:
         raise error
 
-    assert CliRunner().invoke(main).stderr == said
+    assert CliRunner().invoke(main).stderr == expected
 
 
 def test_what_click_refuses_is_plain_too() -> None:
@@ -83,8 +83,8 @@ def main():
     raise KeyError("a") from ValueError("\\x1b[2J \\u202e")
 main()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 1
-    assert "Traceback (most recent call last):" in done.stderr
-    assert "ValueError: \ufffd[2J \ufffd\n" in done.stderr
-    assert "KeyError: 'a'\n" in done.stderr
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert process.returncode == 1
+    assert "Traceback (most recent call last):" in process.stderr
+    assert "ValueError: \ufffd[2J \ufffd\n" in process.stderr
+    assert "KeyError: 'a'\n" in process.stderr

@@ -29,8 +29,8 @@ PASSWORD = "s3cret-of-the-uri"
 
 
 def planned(name: str, trust: bool = False, **settings: Any) -> list[Any]:
-    found = recipe.read(name)
-    return recipe.plan(found, found.variants, recipe.Settings(trust=trust, **settings))
+    model_recipe = recipe.read(name)
+    return recipe.plan(model_recipe, model_recipe.variants, recipe.Settings(trust=trust, **settings))
 
 
 def test_a_pickle_with_code_is_refused_unless_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,9 +44,9 @@ def test_a_pickle_with_code_is_refused_unless_trusted(tmp_path: Path, monkeypatc
 
 
 def test_ones_own_python_file_needs_trust_and_ours_does_not(tmp_path: Path) -> None:
-    ours = Path(__file__).parents[1] / "recipes"
+    recipes = Path(__file__).parents[1] / "recipes"
     for name in ("digits_cnn.yaml", "digits_cnn.py"):
-        shutil.copy(ours / name, tmp_path)
+        shutil.copy(recipes / name, tmp_path)
     assert planned(str(tmp_path / "digits_cnn.yaml"))
     with (tmp_path / "digits_cnn.py").open("a") as file:
         file.write("\nimport os\n")
@@ -56,9 +56,9 @@ def test_ones_own_python_file_needs_trust_and_ours_does_not(tmp_path: Path) -> N
 
 
 def test_a_copy_of_our_file_runs_nothing_that_lies_beside_it(tmp_path: Path) -> None:
-    ours = Path(__file__).parents[1] / "recipes"
-    shutil.copy(ours / "digits_cnn.yaml", tmp_path)
-    shutil.copy(ours / "digits_cnn.py", tmp_path)
+    recipes = Path(__file__).parents[1] / "recipes"
+    shutil.copy(recipes / "digits_cnn.yaml", tmp_path)
+    shutil.copy(recipes / "digits_cnn.py", tmp_path)
     (tmp_path / "sklearn").mkdir()
     for name in ("sklearn/__init__.py", "torch.py", "numpy.py"):
         (tmp_path / name).write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n1 / 0\n")
@@ -76,8 +76,8 @@ model = family.load("digits_cnn.py", "random", Path({str(tmp_path)!r}), 0)
 assert len(list(family.samples(model, "own", Path({str(tmp_path)!r}), 2, 0)))
 assert own_folder.files_beside(model.family_data) == []
 """
-    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
     assert not (tmp_path / "ran").exists()
 
 
@@ -113,8 +113,8 @@ def test_a_file_that_a_recipe_names_is_somebody_elses(tmp_path: Path) -> None:
 def test_a_recipe_takes_the_metrics_of_its_file(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("metrics = ('f1',)\n")
     lines = "family: python\nsource: mine.py\ndata: own\n"
-    for more, expected in (("", ("f1",)), ("metrics: [accuracy]", ("accuracy",)), ("metrics: []", ())):
-        (tmp_path / "mine.yaml").write_text(lines + more)
+    for metrics_line, expected in (("", ("f1",)), ("metrics: [accuracy]", ("accuracy",)), ("metrics: []", ())):
+        (tmp_path / "mine.yaml").write_text(lines + metrics_line)
         assert recipe.read(str(tmp_path / "mine.yaml")).metrics == expected
 
 
@@ -166,32 +166,32 @@ def server(tmp_path: Path, empty_store: Path) -> Iterator[TrackingServer]:
 
 def test_planted_secrets_reach_nothing_that_is_written_or_said(server: TrackingServer, tmp_path: Path) -> None:
     uri = server.uri.replace("http://", f"http://ann:{PASSWORD}@")
-    known = environment(tmp_path, **SECRETS, MLFLOW_TRACKING_URI=uri)
-    said = bench(known, tmp_path, "run", "digits_cnn", "--method", "int8_dynamic", "-e", "secrets")
+    variables = environment(tmp_path, **SECRETS, MLFLOW_TRACKING_URI=uri)
+    output = bench(variables, tmp_path, "run", "digits_cnn", "--method", "int8_dynamic", "-e", "secrets")
     server.kill()
-    said += bench(known, tmp_path, "run", "digits_cnn", "-e", "secrets")  # it finds no server
-    assert "can't be reached" in said
-    written = dump(tmp_path / "mlflow.db") + "".join(
+    output += bench(variables, tmp_path, "run", "digits_cnn", "-e", "secrets")  # it finds no server
+    assert "can't be reached" in output
+    stored = dump(tmp_path / "mlflow.db") + "".join(
         path.read_bytes().decode("latin-1")
         for folder in ("server", "spool", "cache")
         for path in (tmp_path / folder).rglob("*")
         if path.is_file() and path.name != "log"  # the server's own
     )
-    assert "int8_dynamic" in written
+    assert "int8_dynamic" in stored
     for secret in (*SECRETS.values(), PASSWORD):
-        assert secret not in said
-        assert secret not in written
+        assert secret not in output
+        assert secret not in stored
 
 
-def bench(known: dict[str, str], folder: Path, *words: str) -> str:
+def bench(variables: dict[str, str], folder: Path, *words: str) -> str:
     brief = (
         ["--iterations", "6", "--seconds", "0", "--energy-seconds", "0", "--limit", "8"] if words[0] == "run" else []
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "mlflow_compress", *words, *brief],
-        cwd=folder, env=known, capture_output=True, text=True, timeout=300, check=False,
+        cwd=folder, env=variables, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
-    return done.stdout + done.stderr
+    return process.stdout + process.stderr
 
 
 def dump(path: Path) -> str:

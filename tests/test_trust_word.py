@@ -40,8 +40,10 @@ def test_interactive_python_gets_the_argument(monkeypatch: pytest.MonkeyPatch) -
 def test_a_worker_speaks_as_the_command_that_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in PROJECT:
         monkeypatch.setenv(name, "1")
-    known = environment(Variant("m", "original", "t", "python", "x.py"), "prepare")
-    assert not any(name in known for name in PROJECT)
+    variables = environment(Variant("m", "original", "t", "python", "x.py"), "prepare")
+    assert not any(name in variables for name in PROJECT)
     code = "from mlflow_compress.trust_word import trust_word; print(trust_word())"
-    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **known}, capture_output=True, text=True)
-    assert done.stdout == "-P trust=true\n"
+    process = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **variables}, capture_output=True, text=True
+    )
+    assert process.stdout == "-P trust=true\n"

@@ -37,13 +37,13 @@ def kinds() -> Iterator[tuple[str, CautionKind]]:
     for module, path in SOURCES.items():
         declared = len(list(calls(path, "CautionKind")))
         if declared:
-            found = {
+            kinds_found = {
                 name: kind
                 for name, kind in vars(importlib.import_module(module)).items()
                 if isinstance(kind, CautionKind) and f"\n{name} = CautionKind(" in path.read_text(encoding="utf-8")
             }
-            assert len(found) == declared, f"{module}: a kind of caution is declared at the top of its module"
-            yield from ((f"{module}.{name}", kind) for name, kind in found.items())
+            assert len(kinds_found) == declared, f"{module}: a kind of caution is declared at the top of its module"
+            yield from ((f"{module}.{name}", kind) for name, kind in kinds_found.items())
 
 
 KINDS = dict(kinds())
@@ -112,18 +112,18 @@ def test_russian_stands_in_its_homes_only() -> None:
         folder, _, name = module.removeprefix("mlflow_compress.").rpartition(".")
         is_home = module in declaring or folder == "metrics" or name == "words"
         is_reader = folder == "reporting" and name in READERS
-        found = re.findall("[\u0400-\u04ff]+", path.read_text(encoding="utf-8"))
-        assert is_home or is_reader or not found, f"{module}: {found[:3]} belong to words.py"
+        russian = re.findall("[\u0400-\u04ff]+", path.read_text(encoding="utf-8"))
+        assert is_home or is_reader or not russian, f"{module}: {russian[:3]} belong to words.py"
 
 
-def texts(about: object, where: str) -> Iterator[tuple[str, dict[str, object]]]:
+def texts(about: object, path: str) -> Iterator[tuple[str, dict[str, object]]]:
     """Yield all texts of words.py by language, also nested ones."""
     if isinstance(about, dict):
         if about.keys() & set(words.LANGUAGES):
-            yield where, about
+            yield path, about
         else:
             for key, inner in about.items():
-                yield from texts(inner, f"{where}.{key}")
+                yield from texts(inner, f"{path}.{key}")
 
 
 TEXTS = {
@@ -134,15 +134,15 @@ TEXTS = {
 }
 
 
-@pytest.mark.parametrize("where", TEXTS)
-def test_every_text_is_there_in_each_language_with_the_same_fields(where: str) -> None:
-    by_language = TEXTS[where]
+@pytest.mark.parametrize("path", TEXTS)
+def test_every_text_is_there_in_each_language_with_the_same_fields(path: str) -> None:
+    by_language = TEXTS[path]
     assert by_language.keys() == set(words.LANGUAGES)
-    one, other = (by_language[language] for language in words.LANGUAGES)
-    pairs = [(one, other)]
-    if isinstance(one, dict) and isinstance(other, dict):  # the words of a page, by name
-        assert list(one) == list(other)
-        pairs = [(one[key], other[key]) for key in one]
+    first, second = (by_language[language] for language in words.LANGUAGES)
+    pairs = [(first, second)]
+    if isinstance(first, dict) and isinstance(second, dict):  # the words of a page, by name
+        assert list(first) == list(second)
+        pairs = [(first[key], second[key]) for key in first]
     for english, russian in pairs:
         if isinstance(english, str) and isinstance(russian, str):
             assert english

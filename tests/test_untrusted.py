@@ -57,9 +57,9 @@ class Outer:
     ],
 )
 def test_what_is_no_such_json_is_named_in_one_sentence(text: str | bytes, sentence: str) -> None:
-    most = 1024 if sentence.startswith("x.json has") else 2**22
+    limit = 1024 if sentence.startswith("x.json has") else 2**22
     with pytest.raises(Malformed) as error:
-        parse_json(text, "x.json", most)
+        parse_json(text, "x.json", limit)
     assert str(error.value) == sentence
 
 
@@ -102,9 +102,9 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 def test_a_record_is_made_with_its_own_types() -> None:
     scalars: dict[str, str | int | None] = {"a": None, "b": True, "c": 2, "d": "e"}
     data = {"name": "я", "kind": "b", "inner": {"size": 2}, "several": [{}, {"size": 3}], "pair": [1, 2.5]}
-    made = record(Outer, {**data, "numbers": {"x": [1, 2.5]}, "scalars": scalars, "anything": [{}]}, "it")
+    outer = record(Outer, {**data, "numbers": {"x": [1, 2.5]}, "scalars": scalars, "anything": [{}]}, "it")
     several = (Inner(1), Inner(3))
-    assert made == Outer("я", "b", Inner(2), several, (1.0, 2.5), {"x": [1.0, 2.5]}, scalars, [{}])
+    assert outer == Outer("я", "b", Inner(2), several, (1.0, 2.5), {"x": [1.0, 2.5]}, scalars, [{}])
     assert record(Outer, {"name": "a"}, "it") == Outer("a")
 
 

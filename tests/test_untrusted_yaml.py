@@ -30,8 +30,8 @@ _MERGES = "\n".join(["a0: &a0 {x: 1}", *(f"a{at}: &a{at} {{<<: [*a{at - 1}, *a{a
 )
 def test_what_people_write_is_read(tmp_path: Path, text: str, data: Any) -> None:
     (tmp_path / "a.yaml").write_text(text)
-    read = read_yaml(tmp_path / "a.yaml")
-    assert read == data or text.startswith("[[")
+    parsed = read_yaml(tmp_path / "a.yaml")
+    assert parsed == data or text.startswith("[[")
 
 
 @pytest.mark.parametrize(

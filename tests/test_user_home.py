@@ -29,10 +29,12 @@ print(json.dumps({"told": told, "name": getpass.getuser(), "home": str(Path.home
 
 
 def tell(folder: Path, **environment: str | None) -> dict[str, Any]:
-    known = {"TMPDIR": str(folder), "XDG_CACHE_HOME": None, "HF_HOME": None, "HF_HUB_CACHE": None, **environment}
-    done = nameless.run([sys.executable, "-c", _TELL], folder, {"PYTHONPATH": str(Path(__file__).parents[1]), **known})
-    assert done.returncode == 0, done.stderr
-    state: dict[str, Any] = json.loads(done.stdout)
+    variables = {"TMPDIR": str(folder), "XDG_CACHE_HOME": None, "HF_HOME": None, "HF_HUB_CACHE": None, **environment}
+    process = nameless.run(
+        [sys.executable, "-c", _TELL], folder, {"PYTHONPATH": str(Path(__file__).parents[1]), **variables}
+    )
+    assert process.returncode == 0, process.stderr
+    state: dict[str, Any] = json.loads(process.stdout)
     return state
 
 
@@ -84,7 +86,7 @@ def test_a_user_with_name_and_home_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_this_process_has_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = dict(os.environ)
+    old_environment = dict(os.environ)
     assert user_home.settle() == ""
-    assert dict(os.environ) == before
+    assert dict(os.environ) == old_environment
     assert user_home.user_name()

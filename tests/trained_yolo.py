@@ -39,10 +39,10 @@ def _picture(seed: int) -> Any:
 def _pictures_in_folders(folder: Path) -> Path:
     for split in ("train", "val"):
         for label in ("cat", "dog"):
-            place = folder / "data" / split / label
-            place.mkdir(parents=True)
+            label_folder = folder / "data" / split / label
+            label_folder.mkdir(parents=True)
             for index in range(2):
-                cv2.imwrite(str(place / f"{index}.png"), _picture(index))
+                cv2.imwrite(str(label_folder / f"{index}.png"), _picture(index))
     return folder / "data"
 
 

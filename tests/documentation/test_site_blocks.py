@@ -61,7 +61,7 @@ def test_the_blocks_of_a_page_run(path: Path, tmp_path: Path) -> None:
         first = [str(shims)] if block.is_quick else []
         environment["PATH"] = os.pathsep.join([*first, str(programs), os.environ["PATH"]])
         command = [sys.executable, "-c"] if block.language == runnable.PYTHON else ["bash", "-euo", "pipefail", "-c"]
-        done = subprocess.run(
+        process = subprocess.run(
             [*command, block.code], cwd=work, env=environment, capture_output=True, text=True, timeout=900
         )
-        assert done.returncode == 0, f"{path}:{block.line}\n{block.code}\n{done.stdout}\n{done.stderr}"
+        assert process.returncode == 0, f"{path}:{block.line}\n{block.code}\n{process.stdout}\n{process.stderr}"

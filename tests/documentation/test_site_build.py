@@ -27,8 +27,8 @@ def build(root: Path, folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    done = build(repository.ROOT, folder)
-    assert done.returncode == 0, done.stderr
+    process = build(repository.ROOT, folder)
+    assert process.returncode == 0, process.stderr
     return folder
 
 
@@ -50,6 +50,6 @@ def test_a_wrong_name_on_a_page_fails_the_build(tmp_path: Path) -> None:
     shutil.copytree(repository.ROOT, root, ignore=ignored, symlinks=True)
     with (root / "README.md").open("a", encoding="utf-8") as file:
         file.write("\n`compress-bench run digits_cnn --method int9_dynamic`\n")
-    done = build(root, tmp_path / "site")
-    assert done.returncode != 0
-    assert "Unknown method 'int9_dynamic'" in done.stderr
+    process = build(root, tmp_path / "site")
+    assert process.returncode != 0
+    assert "Unknown method 'int9_dynamic'" in process.stderr

@@ -52,8 +52,8 @@ def test_no_page_links_to_nowhere_or_names_what_does_not_exist() -> None:
     ],
 )
 def test_a_name_that_does_not_exist_is_found(code: str, message: str) -> None:
-    (said,) = names.of_code(code)
-    assert said.startswith(message)
+    (text,) = names.of_code(code)
+    assert text.startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -119,9 +119,9 @@ def test_a_wrong_name_in_a_block_is_found_with_its_line(
     ],
 )
 def test_a_link_to_nowhere_is_found(link: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    page, others = MarkdownPage(Path("docs/index.md"), f"# Some\n\n{link}\n"), repository.page
+    page, other_pages = MarkdownPage(Path("docs/index.md"), f"# Some\n\n{link}\n"), repository.page
     monkeypatch.setattr(repository, "written_page", lambda path: page)
-    monkeypatch.setattr(repository, "page", lambda path: page if path == page.path else others(path))
+    monkeypatch.setattr(repository, "page", lambda path: page if path == page.path else other_pages(path))
     (complaint,) = links.complaints(page.path)
     assert complaint.message == message
 
@@ -140,9 +140,9 @@ def test_a_link_to_nowhere_is_found(link: str, message: str, monkeypatch: pytest
 )
 def test_a_link_that_leads_somewhere_is_left_alone(link: str, monkeypatch: pytest.MonkeyPatch) -> None:
     text = f'# Some\n\n## Two `words`!\n\n## Two words\n\n<a id="x"></a>{link}\n'
-    page, others = MarkdownPage(Path("docs/index.md"), text), repository.page
+    page, other_pages = MarkdownPage(Path("docs/index.md"), text), repository.page
     monkeypatch.setattr(repository, "written_page", lambda path: page)
-    monkeypatch.setattr(repository, "page", lambda path: page if path == page.path else others(path))
+    monkeypatch.setattr(repository, "page", lambda path: page if path == page.path else other_pages(path))
     assert list(links.complaints(page.path)) == []
 
 

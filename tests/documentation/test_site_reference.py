@@ -32,8 +32,10 @@ def test_every_generated_part_is_on_a_page_and_has_rows(name: str) -> None:
 def test_making_them_needs_neither_torch_nor_mlflow() -> None:
     code = "from website import reference; [make() for make in reference.GENERATORS.values()]; import sys"
     code += "; print([name for name in ('torch', 'mlflow', 'transformers', 'ultralytics') if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=repository.ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=repository.ROOT, capture_output=True, text=True, check=True
+    )
+    assert process.stdout == "[]\n"
 
 
 def test_a_method_has_its_options_with_their_meaning() -> None:
@@ -83,25 +85,25 @@ def test_every_caution_is_listed_once() -> None:
 def test_every_metric_that_the_code_writes_is_declared() -> None:
     """All `f"{group}/..."` of the measuring code: what is in braces may be anything."""
     package = repository.ROOT / "mlflow_compress"
-    written = set()
+    templates = set()
     for folder in ("measuring", "meters", "scoring"):
         for path in (package / folder).rglob("*.py"):
-            written |= {(path.name, name) for name in _templates(path)}
-    assert len(written) > 30
-    missing = [(file, name) for file, name in sorted(written) if not _is_declared(name)]
+            templates |= {(path.name, name) for name in _templates(path)}
+    assert len(templates) > 30
+    missing = [(file, name) for file, name in sorted(templates) if not _is_declared(name)]
     assert missing == []
 
 
 def _templates(path: Path) -> set[str]:
     """Return the keys of dictionaries, as templates of f-strings, that look like names of metrics in final numbers."""
-    found = set()
+    templates = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         keys = node.keys if isinstance(node, ast.Dict) else []
         for key in keys:
             text = "" if key is None else ast.unparse(key).removeprefix("f").strip("'\"")
             if _TEMPLATE.match(text):
-                found.add(text)
-    return found
+                templates.add(text)
+    return templates
 
 
 def _is_declared(template: str) -> bool:
@@ -136,6 +138,6 @@ def test_names_of_tags() -> None:
     assert logged_names.is_tag("mlflow.compress.env.torch")
     assert logged_names.is_tag("compress.protocol.wer")
     assert not logged_names.is_tag("compress.protocols.wer")
-    shown = {tag.name for tag in logged_names.TAGS if tag.is_shown}
-    assert {"team", "compress.cautions", "compress.reason"} <= shown
-    assert "compress.work" not in shown
+    shown_tags = {tag.name for tag in logged_names.TAGS if tag.is_shown}
+    assert {"team", "compress.cautions", "compress.reason"} <= shown_tags
+    assert "compress.work" not in shown_tags

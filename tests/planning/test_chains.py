@@ -140,8 +140,8 @@ def test_a_compressed_variant_can_not_be_named_original(tmp_path: Path, name: st
         RecipeError, match=r"is int8_dynamic, so it can't be named like the original. Give it another name"
     ):
         named_chains(tmp_path / "r.yaml", "variants", [{"name": name, "method": "int8_dynamic"}])
-    for free, method in (("originality", "int8_dynamic"), (name, "original"), ("base", "original")):
-        assert named_chains(tmp_path / "r.yaml", "variants", [{"name": free, "method": method}])[0][0] == free
+    for allowed, method in (("originality", "int8_dynamic"), (name, "original"), ("base", "original")):
+        assert named_chains(tmp_path / "r.yaml", "variants", [{"name": allowed, "method": method}])[0][0] == allowed
 
 
 def test_two_variants_with_the_same_name_are_rejected(tmp_path: Path) -> None:

@@ -41,8 +41,8 @@ def test_a_template_runs_unchanged(kind: str) -> None:
         saved = Path(variant.method)
         saved.mkdir()
         model_folder.save(model, family, methods, variant, saved)
-        before = output_error.outputs(family, model, variant, 1)
-        output_error.keep(before, before, saved / "outputs")
+        original_outputs = output_error.outputs(family, model, variant, 1)
+        output_error.keep(original_outputs, original_outputs, saved / "outputs")
         restored = model_folder.restore(saved, "cpu")
         numbers = output_error.compare(restored.family, restored.model, variant, saved / "outputs", "cpu")
         assert numbers.get("quality/output_error_rel_l2", 0.0) < 1e-3

@@ -59,9 +59,9 @@ def test_settings_are_read_from_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMPRESS_TEAM", "gamma")
     assert Options().settings().team == "gamma"
     assert Options(team="mine").settings().team == "mine"
-    for wrong in (Options(family_options=("tokens",)), Options(requires=("A100",))):
+    for wrong_options in (Options(family_options=("tokens",)), Options(requires=("A100",))):
         with pytest.raises(RecipeError, match="KEY=VALUE"):
-            wrong.settings()
+            wrong_options.settings()
 
 
 def test_the_keys_of_the_evaluator_and_their_defaults() -> None:

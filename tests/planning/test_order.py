@@ -28,30 +28,33 @@ def names(variants: list[Variant]) -> str:
     return " ".join(f"{planned.model}{planned.method[0]}" for planned in variants)
 
 
-def same(some: list[Variant], others: list[Variant]) -> bool:
-    return Counter(map(id, some)) == Counter(map(id, others))
+def same(left: list[Variant], right: list[Variant]) -> bool:
+    return Counter(map(id, left)) == Counter(map(id, right))
 
 
 @given(plans)
 def test_originals_come_before_their_variants_and_nothing_else_moves(plan: list[Variant]) -> None:
     ordered = originals_first(plan)
     assert same(ordered, plan)
-    seen: set[tuple[str, int]] = set()
+    seen_originals: set[tuple[str, int]] = set()
     with_original = {(planned.model, planned.batch_size) for planned in plan if planned.is_original}
     for planned in ordered:
         if planned.is_original:
-            seen.add((planned.model, planned.batch_size))
-        assert (planned.model, planned.batch_size) in seen or (planned.model, planned.batch_size) not in with_original
-    others = [id(planned) for planned in plan if not planned.is_original]
-    assert [id(planned) for planned in ordered if not planned.is_original] == others
+            seen_originals.add((planned.model, planned.batch_size))
+        assert (planned.model, planned.batch_size) in seen_originals or (
+            planned.model,
+            planned.batch_size,
+        ) not in with_original
+    compressed_ids = [id(planned) for planned in plan if not planned.is_original]
+    assert [id(planned) for planned in ordered if not planned.is_original] == compressed_ids
     assert list(map(id, originals_first(ordered))) == list(map(id, ordered))
 
 
 def test_an_original_moves_only_before_its_first_variant() -> None:
     plan = [variant("A", "x"), variant("B", "x"), variant("A", "y"), variant("A", "original"), variant("B", "original")]
     assert names(originals_first(plan)) == "Ao Ax Bo Bx Ay"
-    alike = [replace(variant("A", "x"), requires={"gpu": "any"}), variant("A", "original")]
-    assert names(originals_first(alike)) == "Ao Ax"
+    variants = [replace(variant("A", "x"), requires={"gpu": "any"}), variant("A", "original")]
+    assert names(originals_first(variants)) == "Ao Ax"
 
 
 @given(plans)
@@ -61,9 +64,9 @@ def test_the_most_informative_come_first(plan: list[Variant]) -> None:
     assert list(map(id, most_informative_first(plan))) == list(map(id, ordered))
     originals = sum(planned.is_original for planned in plan)
     assert all(planned.is_original for planned in ordered[:originals])
-    others = ordered[originals:]
-    methods = len({planned.method for planned in others})
-    assert len({planned.method for planned in others[:methods]}) == methods
+    compressed = ordered[originals:]
+    methods = len({planned.method for planned in compressed})
+    assert len({planned.method for planned in compressed[:methods]}) == methods
     models = len({planned.model for planned in plan if planned.is_original})
     assert len({planned.model for planned in ordered[:models]}) == models
 
@@ -75,7 +78,7 @@ def test_each_method_begins_with_another_model() -> None:
 
 def test_without_a_limit_all_are_taken_in_their_order() -> None:
     plan = [variant("A", method) for method in ("original", "x", "y")]
-    queue = Queue(plan, lambda each: 1e9)
+    queue = Queue(plan, lambda candidate: 1e9)
     assert [queue.take() for _ in range(4)] == [*plan, None]
     assert queue.waiting == ()
 
@@ -83,7 +86,7 @@ def test_without_a_limit_all_are_taken_in_their_order() -> None:
 def test_the_first_variant_is_always_started_and_later_ones_only_if_they_fit() -> None:
     now = 100.0
     long, short, quick = plan = [variant("A", method) for method in ("long", "short", "quick")]
-    queue = Queue(plan, lambda each: {"long": 99.0, "short": 8.0, "quick": 2.0}[each.method], 10, lambda: now)
+    queue = Queue(plan, lambda candidate: {"long": 99.0, "short": 8.0, "quick": 2.0}[candidate.method], 10, lambda: now)
     assert queue.take() is long
     now = 105.0
     assert queue.take() is quick  # short would end at 113
@@ -94,7 +97,7 @@ def test_the_first_variant_is_always_started_and_later_ones_only_if_they_fit() -
 def test_estimates_may_change_meanwhile() -> None:
     estimates = {"x": 1.0, "y": 99.0}
     plan = [variant("A", "x"), variant("A", "y")]
-    queue = Queue(plan, lambda each: estimates[each.method], 10, lambda: 0.0)
+    queue = Queue(plan, lambda candidate: estimates[candidate.method], 10, lambda: 0.0)
     assert queue.take() is plan[0]
     assert queue.take() is None
     estimates["y"] = 10.0
@@ -104,8 +107,8 @@ def test_estimates_may_change_meanwhile() -> None:
 def test_a_machine_takes_suitable_variants_and_returns_lost_ones() -> None:
     plan = [variant(model, "x") for model in "ABA"]
     queue = Queue(plan)
-    assert queue.take(lambda each: each.model == "B") is plan[1]
-    assert queue.take(lambda each: each.model == "B") is None
+    assert queue.take(lambda candidate: candidate.model == "B") is plan[1]
+    assert queue.take(lambda candidate: candidate.model == "B") is None
     queue.put_back(plan[1])
     assert queue.waiting == (plan[1], plan[0], plan[2])
 
@@ -119,11 +122,11 @@ def test_variants_of_a_failing_model_are_left_out_unless_one_was_measured(measur
 
 @given(plans, st.floats(0, 50), st.lists(st.floats(0, 20), min_size=1, max_size=5))
 def test_nothing_is_lost_and_the_limit_holds(plan: list[Variant], limit: float, lengths: list[float]) -> None:
-    now, taken = 0.0, []
+    now, started = 0.0, []
     seconds = {id(planned): lengths[index % len(lengths)] for index, planned in enumerate(plan)}
     queue = Queue(plan, lambda planned: seconds[id(planned)], limit, lambda: now)
     while (planned := queue.take()) is not None:
-        taken.append(planned)
+        started.append(planned)
         now += seconds[id(planned)]
-    assert same([*taken, *queue.waiting], plan)
-    assert now <= max(limit, seconds[id(taken[0])] if taken else 0)
+    assert same([*started, *queue.waiting], plan)
+    assert now <= max(limit, seconds[id(started[0])] if started else 0)

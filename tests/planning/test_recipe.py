@@ -241,8 +241,8 @@ def test_a_plan_has_a_variant_for_each_batch_size_and_setting(tmp_path: Path) ->
 def test_several_threads_are_part_of_the_label() -> None:
     model_recipe = recipe.read("distilbert")
     chains = [("original", parse_chain("original"))]
-    one = plan(model_recipe, chains, Settings(threads=(2,)))
-    assert [(variant.threads, variant.setting) for variant in one] == [(2, "")]
+    planned = plan(model_recipe, chains, Settings(threads=(2,)))
+    assert [(variant.threads, variant.setting) for variant in planned] == [(2, "")]
     several = plan(model_recipe, chains, Settings(threads=(1, 2), options={"tokens": ["64"]}))
     assert [(variant.threads, variant.label) for variant in several] == [
         (1, "original [tokens=64, threads=1]"),

@@ -144,7 +144,7 @@ def test_revisions_and_addresses_of_the_hub_are_read(
 ) -> None:
     folder = config(tmp_path, architectures=["LlamaForCausalLM"], model_type="llama")
     monkeypatch.setattr(
-        huggingface_hub, "try_to_load_from_cache", lambda source, file, **named: str(folder / "config.json")
+        huggingface_hub, "try_to_load_from_cache", lambda source, file, **kwargs: str(folder / "config.json")
     )
     assert recognise(name) == Recognised(source, "causal_lm", source)
 

@@ -144,10 +144,10 @@ def test_any_requirements_are_checked_or_rejected(given_needs: dict[str, Any]) -
 def test_this_machine_is_described_with_its_first_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "models", lambda: [("Tesla T4", 15360), ("NVIDIA L4", 23034)])
     monkeypatch.setattr(gpu, "first_power_limit_w", lambda: None)
-    here = requirements.here()
-    assert (here["gpu_model"], here["gpu_memory_mib"]) == ("Tesla T4", "15360")
-    assert "gpu_power_limit_w" not in here
-    assert requirements.unmet(requirements.check({"gpu": "t4", "min_vram_gb": 16, "min_cores": 1}), here) == ""
+    machine = requirements.here()
+    assert (machine["gpu_model"], machine["gpu_memory_mib"]) == ("Tesla T4", "15360")
+    assert "gpu_power_limit_w" not in machine
+    assert requirements.unmet(requirements.check({"gpu": "t4", "min_vram_gb": 16, "min_cores": 1}), machine) == ""
     monkeypatch.setattr(gpu, "first_power_limit_w", lambda: 69.6)
     assert requirements.here()["gpu_power_limit_w"] == "70"  # as in runs
     monkeypatch.setattr(gpu, "models", list)

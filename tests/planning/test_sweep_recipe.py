@@ -25,8 +25,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with two custom models, for a sweep recipe beside them."""
     path = tmp_path_factory.mktemp("sweeps")
     (path / "model.py").write_text("def model(): ...")
-    for name, more in (("mine", {}), ("yours", {"batch_size": 8, "variants": ["fp16", "original"]})):
-        (path / f"{name}.yaml").write_text(yaml.safe_dump({"family": "python", "source": "model.py", **more}))
+    for name, fields in (("mine", {}), ("yours", {"batch_size": 8, "variants": ["fp16", "original"]})):
+        (path / f"{name}.yaml").write_text(yaml.safe_dump({"family": "python", "source": "model.py", **fields}))
     return path
 
 
@@ -271,12 +271,12 @@ def test_a_plan_is_the_product_minus_the_exclusions(
     folder: Path, models: list[str], methods: list[str], batch_size: list[int], threads: list[int], exclude: list[Any]
 ) -> None:
     content = {"models": models, "methods": methods, "batch_size": batch_size, "threads": threads}
-    everything = sweep_recipe.plan([sweep(folder, **content)], TRUST)
+    all_variants = sweep_recipe.plan([sweep(folder, **content)], TRUST)
     expected = {(a, b, c, d) for a in models for b in methods for c in batch_size for d in threads}
-    assert {point(each) for each in everything} == expected
-    assert len(everything) == len(expected)
-    excluded = {each: [rule for rule in exclude if holds(rule, each)] for each in expected}
-    left = {each for each, rules in excluded.items() if not rules}
+    assert {point(candidate) for candidate in all_variants} == expected
+    assert len(all_variants) == len(expected)
+    excluded = {candidate: [rule for rule in exclude if holds(rule, candidate)] for candidate in expected}
+    left = {candidate for candidate, rules in excluded.items() if not rules}
     useless = [rule for rule in exclude if not any(rule in rules for rules in excluded.values())]
     path = sweep(folder, **content, **({"exclude": exclude} if exclude else {}))
     if useless or not left:
@@ -285,8 +285,8 @@ def test_a_plan_is_the_product_minus_the_exclusions(
         return
     plan = sweep_recipe.plan([path], TRUST)
     assert {point(each) for each in plan} == left
-    kept = [to_json(each) for each in everything if point(each) in left]
-    assert sorted(map(repr, kept)) == sorted(repr(to_json(each)) for each in plan)
+    remaining = [to_json(candidate) for candidate in all_variants if point(candidate) in left]
+    assert sorted(map(repr, remaining)) == sorted(repr(to_json(planned)) for planned in plan)
 
 
 def point(variant: Variant) -> tuple[str, str, int, int]:
@@ -294,10 +294,10 @@ def point(variant: Variant) -> tuple[str, str, int, int]:
     return variant.model, variant.method, variant.batch_size, variant.threads
 
 
-def holds(rule: dict[str, Any], at: tuple[str, str, int, int]) -> bool:
+def holds(rule: dict[str, Any], point: tuple[str, str, int, int]) -> bool:
     """Return whether an exclusion matches, implemented independently."""
     stars = {"y*": ("yours",), "?ours": ("yours",), "*8*": METHODS[2:3], "prune*": METHODS[3:]}
-    for key, value in zip(("model", "method", "batch_size", "threads"), at, strict=True):
+    for key, value in zip(("model", "method", "batch_size", "threads"), point, strict=True):
         if key in rule:
             requested = rule[key] if isinstance(rule[key], list) else [rule[key]]
             if value not in [expanded for name in requested for expanded in stars.get(name, (name,))]:

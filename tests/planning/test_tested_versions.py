@@ -26,8 +26,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def versions(**found: str) -> Callable[[str], str | None]:
-    return found.get
+def versions(**installed: str) -> Callable[[str], str | None]:
+    return installed.get
 
 
 @pytest.mark.parametrize("torch", ["2.6.0", "2.10.1", "2.14.1", "2.14.7", "2.14.1+cu130"])
@@ -42,8 +42,8 @@ def test_versions_outside_the_range_are_untested(folder: Path, torch: str) -> No
 
 
 def test_a_damaged_installation_is_named(folder: Path) -> None:
-    (named,) = tested_versions.untested(folder, versions(torch="", numpy="2.0.0"))
-    assert str(named) == "torch, whose installation is damaged (tested: 2.6.0 to 2.14.1)"
+    (damaged,) = tested_versions.untested(folder, versions(torch="", numpy="2.0.0"))
+    assert str(damaged) == "torch, whose installation is damaged (tested: 2.6.0 to 2.14.1)"
 
 
 def test_only_requested_libraries_are_checked(folder: Path) -> None:
@@ -78,8 +78,8 @@ def test_a_run_reports_untested_libraries(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.yaml").write_text("family: python\nsource: a.py\n")
     (tmp_path / "a.py").write_text("raise SystemExit\n")
-    other = tested_versions.Untested("transformers", "9.1.0", "5.0.0", "5.24.0")
-    monkeypatch.setattr(tested_versions, "untested", lambda only: [other])
+    untested = tested_versions.Untested("transformers", "9.1.0", "5.0.0", "5.24.0")
+    monkeypatch.setattr(tested_versions, "untested", lambda only: [untested])
     arguments = ["run", "a.yaml", "--trust", "--tracking-uri", f"sqlite:///{tmp_path / 'runs.db'}"]
     result = CliRunner().invoke(bench.main, arguments)
     assert "Not tested with transformers 9.1.0 (tested: 5.0.0 to 5.24.0)" in result.stderr

@@ -50,9 +50,11 @@ def ask(uri: str, path: str, user: str = "", method: str = "GET", **headers: str
         headers["Authorization"] = credentials(user)
     request = urllib.request.Request(uri + path, headers=headers, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=60) as found:
+        with urllib.request.urlopen(request, timeout=60) as response:
             return Answer(
-                found.status, {name.lower(): value for name, value in found.headers.items()}, found.read().decode()
+                response.status,
+                {name.lower(): value for name, value in response.headers.items()},
+                response.read().decode(),
             )
     except urllib.error.HTTPError as error:
         return Answer(error.code, {name.lower(): value for name, value in error.headers.items()}, error.read().decode())
@@ -70,8 +72,8 @@ def credentials(user: str) -> str:
     return "Basic " + base64.b64encode(f"{user}:{PASSWORD}".encode()).decode()
 
 
-def page(*names: str, of: str = "/compress") -> str:
-    return f"{of}?{urllib.parse.urlencode([('experiment', name) for name in names])}"
+def page(*names: str, route: str = "/compress") -> str:
+    return f"{route}?{urllib.parse.urlencode([('experiment', name) for name in names])}"
 
 
 @pytest.fixture(scope="module")
@@ -149,8 +151,8 @@ def divided(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with contextlib.closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as tables:
         tables.execute("UPDATE experiments SET workspace = ?, name = ? WHERE name = ?", (OTHER, OPEN, SECRET))
         tables.commit()
-        where = "SELECT experiment_id FROM experiments WHERE name = ? AND workspace = 'default'"
-        ((number,),) = tables.execute(where, (OPEN,)).fetchall()
+        query = "SELECT experiment_id FROM experiments WHERE name = ? AND workspace = 'default'"
+        ((number,),) = tables.execute(query, (OPEN,)).fetchall()
     from mlflow.server.auth.client import AuthServiceClient
 
     with pytest.MonkeyPatch.context() as patch:
@@ -185,7 +187,7 @@ def copied(uri: str, folder: Path) -> str:
 
 
 def test_nobody_sees_anything_without_a_password(guarded: str) -> None:
-    for path in ("/compress", page(OPEN), page(OPEN, of="/compress/runs.json"), "/compress/page.css"):
+    for path in ("/compress", page(OPEN), page(OPEN, route="/compress/runs.json"), "/compress/page.css"):
         answer = ask(guarded, path)
         assert answer.status == 401, path
         assert answer.headers["www-authenticate"].startswith("Basic")
@@ -194,39 +196,39 @@ def test_nobody_sees_anything_without_a_password(guarded: str) -> None:
 
 
 def test_a_reader_sees_what_mlflow_lets_them_see(guarded: str) -> None:
-    shown = ask(guarded, "/compress", user="ann")
-    assert shown.status == 200
-    assert OPEN in shown.text
-    assert SECRET not in shown.text
+    answer = ask(guarded, "/compress", user="ann")
+    assert answer.status == 200
+    assert OPEN in answer.text
+    assert SECRET not in answer.text
     assert ask(guarded, page(OPEN), user="ann").status == 200
-    assert len(json.loads(ask(guarded, page(OPEN, of="/compress/runs.json"), user="ann").text)["runs"]) == 2
+    assert len(json.loads(ask(guarded, page(OPEN, route="/compress/runs.json"), user="ann").text)["runs"]) == 2
 
 
-@pytest.mark.parametrize("of", ["/compress", "/compress/runs.json"])
-def test_what_may_not_be_read_looks_like_what_is_not_there(guarded: str, database: str, of: str) -> None:
-    (refused, nothing) = (ask(guarded, page(name, of=of), user="ann") for name in (SECRET, "f?r nobody"))
+@pytest.mark.parametrize("route", ["/compress", "/compress/runs.json"])
+def test_what_may_not_be_read_looks_like_what_is_not_there(guarded: str, database: str, route: str) -> None:
+    (refused, missing) = (ask(guarded, page(name, route=route), user="ann") for name in (SECRET, "f?r nobody"))
     number = reading.experiments(open_store(database))[SECRET]
-    by_id = ask(guarded, f"{of}?experiment_id={number}", user="ann")
-    both_answers = ask(guarded, page(OPEN, SECRET, of=of), user="ann")
-    pattern = ask(guarded, page("*", of=of), user="ann")
-    assert {each.status for each in (refused, nothing, by_id, both_answers, pattern)} == {404}
-    assert refused.text.replace(SECRET, "") == nothing.text.replace("f?r nobody", "")
-    for answer in (nothing, by_id, pattern):
+    by_id = ask(guarded, f"{route}?experiment_id={number}", user="ann")
+    both_answers = ask(guarded, page(OPEN, SECRET, route=route), user="ann")
+    pattern = ask(guarded, page("*", route=route), user="ann")
+    assert {answer.status for answer in (refused, missing, by_id, both_answers, pattern)} == {404}
+    assert refused.text.replace(SECRET, "") == missing.text.replace("f?r nobody", "")
+    for answer in (missing, by_id, pattern):
         assert SECRET not in answer.text
 
 
 def test_who_may_read_an_experiment_but_no_runs_sees_neither_how_many_nor_when(guarded: str) -> None:
-    shown = ask(guarded, "/compress", user="dan")
-    assert shown.status == 200
-    assert OPEN not in shown.text
-    assert 'class="number"' not in shown.text
-    assert json.loads(ask(guarded, page(OPEN, of="/compress/runs.json"), user="dan").text)["runs"] == []
+    answer = ask(guarded, "/compress", user="dan")
+    assert answer.status == 200
+    assert OPEN not in answer.text
+    assert 'class="number"' not in answer.text
+    assert json.loads(ask(guarded, page(OPEN, route="/compress/runs.json"), user="dan").text)["runs"] == []
     assert '"rows":[]' in ask(guarded, page(OPEN), user="dan").text.replace(" ", "")
 
 
 def test_no_name_is_suggested_for_itself_or_for_what_may_not_be_read(guarded: str) -> None:
-    near = ask(guarded, page("for nobudy"), user="ann").text
-    assert SECRET not in near
+    text = ask(guarded, page("for nobudy"), user="ann").text
+    assert SECRET not in text
     for user in ("ann", "dan"):
         answer = ask(guarded, page("for a11"), user=user).text
         assert f"Did you mean {OPEN!r}" in answer
@@ -235,24 +237,24 @@ def test_no_name_is_suggested_for_itself_or_for_what_may_not_be_read(guarded: st
 
 
 def test_a_workspace_is_the_one_that_the_request_names(divided: str) -> None:
-    runs = page(OPEN, of="/compress/runs.json")
-    ours = {run["run_id"] for run in json.loads(ask(divided, runs, user="admin").text)["runs"]}
+    runs = page(OPEN, route="/compress/runs.json")
+    own_ids = {run["run_id"] for run in json.loads(ask(divided, runs, user="admin").text)["runs"]}
     by_header = ask(divided, runs, user="admin", **{"X-MLFLOW-WORKSPACE": OTHER})
     by_address = ask(divided, f"{runs}&workspace={OTHER}", user="admin")
     both_answers = ask(divided, f"{runs}&workspace=default", user="admin", **{"X-MLFLOW-WORKSPACE": OTHER})
     assert by_header.text == by_address.text == both_answers.text
-    theirs = {run["run_id"] for run in json.loads(by_header.text)["runs"]}
-    assert len(ours) == len(theirs) == 2
-    assert not ours & theirs
+    other_ids = {run["run_id"] for run in json.loads(by_header.text)["runs"]}
+    assert len(own_ids) == len(other_ids) == 2
+    assert not own_ids & other_ids
     assert ask(divided, "/compress?workspace=nobodys", user="admin").status == 404
     assert ask(divided, "/compress?workspace=../x", user="admin").status == 400
 
 
 def test_the_list_and_the_pages_of_a_workspace_lead_to_each_other(divided: str) -> None:
-    shown = ask(divided, f"/compress?workspace={OTHER}", user="admin").text
-    assert f"/compress?experiment=for+all&amp;lang=en&amp;workspace={OTHER}" in shown
-    assert "/compress?lang=en&amp;workspace=default" in shown
-    assert HOSTILE.split()[0] not in shown
+    text = ask(divided, f"/compress?workspace={OTHER}", user="admin").text
+    assert f"/compress?experiment=for+all&amp;lang=en&amp;workspace={OTHER}" in text
+    assert "/compress?lang=en&amp;workspace=default" in text
+    assert HOSTILE.split()[0] not in text
     comparison = ask(divided, f"{page(OPEN)}&workspace={OTHER}", user="admin")
     assert comparison.status == 200
     assert f"?workspace={OTHER}" in comparison.text
@@ -270,7 +272,7 @@ def test_nobody_sees_a_workspace_that_they_may_not_enter(divided: str) -> None:
     own = ask(divided, "/compress", user="ann").text
     assert page(OPEN) in own
     assert OTHER not in own
-    for path in (f"{page(OPEN)}&workspace={OTHER}", f"{page(OPEN, of='/compress/runs.json')}&workspace={OTHER}"):
+    for path in (f"{page(OPEN)}&workspace={OTHER}", f"{page(OPEN, route='/compress/runs.json')}&workspace={OTHER}"):
         assert ask(divided, path, user="ann").status == 404
         assert ask(divided, path, user="bob").status == 200
     assert ask(divided, page(OPEN), user="bob").status == 404
@@ -282,14 +284,14 @@ def test_the_report_reads_the_workspace_of_mlflows_own_variable(divided: str, mo
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "bob")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
     monkeypatch.setenv("MLFLOW_WORKSPACE", OTHER)
-    monkeypatch.setattr(reading, "runs", lambda *given: pytest.fail("MLflow's search was asked"))
+    monkeypatch.setattr(reading, "runs", lambda *args: pytest.fail("MLflow's search was asked"))
     assert [run.experiment for run in find(["*"], Selection(), [divided]).runs] == [OPEN, OPEN]
 
 
 def test_an_administrator_sees_all_of_ours(guarded: str) -> None:
-    shown = ask(guarded, "/compress", user="admin").text
-    assert SECRET in shown
-    assert "not ours" not in shown
+    text = ask(guarded, "/compress", user="admin").text
+    assert SECRET in text
+    assert "not ours" not in text
 
 
 def test_the_report_reads_with_the_readers_own_rights(
@@ -297,7 +299,7 @@ def test_the_report_reads_with_the_readers_own_rights(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
-    monkeypatch.setattr(reading, "runs", lambda *given: pytest.fail("MLflow's search was asked"))
+    monkeypatch.setattr(reading, "runs", lambda *args: pytest.fail("MLflow's search was asked"))
     assert {run.experiment for run in find(["*"], Selection(), [guarded]).runs} == {OPEN}
 
 
@@ -317,9 +319,9 @@ def server(request: pytest.FixtureRequest) -> tuple[str, str]:
 
 def test_a_hostile_name_is_text_and_leads_to_its_page(server: tuple[str, str]) -> None:
     uri, user = server
-    shown = ask(uri, "/compress", user=user).text
-    assert "<script" not in shown
-    assert page(HOSTILE).replace("&", "&amp;") in shown
+    text = ask(uri, "/compress", user=user).text
+    assert "<script" not in text
+    assert page(HOSTILE).replace("&", "&amp;") in text
     answer = ask(uri, page(HOSTILE), user=user)
     assert answer.status == 200
     assert "<script>alert" not in answer.text
@@ -328,7 +330,13 @@ def test_a_hostile_name_is_text_and_leads_to_its_page(server: tuple[str, str]) -
 
 def test_a_page_says_what_browsers_may_do(server: tuple[str, str]) -> None:
     uri, user = server
-    for path in ("/compress", page(OPEN), page(OPEN, of="/compress/runs.json"), page("nothing"), "/compress/page.css"):
+    for path in (
+        "/compress",
+        page(OPEN),
+        page(OPEN, route="/compress/runs.json"),
+        page("nothing"),
+        "/compress/page.css",
+    ):
         names = ask(uri, path, user=user).headers
         assert names["x-content-type-options"] == "nosniff"
         assert names["x-frame-options"] == "SAMEORIGIN"
@@ -339,7 +347,7 @@ def test_a_page_says_what_browsers_may_do(server: tuple[str, str]) -> None:
 
 def test_another_host_is_refused_and_another_origin_gets_no_permission(server: tuple[str, str]) -> None:
     uri, user = server
-    for path in ("/compress", page(OPEN), page(OPEN, of="/compress/runs.json")):
+    for path in ("/compress", page(OPEN), page(OPEN, route="/compress/runs.json")):
         assert ask(uri, path, user=user, Host="evil.example").status == 403
         answer = ask(uri, path, user=user, Origin="https://evil.example")
         assert "access-control-allow-origin" not in answer.headers
@@ -353,15 +361,15 @@ def test_no_route_of_ours_takes_anything(server: tuple[str, str], method: str) -
 
 
 @pytest.mark.parametrize(
-    "asked", ["since_ms=x", "since_ms=-1", "since_ms=" + "9" * 40, "device=%27;--", "team=%00", "lang=../x"]
+    "query", ["since_ms=x", "since_ms=-1", "since_ms=" + "9" * 40, "device=%27;--", "team=%00", "lang=../x"]
 )
-def test_a_strange_question_breaks_nothing(server: tuple[str, str], asked: str) -> None:
+def test_a_strange_question_breaks_nothing(server: tuple[str, str], query: str) -> None:
     uri, user = server
-    answer = ask(uri, f"{page(OPEN, of='/compress/runs.json')}&{asked}", user=user)
+    answer = ask(uri, f"{page(OPEN, route='/compress/runs.json')}&{query}", user=user)
     assert answer.status == 200
     runs: list[Any] = json.loads(answer.text)["runs"]
-    assert len(runs) == (0 if asked.startswith(("device", "team")) else 2)
-    assert ask(uri, f"{page(OPEN)}&{asked}", user=user).status == 200
+    assert len(runs) == (0 if query.startswith(("device", "team")) else 2)
+    assert ask(uri, f"{page(OPEN)}&{query}", user=user).status == 200
 
 
 def test_another_kind_of_authentication_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

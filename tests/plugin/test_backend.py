@@ -51,7 +51,7 @@ def test_a_sweep_goes_to_the_cluster_and_its_end_is_the_runs(store: Store, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("entry", "params", "config", "told"),
+    ("entry", "params", "config", "message"),
     [
         ("main", {}, {}, "not main"),
         ("sweep", {}, {"adress": "x"}, "Did you mean 'address'"),
@@ -59,8 +59,8 @@ def test_a_sweep_goes_to_the_cluster_and_its_end_is_the_runs(store: Store, tmp_p
         ("sweep", {"on": "here"}, {}, "-P on=here"),
     ],
 )
-def test_what_makes_no_sense_is_refused(entry: str, params: Any, config: Any, told: str) -> None:
-    with pytest.raises(ExecutionException, match=told):
+def test_what_makes_no_sense_is_refused(entry: str, params: Any, config: Any, message: str) -> None:
+    with pytest.raises(ExecutionException, match=message):
         RayBackend().run("p", entry, params, None, {"SYNCHRONOUS": True, **config}, "", "0")
 
 

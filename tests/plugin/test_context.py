@@ -40,10 +40,15 @@ del psutil.cpu_count
 
 def started(uri: str, folder: Path, before: str = "", after: str = "", **variables: str) -> dict[str, object]:
     """Start a run in a fresh process, and return its tags, its experiment, and MLflow's warnings."""
-    kept = {key: text for key, text in os.environ.items() if not key.startswith(("MLFLOW_", "COMPRESS_"))}
+    inherited = {key: text for key, text in os.environ.items() if not key.startswith(("MLFLOW_", "COMPRESS_"))}
     code = RUN.format(uri=uri, before=before, after=after)
     process = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, timeout=300, env={**kept, **variables}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        timeout=300,
+        env={**inherited, **variables},
     )
     assert process.returncode == 0, process.stderr
     answer: dict[str, object] = json.loads(process.stdout.rpartition("FOUND")[2])
@@ -69,8 +74,8 @@ def test_a_run_has_team_and_machine_and_goes_to_the_experiment(tracking_uri: str
     ids=["no psutil, broken metadata", "half an installation, broken psutil"],
 )
 def test_what_is_broken_costs_its_own_tags_only(before: str, after: str, tracking_uri: str, tmp_path: Path) -> None:
-    broken = {"COMPRESS_TEAM": os.fsdecode(b"al\xffpha"), "COMPRESS_EXPERIMENT": os.fsdecode(b"hw\xff")}
-    started_run = started(tracking_uri, tmp_path, before, after, **broken)
+    variables = {"COMPRESS_TEAM": os.fsdecode(b"al\xffpha"), "COMPRESS_EXPERIMENT": os.fsdecode(b"hw\xff")}
+    started_run = started(tracking_uri, tmp_path, before, after, **variables)
     tags = started_run["tags"]
     assert isinstance(tags, dict)
     assert tags["team"] == "al?pha"

@@ -59,9 +59,9 @@ def test_a_model_is_measured_into_the_active_run_and_the_logged_model(logged: An
     assert evaluation.metrics["quality/accuracy"] == 0.75
     assert evaluation.metrics["cpu/latency_p50_ms"] > 0
     client = MlflowClient(store.uri)
-    kept = client.get_run(run.info.run_id)
-    assert kept.info.status == "FINISHED"
-    assert kept.data.metrics == pytest.approx(evaluation.metrics)
+    logged_run = client.get_run(run.info.run_id)
+    assert logged_run.info.status == "FINISHED"
+    assert logged_run.data.metrics == pytest.approx(evaluation.metrics)
     for name in ("cpu/latency_p50_ms", "quality/accuracy"):
         assert len(client.get_metric_history(run.info.run_id, name)) == 1
     linked = {metric.key: metric.value for metric in client.get_logged_model(logged.model_id).metrics or []}
@@ -116,14 +116,14 @@ def test_it_is_narrow() -> None:
 
     assert "compress" in list_evaluators()  # type: ignore[no-untyped-call]
     assert CompressEvaluator.can_evaluate(model_type="compress", evaluator_config={})
-    for other in ("classifier", "regressor", "text", None, ""):
-        assert not CompressEvaluator.can_evaluate(model_type=other, evaluator_config={})
+    for model_type in ("classifier", "regressor", "text", None, ""):
+        assert not CompressEvaluator.can_evaluate(model_type=model_type, evaluator_config={})
 
 
 def test_numbers_are_written_as_labels_are() -> None:
     import numpy as np
 
-    assert [_plain(each) for each in (np.float64(1.0), 2.5, "1.0", np.int64(3), float("nan"))] == [
+    assert [_plain(number) for number in (np.float64(1.0), 2.5, "1.0", np.int64(3), float("nan"))] == [
         1,
         2.5,
         "1.0",

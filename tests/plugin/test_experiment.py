@@ -9,11 +9,11 @@ from mlflow_compress.plugin.experiment import CompressExperiment
 from mlflow_compress.tracking.connection import Store
 
 
-@pytest.mark.parametrize(("named", "is_named"), [("", False), ("  ", False), ("hw1", True)])
+@pytest.mark.parametrize(("name", "is_named"), [("", False), ("  ", False), ("hw1", True)])
 def test_it_has_a_say_only_where_an_experiment_is_named(
-    named: str, is_named: bool, monkeypatch: pytest.MonkeyPatch
+    name: str, is_named: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COMPRESS_EXPERIMENT", named)
+    monkeypatch.setenv("COMPRESS_EXPERIMENT", name)
     assert CompressExperiment().in_context() is is_named
 
 
@@ -21,9 +21,9 @@ def test_the_experiment_is_made_once(store: Store, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("COMPRESS_EXPERIMENT", " made by a provider ")
     mlflow.set_tracking_uri(store.uri)
     try:
-        chosen = [CompressExperiment().get_experiment_id() for _ in range(2)]
+        ids = [CompressExperiment().get_experiment_id() for _ in range(2)]
     finally:
         mlflow.set_tracking_uri("")
     experiment = mlflow.MlflowClient(store.uri).get_experiment_by_name("made by a provider")
     assert experiment is not None
-    assert chosen == [experiment.experiment_id] * 2
+    assert ids == [experiment.experiment_id] * 2

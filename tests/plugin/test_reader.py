@@ -37,13 +37,13 @@ def app(asked: Asked) -> Flask:
     def runs() -> dict[str, Any]:
         content = request.get_json()
         asked.append({"path": request.path, **content})
-        shown = [number for number in content["experiment_ids"] if number != "3"]
-        return {"runs": [{"info": {"experiment_id": number}} for number in shown]}
+        visible = [number for number in content["experiment_ids"] if number != "3"]
+        return {"runs": [{"info": {"experiment_id": number}} for number in visible]}
 
     return app
 
 
-def answered(app: Flask, call: Callable[[], Any], **given: Any) -> Any:
+def answered(app: Flask, call: Callable[[], Any], **request_settings: Any) -> Any:
     """Call a function during a request, and return its result."""
     outcome: list[Any] = []
 
@@ -52,7 +52,7 @@ def answered(app: Flask, call: Callable[[], Any], **given: Any) -> Any:
         outcome.append(call())
         return ""
 
-    assert app.test_client().get("/compress", **given).status_code == 200
+    assert app.test_client().get("/compress", **request_settings).status_code == 200
     return outcome[0]
 
 

@@ -67,8 +67,8 @@ class Page(HTMLParser):
         assert self.texts[self.open.pop()][0] == tag
 
     def handle_data(self, data: str) -> None:
-        for at in self.open:
-            self.texts[at] = (self.texts[at][0], self.texts[at][1] + data)
+        for index in self.open:
+            self.texts[index] = (self.texts[index][0], self.texts[index][1] + data)
 
     def handle_comment(self, data: str) -> None:
         raise AssertionError(f"a comment: {data}")
@@ -94,8 +94,8 @@ class Page(HTMLParser):
         return json.loads(self.of("script")[0])
 
 
-def render(it: Comparison) -> Page:
-    return Page(Html().render(it))
+def render(comparison: Comparison) -> Page:
+    return Page(Html().render(comparison))
 
 
 def filled(text: str, *, reason: str | None = None) -> Comparison:
@@ -124,8 +124,8 @@ def test_the_table_is_there_without_a_script(comparison: Comparison) -> None:
     page = render(comparison)
     head = ["Team", "Model", "Method", "Quality", "Weights, MB", "CPU, ms", "GPU, ms", "RAM, MB", "VRAM, MB"]
     assert page.of("th")[: len(head)] == head, "the number that decides comes first"
-    whole = [attributes.get("title") for tag, attributes in page.elements if tag == "th" and "scope" in attributes]
-    assert whole[3:6] == [None, "Weight size", "CPU ms"]
+    titles = [attributes.get("title") for tag, attributes in page.elements if tag == "th" and "scope" in attributes]
+    assert titles[3:6] == [None, "Weight size", "CPU ms"]
     rows = page.rows()
     assert len(rows) == len(comparison.rows)
     assert rows[0][:5] == ["alpha", "yolo11l", "original", "0.7912 mAP50", "96.67"]
@@ -159,9 +159,9 @@ def test_nothing_is_loaded_and_only_its_own_script_may_run(comparison: Compariso
 
 def test_a_link_leads_to_the_run_and_to_no_script(comparison: Comparison) -> None:
     row = Row("a", "b", "c", links={"cpu": "javascript:alert(1)", "gpu": 'HTTPS://x/"onclick="y'})
-    for it, links in ((comparison, [comparison.rows[0].links["cpu"]]), (Comparison((row,)), [row.links["gpu"]])):
+    for linked, links in ((comparison, [comparison.rows[0].links["cpu"]]), (Comparison((row,)), [row.links["gpu"]])):
         addresses = [
-            attributes["href"] for tag, attributes in render(it).elements if tag == "a" and "target" in attributes
+            attributes["href"] for tag, attributes in render(linked).elements if tag == "a" and "target" in attributes
         ]
         assert addresses == links
 
@@ -198,8 +198,8 @@ def test_only_a_difference_that_shows_is_good_or_bad(ratio: float, interval: tup
 def test_a_ratio_of_one_launch_is_neither_good_nor_bad_and_says_why() -> None:
     name = "cpu/latency_p50_ms"
     row = Row("a", "b", "c", values={name: 1.0}, ratios={name: 0.5})
-    it = Comparison((row,), greater_is_better={name: False})
-    page = render(it)
+    comparison = Comparison((row,), greater_is_better={name: False})
+    page = render(comparison)
     assert [attributes["title"] for _, attributes in page.elements if attributes.get("class") == "against"] == [
         "noise unknown"
     ]
@@ -225,21 +225,21 @@ def test_an_interval_of_equal_samples_is_not_shown(ends: tuple[float, float] | N
 
 def test_columns_that_say_nothing_are_left_out_unless_somebody_chose_them() -> None:
     values = {"size/weights_mib": 1.0, "cpu/latency_p50_ms": 2.0}
-    it = Comparison((Row("alpha", "yolo", "original", values), Row("alpha", "yolo", "int8", values)))
-    page = render(it)
+    comparison = Comparison((Row("alpha", "yolo", "original", values), Row("alpha", "yolo", "int8", values)))
+    page = render(comparison)
     assert page.of("thead") == ["\n\nMethod\nQuality\nWeights, MB\nCPU, ms\n\n"]
     assert "Rows: 2 · Team: alpha · Model: yolo · methods: 2" in page.of("p")
-    chosen = dataclasses.replace(it, columns=("team", "method", "gpu/latency_p50_ms"))
-    assert render(chosen).of("thead") == ["\n\nTeam\nMethod\nGPU, ms\n\n"]
-    with_hardware = dataclasses.replace(it, columns=(*(column.key for column in COLUMNS), "hardware"))
+    with_columns = dataclasses.replace(comparison, columns=("team", "method", "gpu/latency_p50_ms"))
+    assert render(with_columns).of("thead") == ["\n\nTeam\nMethod\nGPU, ms\n\n"]
+    with_hardware = dataclasses.replace(comparison, columns=(*(column.key for column in COLUMNS), "hardware"))
     assert render(with_hardware).of("thead")[0].split("\n")[-3] == "Hardware"
 
 
 def test_the_hardware_is_short_and_whole_where_one_points_at_it() -> None:
-    whole = "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz, 8 threads"
-    page = render(Comparison((Row("a", "b", "c", hardware=whole),), columns=("method", "hardware")))
+    full_name = "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz, 8 threads"
+    page = render(Comparison((Row("a", "b", "c", hardware=full_name),), columns=("method", "hardware")))
     assert page.rows()[0][1] == "Xeon Platinum 8481C, 8 threads"
-    assert whole in [attributes.get("title") for _, attributes in page.elements]
+    assert full_name in [attributes.get("title") for _, attributes in page.elements]
 
 
 def test_the_script_gets_all_that_it_draws(comparison: Comparison) -> None:
@@ -251,8 +251,8 @@ def test_the_script_gets_all_that_it_draws(comparison: Comparison) -> None:
     assert metrics["GPU inference time, median, ms"]["intervals"] == {"1": [0.61, 0.702]}
     assert metrics["WER"]["relative"] == [None, None, 0.0031, None]
     assert (metrics["mAP50"]["greater_is_better"], metrics["parameters"]["greater_is_better"]) == (True, None)
-    chosen = [data["metrics"][int(data["start"][axis])]["label"] for axis in "xy"]
-    assert chosen == ["weights, MB", "GPU inference time, median, ms"]
+    labels = [data["metrics"][int(data["start"][axis])]["label"] for axis in "xy"]
+    assert labels == ["weights, MB", "GPU inference time, median, ms"]
 
 
 def test_what_is_no_number_is_missing() -> None:
@@ -267,7 +267,7 @@ def contrast(one: str, other: str) -> float:
     """Return the contrast ratio of two colours. Source: WCAG 2.2, relative luminance."""
 
     def luminance(colour: str) -> float:
-        channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        channels = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
         parts = [channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4 for channel in channels]
         return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
 
@@ -283,15 +283,15 @@ def test_texts_and_marks_stand_out_from_what_is_behind_them(theme: int) -> None:
     behind += [pair[theme] for pair in re.findall(r"background: light-dark\((#\w{6}), (#\w{6})\)", style)]
     assert len(behind) == 5
     for name in ("ink", "soft", "accent", "good", "bad"):
-        assert min(contrast(colours[name], each) for each in behind) >= 4.5, name
-    for name in ("field", *(f"c{at}" for at in range(8))):
+        assert min(contrast(colours[name], background) for background in behind) >= 4.5, name
+    for name in ("field", *(f"c{number}" for number in range(8))):
         assert contrast(colours[name], colours["card"]) >= 3, name
 
 
-@pytest.mark.parametrize("it", [Comparison(()), Comparison((), language="ru", title="hw1")])
-def test_an_empty_comparison_is_a_page_too(it: Comparison) -> None:
-    assert render(it).rows() == []
-    assert words.PAGE[it.language]["no_rows"] in render(it).of("p")
+@pytest.mark.parametrize("comparison", [Comparison(()), Comparison((), language="ru", title="hw1")])
+def test_an_empty_comparison_is_a_page_too(comparison: Comparison) -> None:
+    assert render(comparison).rows() == []
+    assert words.PAGE[comparison.language]["no_rows"] in render(comparison).of("p")
 
 
 def test_the_script_has_all_words_that_it_says() -> None:
@@ -348,15 +348,17 @@ def dumped(file: Path, folder: Path) -> str:
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 @pytest.mark.parametrize("times", [(0.0123, 0.0187), (0.002, 90_000.0)])
 def test_in_a_browser_no_label_of_a_tick_covers_another(tmp_path: Path, times: tuple[float, float]) -> None:
-    rows = [Row("a", "b", f"m{at}", {"cpu/latency_p50_ms": t, "size/weights_mib": t}) for at, t in enumerate(times)]
+    rows = [
+        Row("a", "b", f"m{number}", {"cpu/latency_p50_ms": t, "size/weights_mib": t}) for number, t in enumerate(times)
+    ]
     file = tmp_path / "page.html"
     file.write_bytes(Html().render(Comparison(tuple(rows))))
     dom = dumped(file, tmp_path)
     across = re.findall(r'<text x="([\d.]+)" y="[\d.]+" text-anchor="middle">([^<]+)<', dom)
-    places, lengths = [float(place) for place, _ in across], [len(text) for _, text in across]
+    places, lengths = [float(position) for position, _ in across], [len(text) for _, text in across]
     assert len(across) >= 2
-    for at in range(1, len(across)):
-        assert places[at] - places[at - 1] > 7 * (lengths[at] + lengths[at - 1]) / 2
+    for index in range(1, len(across)):
+        assert places[index] - places[index - 1] > 7 * (lengths[index] + lengths[index - 1]) / 2
     upwards = [float(y) for y in re.findall(r'<text x="[\d.]+" y="([\d.]+)" text-anchor="end">[\d.e-]+<', dom)]
     assert len(upwards) >= 2
     assert all(abs(y - other) > 14 for y, other in itertools.pairwise(upwards))
@@ -371,8 +373,8 @@ def test_in_a_browser_the_charts_are_drawn_and_no_other_script_runs(tmp_path: Pa
         for text in HOSTILE
     )
     failures = tuple(Failure(text, text, text, "failed", "", text, text) for text in HOSTILE)
-    it = Comparison(rows, failures, (HOSTILE[2],), title="ours", greater_is_better=dict.fromkeys(values, False))
-    page = Html().render(it)
+    comparison = Comparison(rows, failures, (HOSTILE[2],), title="ours", greater_is_better=dict.fromkeys(values, False))
+    page = Html().render(comparison)
     seized = b"<script>document.title='seized'</script></main>"
     file = tmp_path / "page.html"
     file.write_bytes(page.replace(b"</main>", seized))  # even an injected script
@@ -401,11 +403,11 @@ def test_in_a_browser_columns_sort_tooltips_list_covered_points_and_noise_is_neu
         return Row("a", "m", method, values, {latency: ratio}, {latency: (low, high)}, notes=(0,))
 
     rows = (row("m10", 1.01, 0.9, 1.1), row("prune:amount=0.5+m9", 0.5, 0.4, 0.6), row("m9", 2.0, 1.9, 2.1))
-    it = Comparison(rows, footnotes=("a footnote",), greater_is_better=dict.fromkeys(values, False))
+    comparison = Comparison(rows, footnotes=("a footnote",), greater_is_better=dict.fromkeys(values, False))
     file = tmp_path / "page.html"
     file.write_bytes(
         with_script(
-            Html().render(it),
+            Html().render(comparison),
             "document.querySelector('th.method button').click();"
             "document.querySelector('[role=img]').dispatchEvent(new Event('focus'));",
         )
@@ -414,7 +416,7 @@ def test_in_a_browser_columns_sort_tooltips_list_covered_points_and_noise_is_neu
     assert re.findall(r'<tr data-row="(\d)"', dom) == ["2", "0", "1"], "by the method, m9 before m10"
     (tip,) = re.findall(r'<div id="tip"[^>]*>(.*?)</div>', dom, re.DOTALL)
     assert len([line for line in tip.split("\n") if line in ("m10", "m9", "prune:amount=0.5+m9")]) == 3
-    assert sorted(" ".join(each.split()) for each in re.findall(r'class="(fill [^"]*)"', dom)) == [
+    assert sorted(" ".join(classes.split()) for classes in re.findall(r'class="(fill [^"]*)"', dom)) == [
         "fill better", "fill noise", "fill worse"
     ]  # fmt: skip
     assert "<span>prune:<wbr>amount=0.5+<wbr>m9</span>" in dom

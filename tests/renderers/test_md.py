@@ -81,7 +81,7 @@ def table(tokens: Sequence[Token]) -> list[list[str]]:
 
 def items(tokens: Sequence[Token]) -> list[str]:
     """Return the texts of all list items."""
-    return [plain(tokens[at + 2]) for at, token in enumerate(tokens) if token.type == "list_item_open"]
+    return [plain(tokens[index + 2]) for index, token in enumerate(tokens) if token.type == "list_item_open"]
 
 
 @pytest.mark.parametrize("language", ["en", "ru"])
@@ -96,15 +96,15 @@ def test_structure(comparison: Comparison) -> None:
     assert len(rows) == 1 + len(comparison.rows)
     assert rows[2][2] == "fp16 [batch 16] [1]"
     assert rows[4][:3] == ["=SUM(A1)", "модель 🙂 [x](http://y)", "`prune` (by hand)"]
-    assert items(tokens)[:2] == [f"[{at}] {note}" for at, note in enumerate(comparison.footnotes, 1)]
+    assert items(tokens)[:2] == [f"[{number}] {note}" for number, note in enumerate(comparison.footnotes, 1)]
 
 
 def test_what_methods_did_over_several_models_is_listed(comparison: Comparison) -> None:
     assert "<b>int8</b>: 2.40x faster (CPU), 0.27x size, accuracy -0.0020 (2 models), over 3 models" in items(
         parsed(Markdown().render(comparison))
     )
-    alone = dataclasses.replace(comparison, summaries=comparison.summaries[:1])
-    assert "Over all models" not in Markdown().render(alone).decode()
+    one_summary = dataclasses.replace(comparison, summaries=comparison.summaries[:1])
+    assert "Over all models" not in Markdown().render(one_summary).decode()
 
 
 def test_columns_stand_in_line_in_a_terminal(comparison: Comparison) -> None:

@@ -54,16 +54,16 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def opened(browser: Browser, tmp_path: Path) -> Iterator[Opened]:
     """Open a comparison in a window; at the end, fail if its script failed or asked for anything."""
-    wrong: list[str] = []
+    errors: list[str] = []
     pages: list[Page] = []
 
     def open_page(size: tuple[int, int] = WIDE, comparison: Comparison = COMPARISON) -> Page:
         file = tmp_path / f"{len(pages)}.html"
         file.write_bytes(Html().render(comparison))
         page = browser.new_page(viewport={"width": size[0], "height": size[1]})
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda message: wrong.append(message.text))
-        page.on("request", lambda request: wrong.extend([] if request.url == file.as_uri() else [request.url]))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text))
+        page.on("request", lambda request: errors.extend([] if request.url == file.as_uri() else [request.url]))
         page.goto(file.as_uri())
         pages.append(page)
         return page
@@ -71,7 +71,7 @@ def opened(browser: Browser, tmp_path: Path) -> Iterator[Opened]:
     yield open_page
     for page in pages:
         page.close()
-    assert [message for message in wrong if not message.startswith("data:")] == []
+    assert [message for message in errors if not message.startswith("data:")] == []
 
 
 def order(page: Page) -> list[str]:
@@ -140,8 +140,8 @@ def test_nothing_runs_out_of_the_window(opened: Opened, size: tuple[int, int], l
     assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
     assert page.locator("#scatter svg").evaluate("svg => svg.getBoundingClientRect().right") <= size[0]
     top = "element => element.getBoundingClientRect().top"
-    above = page.locator("#charts").evaluate(top) < page.locator("#table").evaluate(top)
-    assert above is (size == WIDE), "on a telephone numbers come first"
+    is_above = page.locator("#charts").evaluate(top) < page.locator("#table").evaluate(top)
+    assert is_above is (size == WIDE), "on a telephone numbers come first"
     assert page.locator("#filters").evaluate("filters => filters.open") is (size == WIDE)
     assert page.locator("tbody tr").first.is_visible()
 
@@ -149,6 +149,6 @@ def test_nothing_runs_out_of_the_window(opened: Opened, size: tuple[int, int], l
 def test_the_theme_is_changed_by_its_button(opened: Opened) -> None:
     page = opened()
     page.locator("#theme").click()  # from the system's theme to light
-    before = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    old_colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.locator("#theme").click()
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != old_colour

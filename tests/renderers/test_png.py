@@ -22,12 +22,12 @@ def rows(count: int, model: str = "yolo") -> list[Row]:
         Row(
             "alpha",
             model,
-            f"method{at}",
-            values={SIZE: 100.0 - at, CPU: 10.0 + at},
-            ratios={SIZE: 1 - at / 100, CPU: 1 + at / 10},
-            ratio_intervals={CPU: (0.9, 1.2 + at / 10)},
+            f"method{number}",
+            values={SIZE: 100.0 - number, CPU: 10.0 + number},
+            ratios={SIZE: 1 - number / 100, CPU: 1 + number / 10},
+            ratio_intervals={CPU: (0.9, 1.2 + number / 10)},
         )
-        for at in range(1, count)
+        for number in range(1, count)
     ]
 
 
@@ -43,11 +43,11 @@ def test_it_is_as_large_as_a_slide(comparison: Comparison, language: str) -> Non
 
 def test_every_row_is_a_point_and_a_bar() -> None:
     scatter, barred = figure(Comparison(tuple(rows(5)), greater_is_better=LESS, objectives=(SIZE, CPU))).axes
-    drawn = [len(line.get_xdata()) for line in scatter.lines if line.get_linestyle() == "None"]
-    assert sum(drawn) == 5 + 1  # the original has a ring
+    point_counts = [len(line.get_xdata()) for line in scatter.lines if line.get_linestyle() == "None"]
+    assert sum(point_counts) == 5 + 1  # the original has a ring
     assert scatter.get_xlabel() == "weights, MB (lower is better)"
     assert len(barred.patches) == 4
-    assert [text.get_text() for text in barred.get_yticklabels()] == [f"method{at}" for at in range(1, 5)]
+    assert [text.get_text() for text in barred.get_yticklabels()] == [f"method{number}" for number in range(1, 5)]
     assert [text.get_text() for text in barred.texts] == ["≈1.10x", "≈1.20x", "≈1.30x", "≈1.40x"]
 
 
@@ -58,17 +58,17 @@ def test_it_says_how_many_bars_were_left_out() -> None:
 
 
 def test_above_that_the_bars_are_the_means_over_models() -> None:
-    means = tuple(Summary(f"method{at}", 2, {CPU: 1 + at / 10}) for at in (1, 2, 3))
-    alone = Summary("fp16", 1, {CPU: 0.5})
-    _, barred = figure(Comparison(tuple(rows(50)), greater_is_better=LESS, summaries=(*means, alone))).axes
+    means = tuple(Summary(f"method{number}", 2, {CPU: 1 + number / 10}) for number in (1, 2, 3))
+    of_one_row = Summary("fp16", 1, {CPU: 0.5})
+    _, barred = figure(Comparison(tuple(rows(50)), greater_is_better=LESS, summaries=(*means, of_one_row))).axes
     assert [text.get_text() for text in barred.get_yticklabels()] == ["method1", "method2", "method3"]
     assert "geometric means over the models" in barred.get_title(loc="right")
 
 
 @pytest.mark.full
 def test_models_are_not_compared_with_one_another() -> None:
-    it = Comparison((*rows(3), *rows(3, "bert")), greater_is_better=LESS, objectives=(SIZE, CPU))
-    scatter, _ = figure(it).axes
+    comparison = Comparison((*rows(3), *rows(3, "bert")), greater_is_better=LESS, objectives=(SIZE, CPU))
+    scatter, _ = figure(comparison).axes
     assert scatter.get_xlabel() == "weights, relative to the original (lower is better)"
     assert len([line for line in scatter.lines if line.get_linestyle() == "--"]) == 2
 
@@ -77,8 +77,8 @@ def test_only_what_the_column_calls_beaten_is_hollow() -> None:
     third = "cpu/energy_per_item_j"
     verdicts = zip(rows(3), (True, False, None), strict=True)  # the last row has no energy: it was not ranked
     ranked = tuple(dataclasses.replace(row, dominated=verdict) for row, verdict in verdicts)
-    it = Comparison(ranked, greater_is_better={**LESS, third: False}, objectives=(SIZE, CPU, third))
-    scatter, _ = figure(it).axes
+    comparison = Comparison(ranked, greater_is_better={**LESS, third: False}, objectives=(SIZE, CPU, third))
+    scatter, _ = figure(comparison).axes
     faces = [line.get_markerfacecolor() for line in scatter.lines if line.get_linestyle() == "None"]
     assert faces.count("white") == 1
     assert not [line for line in scatter.lines if line.get_linestyle() == "--"], "of three numbers there is no line"
@@ -86,7 +86,7 @@ def test_only_what_the_column_calls_beaten_is_hollow() -> None:
     assert not [text for text in legend if "no other" in text]
     assert [text for text in legend if "hollow" in text]
     unbeaten = tuple(dataclasses.replace(row, dominated=None) for row in ranked[:1])
-    (legend_of_one,) = figure(dataclasses.replace(it, rows=unbeaten)).legends
+    (legend_of_one,) = figure(dataclasses.replace(comparison, rows=unbeaten)).legends
     assert not [text for text in legend_of_one.get_texts() if "hollow" in text.get_text()], "there is none to explain"
 
 
@@ -114,10 +114,10 @@ def test_no_label_covers_another(language: str, sizes: tuple[float, ...], times:
         values = {metric: low + (high - low) * part for metric, (low, high) in ((SIZE, sizes), (CPU, times))}
         ratios = {metric: value / original.values[metric] for metric, value in values.items()}
         compressed.append(Row("Команда", "yolo", name, values, ratios))
-    it = Comparison((original, *compressed), language=language, greater_is_better=LESS, objectives=(SIZE, CPU))
-    drawn = figure(it)
-    drawn.draw_without_rendering()
-    scatter, barred = drawn.axes
+    comparison = Comparison((original, *compressed), language=language, greater_is_better=LESS, objectives=(SIZE, CPU))
+    picture = figure(comparison)
+    picture.draw_without_rendering()
+    scatter, barred = picture.axes
     for axis in (scatter.xaxis, scatter.yaxis, barred.xaxis, barred.yaxis):
         labels = boxes(axis.get_majorticklabels())
         assert len(labels) >= 2
@@ -126,29 +126,31 @@ def test_no_label_covers_another(language: str, sizes: tuple[float, ...], times:
     bars = [patch.get_window_extent() for patch in barred.patches]
     assert not any(one.overlaps(other) for one in numbers for other in [*names, *bars])
     assert not any(name.overlaps(scatter.get_window_extent()) for name in names)
-    (legend,) = drawn.legends
+    (legend,) = picture.legends
     for box in [*names, *numbers, legend.get_window_extent(), barred.title.get_window_extent()]:
-        assert drawn.bbox.x0 <= box.x0
-        assert box.x1 <= drawn.bbox.x1
+        assert picture.bbox.x0 <= box.x0
+        assert box.x1 <= picture.bbox.x1
 
 
 def test_a_legend_of_many_long_names_stays_on_the_picture() -> None:
     values = {SIZE: 50.0, CPU: 5.0}
-    named = tuple(Row("alpha", "yolo", f"{at:02}_{'W' * 60}", values) for at in range(14))
-    drawn = figure(Comparison(named, greater_is_better=LESS))
-    drawn.draw_without_rendering()
-    box = drawn.legends[0].get_window_extent()
-    assert drawn.bbox.x0 <= box.x0
-    assert box.x1 <= drawn.bbox.x1
+    long_rows = tuple(Row("alpha", "yolo", f"{number:02}_{'W' * 60}", values) for number in range(14))
+    picture = figure(Comparison(long_rows, greater_is_better=LESS))
+    picture.draw_without_rendering()
+    box = picture.legends[0].get_window_extent()
+    assert picture.bbox.x0 <= box.x0
+    assert box.x1 <= picture.bbox.x1
 
 
 def test_what_failed_as_a_whole_is_not_drawn() -> None:
-    *good, ruined = rows(4)
+    *intact, ruined = rows(4)
     ruined = dataclasses.replace(ruined, runs={"cpu": "r1"})
     failures = (Failure("alpha", "yolo", ruined.method, "failed", "", "the output differs", "r1"),)
-    scatter, barred = figure(Comparison((*good, ruined), failures, greater_is_better=LESS, objectives=(SIZE, CPU))).axes
-    assert sum(len(line.get_xdata()) for line in scatter.lines if line.get_linestyle() == "None") == len(good) + 1
-    assert len(barred.patches) == len(good) - 1
+    scatter, barred = figure(
+        Comparison((*intact, ruined), failures, greater_is_better=LESS, objectives=(SIZE, CPU))
+    ).axes
+    assert sum(len(line.get_xdata()) for line in scatter.lines if line.get_linestyle() == "None") == len(intact) + 1
+    assert len(barred.patches) == len(intact) - 1
 
 
 @pytest.mark.parametrize(
@@ -156,20 +158,20 @@ def test_what_failed_as_a_whole_is_not_drawn() -> None:
 )
 def test_a_name_is_only_a_name(name: str) -> None:
     row = Row(name, name, name, values={SIZE: 50.0, CPU: 5.0}, ratios={SIZE: 0.5, CPU: 0.5})
-    it = Comparison((*rows(2, name), row), title=name, greater_is_better=LESS)
+    comparison = Comparison((*rows(2, name), row), title=name, greater_is_better=LESS)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert size_of(Png().render(it)) == (2400, 1350)
+        assert size_of(Png().render(comparison)) == (2400, 1350)
 
 
 def test_a_strange_name_is_in_the_legend_as_it_is() -> None:
     row = Row("alpha", "yolo", "_$x$", values={SIZE: 50.0, CPU: 5.0}, ratios={SIZE: 0.5, CPU: 0.5})
-    drawn = figure(Comparison((*rows(2), row), greater_is_better=LESS))
-    (legend,) = drawn.legends
+    picture = figure(Comparison((*rows(2), row), greater_is_better=LESS))
+    (legend,) = picture.legends
     assert " _$x$" in [text.get_text() for text in legend.get_texts()]
 
 
-@pytest.mark.parametrize("it", [Comparison(()), Comparison((Row("a", "b", "c"),))])
-def test_nothing_to_draw_is_said(it: Comparison) -> None:
-    assert size_of(Png().render(it)) == (2400, 1350)
-    assert all("No row has numbers" in plot.texts[0].get_text() for plot in figure(it).axes)
+@pytest.mark.parametrize("comparison", [Comparison(()), Comparison((Row("a", "b", "c"),))])
+def test_nothing_to_draw_is_said(comparison: Comparison) -> None:
+    assert size_of(Png().render(comparison)) == (2400, 1350)
+    assert all("No row has numbers" in plot.texts[0].get_text() for plot in figure(comparison).axes)

@@ -18,7 +18,7 @@ COMMAND = re.compile("|".join(map(re.escape, sorted(BACK, key=len, reverse=True)
 
 
 def unescape(text: str) -> str:
-    return COMMAND.sub(lambda found: BACK[found.group()], text)
+    return COMMAND.sub(lambda match: BACK[match.group()], text)
 
 
 @pytest.mark.parametrize("language", ["en", "ru"])
@@ -49,8 +49,8 @@ def test_every_row_has_its_cells_whatever_they_hold(team: str, model: str, metho
 
 
 def test_many_rows_go_over_pages() -> None:
-    few, many = (Tex().render(Comparison((Row("a", "b", "c"),) * count)) for count in (1, MOST_ON_A_PAGE + 1))
-    assert b"{tabular}" in few
-    assert b"longtable}{" not in few
-    assert b"\\begin{longtable}{" in many
-    assert b"{tabular}" not in many
+    few_rows, many_rows = (Tex().render(Comparison((Row("a", "b", "c"),) * count)) for count in (1, MOST_ON_A_PAGE + 1))
+    assert b"{tabular}" in few_rows
+    assert b"longtable}{" not in few_rows
+    assert b"\\begin{longtable}{" in many_rows
+    assert b"{tabular}" not in many_rows

@@ -16,8 +16,8 @@ from mlflow_compress.renderers.xlsx import Xlsx
 openpyxl = pytest.importorskip("openpyxl", reason="the extra xlsx is not installed")
 
 
-def read(it: Comparison) -> Any:
-    return openpyxl.load_workbook(io.BytesIO(Xlsx().render(it)))
+def read(comparison: Comparison) -> Any:
+    return openpyxl.load_workbook(io.BytesIO(Xlsx().render(comparison)))
 
 
 def column(sheet: Any, header: str) -> list[Any]:
@@ -89,11 +89,11 @@ def test_links_that_no_browser_should_open_are_text() -> None:
 def test_all_numbers_are_on_the_second_sheet(comparison: Comparison) -> None:
     sheet = read(comparison)["All numbers"]
     header, first, second = ([cell.value for cell in line] for line in list(sheet.rows)[:3])
-    named = dict(zip(header, first, strict=True))
-    assert (named["Team"], named["Model"], named["Method"]) == ("alpha", "yolo11l", "original")
-    assert named["weights, MB"] == 96.66796875
-    assert named["CPU inference time, median, ms"] == 492.7215
-    assert named["mAP50"] == 0.7912
+    by_header = dict(zip(header, first, strict=True))
+    assert (by_header["Team"], by_header["Model"], by_header["Method"]) == ("alpha", "yolo11l", "original")
+    assert by_header["weights, MB"] == 96.66796875
+    assert by_header["CPU inference time, median, ms"] == 492.7215
+    assert by_header["mAP50"] == 0.7912
     assert dict(zip(header, second, strict=True))["weights, relative to the original"] == 0.50016
     assert dict(zip(header, second, strict=True))["CPU inference time, median, ms"] is None
     assert (sheet.freeze_panes, sheet.max_row) == ("D2", 1 + len(comparison.rows))
