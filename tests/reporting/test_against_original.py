@@ -91,7 +91,10 @@ def test_a_difference_is_of_the_same_samples(make_run: MakeRun) -> None:
 def test_the_interval_of_the_pairs_belongs_to_their_difference_only(make_run: MakeRun) -> None:
     pairs = {"quality/wer_difference": 0.15, "quality/wer_difference_low": 0.05, "quality/wer_difference_high": 0.25}
     own = scored(make_run, 0.25, pairs)
-    same = differences(own, scored(make_run, 0.10))
-    assert (same["quality/wer_difference_low"], same["quality/wer_difference_high"]) == (0.05, 0.25)
-    other = differences(own, scored(make_run, 0.20))
-    assert other == pytest.approx({"quality/wer_difference": 0.05}), "it was paired with another original"
+    to_own_original = differences(own, scored(make_run, 0.10))
+    assert (to_own_original["quality/wer_difference_low"], to_own_original["quality/wer_difference_high"]) == (
+        0.05,
+        0.25,
+    )
+    to_another = differences(own, scored(make_run, 0.20))
+    assert to_another == pytest.approx({"quality/wer_difference": 0.05}), "it was paired with another original"

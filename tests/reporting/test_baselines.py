@@ -32,8 +32,8 @@ def numbers(p50: float, weights: float, accuracy: float = 0.0) -> dict[str, floa
     return values
 
 
-def compared(runs: Sequence[Run], *baselines: str, **how: object) -> Comparison:
-    return compare(runs, baselines=read(baselines, runs), **how)  # type: ignore[arg-type]
+def compared(runs: Sequence[Run], *baselines: str, **settings: object) -> Comparison:
+    return compare(runs, baselines=read(baselines, runs), **settings)  # type: ignore[arg-type]
 
 
 def row_of(comparison: Comparison, model: str, method: str = "original", team: str = "alpha") -> Row:
@@ -76,25 +76,27 @@ def test_a_quantised_checkpoint_is_compared_with_the_original_of_the_named_model
 
 
 def test_all_other_rows_stay_as_they_are(runs: list[Run]) -> None:
-    before, after = compare(runs), compared(runs, "smollm")
-    rows = {(row.model, row.method): row for row in before.rows}
-    changed = [row.model for row in after.rows if dataclasses.replace(row, notes=()) != rows[row.model, row.method]]
+    without_baseline, with_baseline = compare(runs), compared(runs, "smollm")
+    rows = {(row.model, row.method): row for row in without_baseline.rows}
+    changed = [
+        row.model for row in with_baseline.rows if dataclasses.replace(row, notes=()) != rows[row.model, row.method]
+    ]
     assert changed == ["smollm-gptq"]
-    assert [(row.model, row.method) for row in after.rows] == list(rows)
+    assert [(row.model, row.method) for row in with_baseline.rows] == list(rows)
 
 
 def test_all_rows_of_a_model_or_of_the_family(runs: list[Run], make_run: MakeRun) -> None:
     runs += [make_run("qwen", metrics=numbers(20, 400), tags=LM)]
     runs += [make_run("qwen", "int8", metrics=numbers(10, 200), tags=LM)]
     assert row_of(compared(runs, "smollm"), "qwen", "int8").ratios[WEIGHTS] == 0.5  # it was not already quantised
-    for asked in ("qwen=smollm", "q*=smollm", "*=smollm"):
-        comparison = compared(runs, asked)
+    for baseline in ("qwen=smollm", "q*=smollm", "*=smollm"):
+        comparison = compared(runs, baseline)
         assert row_of(comparison, "qwen").ratios[WEIGHTS] == 2
         assert row_of(comparison, "qwen", "int8").ratios[WEIGHTS] == 1
         assert row_of(comparison, "yolo", "fp16").ratios[WEIGHTS] == 0.5  # another family
         assert row_of(comparison, "yolo").ratios == {}
         assert row_of(comparison, "smollm", "int8").ratios[WEIGHTS] == 0.5
-        assert bool(row_of(comparison, "smollm-gptq", GPTQ).ratios) == (asked == "*=smollm")
+        assert bool(row_of(comparison, "smollm-gptq", GPTQ).ratios) == (baseline == "*=smollm")
     assert row_of(compared(runs, "yolo=smollm"), "yolo", "fp16").ratios[WEIGHTS] == 0.1  # named explicitly
 
 
@@ -105,9 +107,9 @@ def test_the_first_baseline_that_fits_a_row_counts(runs: list[Run], make_run: Ma
 
 
 def test_the_own_team_s_original_comes_first(runs: list[Run], make_run: MakeRun) -> None:
-    theirs = make_run("smollm", team="beta", metrics=numbers(10, 600), tags=LM)
-    assert row_of(compared([*runs, theirs], "smollm"), "smollm-gptq", GPTQ).ratios[WEIGHTS] == 0.3
-    comparison = compared([*runs[2:], theirs], "smollm")
+    of_beta = make_run("smollm", team="beta", metrics=numbers(10, 600), tags=LM)
+    assert row_of(compared([*runs, of_beta], "smollm"), "smollm-gptq", GPTQ).ratios[WEIGHTS] == 0.3
+    comparison = compared([*runs[2:], of_beta], "smollm")
     row = row_of(comparison, "smollm-gptq", GPTQ)
     assert row.ratios[WEIGHTS] == 0.1
     assert notes(comparison, row) == [
@@ -120,15 +122,15 @@ def test_the_original_at_the_same_setting_comes_first_and_another_batch_size_is_
     runs: list[Run], make_run: MakeRun
 ) -> None:
     def packed(**tags: str) -> Run:
-        about = {**LM, "compress.packed": "gptq 4 bit", **{f"compress.{name}": said for name, said in tags.items()}}
+        about = {**LM, "compress.packed": "gptq 4 bit", **{f"compress.{name}": text for name, text in tags.items()}}
         return make_run("smollm-gptq", metrics=numbers(4, 60), tags=about)
 
     runs += [packed(setting="dtype=native"), packed(batch_size="8")]
     comparison = compared(runs, "smollm")
     assert row_of(comparison, "smollm-gptq", "original [gptq 4 bit, dtype=native]").ratios[WEIGHTS] == 0.3
-    alone = row_of(comparison, "smollm-gptq", "original [batch 8, gptq 4 bit]")
-    assert (alone.ratios, alone.original, alone.is_original) == ({}, None, False)
-    assert notes(comparison, alone) == ["nothing to compare with: smollm was not measured at this batch size"]
+    unmatched = row_of(comparison, "smollm-gptq", "original [batch 8, gptq 4 bit]")
+    assert (unmatched.ratios, unmatched.original, unmatched.is_original) == ({}, None, False)
+    assert notes(comparison, unmatched) == ["nothing to compare with: smollm was not measured at this batch size"]
     native = make_run("smollm", metrics=numbers(10, 600), tags={**LM, "compress.setting": "dtype=native"})
     comparison = compared([*runs, native], "smollm")
     assert row_of(comparison, "smollm-gptq", "original [gptq 4 bit, dtype=native]").ratios[WEIGHTS] == 0.1
@@ -169,15 +171,15 @@ def test_a_run_may_be_named_by_the_first_8_characters_and_be_an_older_one(make_r
             strict=True,
         )
     )
-    everything = [older, newer, failed]
-    (row,) = compared(everything, "0123456789").rows
+    all_runs = [older, newer, failed]
+    (row,) = compared(all_runs, "0123456789").rows
     assert row.ratios[WEIGHTS] == 0.5
     with pytest.raises(StoreError, match=r"matches several runs: .*Give more characters of the id"):
-        read(["01234567"], everything)
+        read(["01234567"], all_runs)
     with pytest.raises(StoreError, match="Unknown baseline"):
-        read(["0123456"], everything)  # too short, even if it matches
+        read(["0123456"], all_runs)  # too short, even if it matches
     with pytest.raises(StoreError, match=r"has no numbers to compare with \(out of memory\)"):
-        read(["fedcba98"], everything)
+        read(["fedcba98"], all_runs)
 
 
 def test_errors_list_valid_baselines(runs: list[Run], make_run: MakeRun) -> None:
@@ -190,9 +192,11 @@ def test_errors_list_valid_baselines(runs: list[Run], make_run: MakeRun) -> None
         StoreError, match=r"original of 'qwen' was not measured here.*here: smollm, smollm-gptq, yolo\."
     ):
         read(["qwen"], runs)
-    named = make_run("a=b", metrics=numbers(1, 1))
-    assert read(["a=b"], [*runs, named])[0].name == "a=b"
-    assert [(baseline.rows_of, baseline.name) for baseline in read(["yolo=a=b", "a=b=yolo"], [*runs, named])] == [
+    with_equals_sign = make_run("a=b", metrics=numbers(1, 1))
+    assert read(["a=b"], [*runs, with_equals_sign])[0].name == "a=b"
+    assert [
+        (baseline.rows_of, baseline.name) for baseline in read(["yolo=a=b", "a=b=yolo"], [*runs, with_equals_sign])
+    ] == [
         ("yolo", "a=b"),
         ("a=b", "yolo"),
     ]
@@ -207,10 +211,10 @@ def test_what_was_logged_against_the_own_original_counts_for_nothing(runs: list[
     }
     paired = {f"quality/accuracy_difference{end}": value for end, value in (("", 0.01), ("_low", 0), ("_high", 0.02))}
     changed = dataclasses.replace(runs[1], metrics={**runs[1].metrics, **in_turns, **paired, "quality/accuracy": 0.79})
-    everything = [runs[0], changed, *runs[2:]]
-    assert row_of(compare(everything), "smollm", "int8").ratios[P50] == 0.9
-    assert row_of(compared(everything, runs[2].run_id), "smollm", "int8").ratios[P50] == 0.9  # another model
-    row = row_of(compared(everything, f"smollm={runs[2].run_id}"), "smollm", "int8")
+    all_runs = [runs[0], changed, *runs[2:]]
+    assert row_of(compare(all_runs), "smollm", "int8").ratios[P50] == 0.9
+    assert row_of(compared(all_runs, runs[2].run_id), "smollm", "int8").ratios[P50] == 0.9  # another model
+    row = row_of(compared(all_runs, f"smollm={runs[2].run_id}"), "smollm", "int8")
     assert row.ratios[P50] == 1.25
     assert not in_turns.keys() & row.values.keys()
     # The difference that was logged is paired with another model. So the interval of 0.79 - 0.78 is from both scores.
@@ -257,11 +261,11 @@ def test_the_order_of_runs_says_nothing(runs: list[Run]) -> None:
 
 
 def test_every_run(runs: list[Run], make_run: MakeRun) -> None:
-    again = make_run("smollm", metrics=numbers(10, 400), tags=LM)
-    comparison = compared([*runs, again], "smollm", every_run=True)
+    repeated = make_run("smollm", metrics=numbers(10, 400), tags=LM)
+    comparison = compared([*runs, repeated], "smollm", every_run=True)
     (row,) = [row for row in comparison.rows if row.model == "smollm-gptq"]
     assert row.ratios[WEIGHTS] == 0.15  # to the newest
-    comparison = compared([*runs, again], runs[0].run_id, every_run=True)
+    comparison = compared([*runs, repeated], runs[0].run_id, every_run=True)
     base, newer = [row for row in comparison.rows if row.model == "smollm" and row.method.startswith("original")]
     assert (base.ratios, newer.ratios[WEIGHTS]) == ({}, 2)
 
@@ -269,28 +273,28 @@ def test_every_run(runs: list[Run], make_run: MakeRun) -> None:
 def test_the_gate_judges_a_quantised_checkpoint_against_it(runs: list[Run], make_run: MakeRun) -> None:
     demands = gate.Demands(min_speedup=2, max_quality_drop=Drop.read("5%"), max_size_ratio=0.25)
     checked = gate.check(compared(runs, "smollm"), demands)
-    of = {result.option: result for result in checked if result.model == "smollm-gptq"}
-    assert [of[option].verdict for option in ("--min-speedup", "--max-quality-drop", "--max-size-ratio")] == [
+    by_option = {result.option: result for result in checked if result.model == "smollm-gptq"}
+    assert [by_option[option].verdict for option in ("--min-speedup", "--max-quality-drop", "--max-size-ratio")] == [
         "passes",
         "passes",
         "fails",
     ]
-    assert all("the baseline is the original of smollm" in result.reason for result in of.values())
+    assert all("the baseline is the original of smollm" in result.reason for result in by_option.values())
     assert not [result for result in gate.check(compare(runs), demands) if result.model == "smollm-gptq"]
-    theirs = make_run("smollm", team="beta", metrics=numbers(10, 600), tags=LM)
-    only_theirs = [*runs[2:], theirs]
+    of_beta = make_run("smollm", team="beta", metrics=numbers(10, 600), tags=LM)
+    only_theirs = [*runs[2:], of_beta]
     size = gate.Demands(max_size_ratio=0.25)
     (by_name,) = [
         result for result in gate.check(compared(only_theirs, "smollm"), size) if result.model == "smollm-gptq"
     ]
     (by_run,) = [
-        result for result in gate.check(compared(only_theirs, theirs.run_id), size) if result.model == "smollm-gptq"
+        result for result in gate.check(compared(only_theirs, of_beta.run_id), size) if result.model == "smollm-gptq"
     ]
     assert (by_name.verdict, by_name.reason) == (
         "undecided",
         "compared with the original of team beta; the baseline is the original of smollm",
     )
-    assert (by_run.verdict, by_run.reason) == ("passes", f"the baseline is run {theirs.run_id}")
+    assert (by_run.verdict, by_run.reason) == ("passes", f"the baseline is run {of_beta.run_id}")
 
 
 def test_the_gate_says_where_the_baseline_is_missing(runs: list[Run], make_run: MakeRun) -> None:

@@ -15,10 +15,10 @@ SIZE, CPU, ACCURACY = "size/weights_mib", "cpu/latency_p50_ms", "quality/accurac
 LESS = {SIZE: False, CPU: False, ACCURACY: True}
 
 
-def row(method: str, size: float, time: float, model: str = "yolo", **others: float) -> Row:
+def row(method: str, size: float, time: float, model: str = "yolo", **scores: float) -> Row:
     """Return a row whose original took 100 MB and 10 ms."""
     ratios = {} if method == "original" else {SIZE: size / 100, CPU: time / 10}
-    values = {SIZE: size, CPU: time, **{f"quality/{name}": value for name, value in others.items()}}
+    values = {SIZE: size, CPU: time, **{f"quality/{name}": value for name, value in scores.items()}}
     return Row("alpha", model, method, values=values, ratios=ratios)
 
 
@@ -50,27 +50,27 @@ def test_what_failed_is_in_no_chart_and_keeps_its_place() -> None:
     rows = [row(name, 1, 0.1, accuracy=0.9) for name in names]
     rows[-1] = dataclasses.replace(rows[-1], by_hand=True)
     copied = Failure("alpha", "yolo", "copied", "failed", "", "killed", "a later run")
-    it = dataclasses.replace(comparison(*rows), failures=(*failed, copied))
-    everything, sizes = {SIZE, CPU, ACCURACY}, {SIZE, CPU}
-    drawn = {row.method: (set(row.values), set(row.ratios)) for row in charted(it).rows}
-    assert drawn == {
+    compared = dataclasses.replace(comparison(*rows), failures=(*failed, copied))
+    all_metrics, sizes = {SIZE, CPU, ACCURACY}, {SIZE, CPU}
+    drawn_metrics = {row.method: (set(row.values), set(row.ratios)) for row in charted(compared).rows}
+    assert drawn_metrics == {
         "ruined": (set(), set()),
         "measured before": (set(), set()),
         "slow": ({SIZE, ACCURACY}, {SIZE}),
         "scored before": ({SIZE, CPU}, sizes),
-        "no GPU": (everything, sizes),
-        "running": (everything, sizes),
-        "another team's": (everything, sizes),
-        "copied": (everything, sizes),
+        "no GPU": (all_metrics, sizes),
+        "running": (all_metrics, sizes),
+        "another team's": (all_metrics, sizes),
+        "copied": (all_metrics, sizes),
     }
-    assert list(drawn) == names
+    assert list(drawn_metrics) == names
 
 
 def test_the_objectives_are_drawn() -> None:
-    it = ranking.marked(
+    ranked = ranking.marked(
         comparison(row("original", 100, 10), row("fp16", 50, 8), row("a", 1, 1, "vit")), ["size", "cpu"]
     )
-    assert axes(it) == (Axis(SIZE), Axis(CPU))
+    assert axes(ranked) == (Axis(SIZE), Axis(CPU))
     scored = ranking.marked(
         comparison(row("original", 100, 10, wer=0.5), row("fp16", 50, 8, wer=0.6)), ["quality", "size"]
     )
@@ -87,9 +87,9 @@ def test_without_objectives_a_score_is_drawn_where_there_is_one_and_else_the_siz
 
 def test_several_models_are_drawn_against_their_originals() -> None:
     rows = (row("original", 100, 10), row("fp16", 50, 8), row("original", 100, 10, "bert"), row("fp16", 50, 8, "bert"))
-    it = comparison(*rows)
-    assert axes(it) == (Axis(CPU, relative=True), Axis(SIZE, relative=True))
-    assert axes(dataclasses.replace(it, rows=(rows[0], rows[2]))) == (Axis(CPU), Axis(SIZE))
+    compared = comparison(*rows)
+    assert axes(compared) == (Axis(CPU, relative=True), Axis(SIZE, relative=True))
+    assert axes(dataclasses.replace(compared, rows=(rows[0], rows[2]))) == (Axis(CPU), Axis(SIZE))
 
 
 @pytest.mark.parametrize("rows", [(), (Row("a", "b", "c"),), (Row("a", "b", "c", values={SIZE: math.nan}),)])
@@ -104,10 +104,10 @@ def test_bars_are_about_time_rather_than_size() -> None:
 
 
 def test_a_score_stands_to_the_original_by_its_difference() -> None:
-    it = row("fp16", 50, 8, accuracy=0.8, accuracy_difference=-0.1)
-    assert Axis(ACCURACY, relative=True).value(it) == -0.1
-    assert Axis(SIZE, relative=True).value(it) == 0.5
-    assert Axis("gpu/latency_p50_ms", relative=True).value(it) is None
+    compressed = row("fp16", 50, 8, accuracy=0.8, accuracy_difference=-0.1)
+    assert Axis(ACCURACY, relative=True).value(compressed) == -0.1
+    assert Axis(SIZE, relative=True).value(compressed) == 0.5
+    assert Axis("gpu/latency_p50_ms", relative=True).value(compressed) is None
     original = row("original [batch 16]", 100, 10, accuracy=0.9)
     assert (Axis(ACCURACY, relative=True).value(original), Axis(SIZE, relative=True).value(original)) == (0.0, 1.0)
 
@@ -136,22 +136,22 @@ def test_without_a_direction_nothing_is_better() -> None:
 
 @pytest.mark.parametrize(("size", "time", "is_beaten"), [(50, 9.5, False), (50, 90, False), (51, 9.5, True)])
 def test_a_time_of_unknown_noise_beats_nobody(size: float, time: float, is_beaten: bool) -> None:
-    it = comparison(row("int8", 50, 9), row("fp16", size, time))
+    compared = comparison(row("int8", 50, 9), row("fp16", size, time))
     for relative in (False, True):
-        chosen = (Axis(SIZE, relative=relative), Axis(CPU, relative=relative))
-        assert verdicts(it, chosen) == [(False, 0), (is_beaten, 0)]
+        chosen_axes = (Axis(SIZE, relative=relative), Axis(CPU, relative=relative))
+        assert verdicts(compared, chosen_axes) == [(False, 0), (is_beaten, 0)]
 
 
 def test_known_noise_decides_on_axes_against_the_original_too() -> None:
-    it = comparison(row("int8", 50, 9), row("fp16", 50, 9.5))
+    compared = comparison(row("int8", 50, 9), row("fp16", 50, 9.5))
     sure = [
         dataclasses.replace(row, ratio_intervals={CPU: (row.ratios[CPU] * 0.99, row.ratios[CPU] * 1.01)})
-        for row in it.rows
+        for row in compared.rows
     ]
-    for rows, is_beaten in ((sure, True), ([sure[0], it.rows[1]], False)):
+    for rows, is_beaten in ((sure, True), ([sure[0], compared.rows[1]], False)):
         for relative in (False, True):
-            chosen = (Axis(SIZE, relative=relative), Axis(CPU, relative=relative))
-            assert verdicts(comparison(*rows), chosen) == [(False, 0), (is_beaten, 0)]
+            chosen_axes = (Axis(SIZE, relative=relative), Axis(CPU, relative=relative))
+            assert verdicts(comparison(*rows), chosen_axes) == [(False, 0), (is_beaten, 0)]
 
 
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=12))

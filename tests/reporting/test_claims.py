@@ -26,8 +26,8 @@ def test_holms_corrected_p_values() -> None:
 def test_correction_never_helps_and_keeps_the_order(p_values: list[float]) -> None:
     corrected = claims.holm(p_values)
     assert all(own <= judged <= 1 for own, judged in zip(p_values, corrected, strict=True))
-    order = sorted(range(len(p_values)), key=lambda at: p_values[at])
-    assert [corrected[at] for at in order] == sorted(corrected)
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    assert [corrected[index] for index in order] == sorted(corrected)
 
 
 @given(st.floats(0.2, 5), st.floats(0.001, 1), st.floats(0.001, 1), st.sampled_from([2.0, 4.0, math.inf]))
@@ -130,12 +130,12 @@ def test_launches_that_spread_unlike_the_originals_make_no_more_claims(
     generator = np.random.default_rng(0)
     own = generator.normal(0, spread, (_TABLES, 20, launches))
     base = generator.normal(0, of_calmer, (_TABLES, of_original))
-    far = np.abs(own.mean(axis=2) - base.mean(axis=1)[:, None])
+    distances = np.abs(own.mean(axis=2) - base.mean(axis=1)[:, None])
     spreads = own.std(axis=2, ddof=1), base.std(axis=1, ddof=1)
     alarms = 0
     for table in range(_TABLES):
         of_base = error_of_launches(float(spreads[1][table]), of_original)
         errors = (ratio_error(error_of_launches(float(spread), launches), of_base) for spread in spreads[0][table])
-        p_values = [error.p_value(math.exp(distance)) for error, distance in zip(errors, far[table], strict=True)]
+        p_values = [error.p_value(math.exp(distance)) for error, distance in zip(errors, distances[table], strict=True)]
         alarms += min(claims.holm(p_values)) < claims.LEVEL
     assert alarms / _TABLES <= 0.07

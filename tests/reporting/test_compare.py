@@ -61,16 +61,16 @@ def test_a_cpu_run_and_a_gpu_run_make_one_row(make_run: MakeRun) -> None:
 
 
 def test_the_newest_good_run_counts_and_the_newer_failure_is_listed(make_run: MakeRun) -> None:
-    old, good = make_run(metrics={"cpu/latency_p50_ms": 1.0}), make_run(metrics={"cpu/latency_p50_ms": 2.0})
-    bad = make_run(cpu="failed", tags={"compress.reason.cpu": "out of memory"})
-    comparison = compare([good, bad, old])
-    assert comparison.rows[0].runs == {"cpu": good.run_id}
+    old, newest_good = make_run(metrics={"cpu/latency_p50_ms": 1.0}), make_run(metrics={"cpu/latency_p50_ms": 2.0})
+    failed = make_run(cpu="failed", tags={"compress.reason.cpu": "out of memory"})
+    comparison = compare([newest_good, failed, old])
+    assert comparison.rows[0].runs == {"cpu": newest_good.run_id}
     (failure,) = comparison.failures
     assert (failure.device, failure.status, failure.reason, failure.run_id) == (
         "cpu",
         "failed",
         "out of memory",
-        bad.run_id,
+        failed.run_id,
     )
 
 
@@ -157,9 +157,9 @@ def test_order_is_natural_and_the_original_first(make_run: MakeRun) -> None:
 
 
 def test_runs_of_the_same_moment_are_ordered_by_id(make_run: MakeRun) -> None:
-    one, other = make_run(), make_run()
-    same = Run(other.run_id, "hw1", "", "FINISHED", one.started_ms, other.tags, {}, other.metrics)
-    assert compare([one, same]) == compare([same, one])
+    first, second = make_run(), make_run()
+    of_same_time = Run(second.run_id, "hw1", "", "FINISHED", first.started_ms, second.tags, {}, second.metrics)
+    assert compare([first, of_same_time]) == compare([of_same_time, first])
 
 
 def test_another_batch_size_is_another_row_with_its_own_original(make_run: MakeRun) -> None:
@@ -196,7 +196,7 @@ def test_another_teams_original_serves_and_is_named(make_run: MakeRun) -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "tag", "other", "told"),
+    ("device", "tag", "value", "expected"),
     [
         ("cpu", "cpu_model", "EPYC", "processor: EPYC, the original's: Xeon"),
         ("cpu", "threads", "8", "threads: 8, the original's: 2"),
@@ -205,12 +205,12 @@ def test_another_teams_original_serves_and_is_named(make_run: MakeRun) -> None:
     ],
 )
 def test_different_hardware_is_never_compared(
-    make_run: MakeRun, device: str, tag: str, other: str | None, told: str
+    make_run: MakeRun, device: str, tag: str, value: str | None, expected: str
 ) -> None:
     numbers = {"cpu/latency_p50_ms": 10.0, "gpu/latency_p50_ms": 1.0, "size/weights_mib": 1.0}
     runs = [
         make_run(cpu="ok", gpu="ok", metrics=numbers),
-        make_run(method="fp16", cpu="ok", gpu="ok", metrics=numbers, tags={f"compress.env.{tag}": other}),
+        make_run(method="fp16", cpu="ok", gpu="ok", metrics=numbers, tags={f"compress.env.{tag}": value}),
     ]
     comparison = compare(runs)
     (row,) = (row for row in comparison.rows if row.method == "fp16")
@@ -219,7 +219,7 @@ def test_different_hardware_is_never_compared(
     note, noise = notes(comparison, row)
     assert note.startswith(f"{device.upper()}: not compared")
     assert noise == ONE_LAUNCH
-    assert told in note
+    assert expected in note
 
 
 def test_random_weights_have_a_footnote(make_run: MakeRun) -> None:
@@ -247,7 +247,7 @@ def test_a_caution_brings_its_words_with_its_run(make_run: MakeRun, language: st
         Caution("of_a_plugin", "the plugin of 0.1 says this"),
         Caution("of_a_plugin", "and this"),
     ]
-    tags = {f"compress.caution.{at}": caution.to_text() for at, caution in enumerate(own, 1)}
+    tags = {f"compress.caution.{number}": caution.to_text() for number, caution in enumerate(own, 1)}
     tags |= {
         "compress.caution.5": "no JSON",
         "compress.caution.6": '{"code":"stale","short":{"en":"of an earlier log"}}',
@@ -256,7 +256,7 @@ def test_a_caution_brings_its_words_with_its_run(make_run: MakeRun, language: st
     comparison = compare([run], language=language)
     prefix, first = {"en": ("caution", "it is new"), "ru": ("осторожно", "оно новое")}[language]
     cautions_shown = [first, "the plugin of 0.1 says this", "and this", "unheard_of"]
-    assert notes(comparison, comparison.rows[0]) == [f"{prefix}: {each}" for each in cautions_shown]
+    assert notes(comparison, comparison.rows[0]) == [f"{prefix}: {text}" for text in cautions_shown]
 
 
 def test_cautions_are_footnotes(make_run: MakeRun) -> None:
@@ -318,7 +318,7 @@ def test_one_device_alone(make_run: MakeRun) -> None:
 
 
 def test_every_run_has_a_row_if_asked_for(make_run: MakeRun) -> None:
-    runs = [make_run(metrics={"cpu/latency_p50_ms": float(at)}) for at in (4, 2)]
+    runs = [make_run(metrics={"cpu/latency_p50_ms": float(milliseconds)}) for milliseconds in (4, 2)]
     older, newer = compare(runs, every_run=True).rows
     assert newer.ratios == {}
     assert older.ratios == {"cpu/latency_p50_ms": 2.0}
@@ -372,13 +372,13 @@ def test_what_does_not_know_its_hardware_makes_no_column(make_run: MakeRun) -> N
 def test_what_was_copied_by_hand_says_so_and_is_compared_within_its_team(make_run: MakeRun) -> None:
     unknown = {f"compress.env.{name}": None for name in ("cpu_model", "threads", "gpu_model")}
     tags = {"compress.source": "imported", **unknown}
-    mine = compare([make_run(tags=tags), make_run(method="ONNX", tags=tags)])
-    assert [row.by_hand for row in mine.rows] == [True, True]
-    assert mine.rows[1].ratios["cpu/latency_p50_ms"] == 1.0
-    measured, written = make_run(metrics={"size/params": 1.0}), make_run(tags=tags, metrics={"size/params": 2.0})
-    assert compare([measured, written]).rows[0].values == {"size/params": 1.0}
-    theirs = compare([make_run(tags=tags), make_run(team="beta", method="ONNX", tags=tags)]).rows[1]
-    assert "cpu/latency_p50_ms" not in theirs.ratios
+    of_one_team = compare([make_run(tags=tags), make_run(method="ONNX", tags=tags)])
+    assert [row.by_hand for row in of_one_team.rows] == [True, True]
+    assert of_one_team.rows[1].ratios["cpu/latency_p50_ms"] == 1.0
+    measured, copied = make_run(metrics={"size/params": 1.0}), make_run(tags=tags, metrics={"size/params": 2.0})
+    assert compare([measured, copied]).rows[0].values == {"size/params": 1.0}
+    of_beta = compare([make_run(tags=tags), make_run(team="beta", method="ONNX", tags=tags)]).rows[1]
+    assert "cpu/latency_p50_ms" not in of_beta.ratios
 
 
 def test_title_names_the_experiments(make_run: MakeRun) -> None:
@@ -436,7 +436,7 @@ def test_a_difference_within_the_noise_of_launches_is_shown_as_such(
 def test_the_claims_of_a_table_are_judged_together(make_run: MakeRun) -> None:
     """Alone p = 0.033; with five equal claims, Holm multiplies the smallest by five: 0.17."""
     runs = [make_run(metrics=launched(10.0, 0.01)), make_run(method="fp16", metrics=launched(9.8, 0.01))]
-    runs += [make_run(method=f"x{at}", metrics=launched(10.0, 0.01)) for at in range(4)]
+    runs += [make_run(method=f"x{number}", metrics=launched(10.0, 0.01)) for number in range(4)]
     row = next(row for row in compare(runs).rows if row.method == "fp16")
     assert row.ratio_intervals[P50][1] < 1, "the interval of it alone leaves 1 out"
     assert row.told_apart == {P50: False}
@@ -457,13 +457,15 @@ def test_a_rate_that_is_made_of_the_median_claims_what_the_median_claims(
         make_run(method="fp16", metrics={**launched(9.8, spread), TOKENS: 3200 / 9.8, MEAN_RATE: 101.0}),
         make_run(method="other", metrics={P50: 9.8, TOKENS: 1000.0}),
     ]
-    _, row, other = compare(runs).rows
+    _, row, of_another_median = compare(runs).rows
     low, high = row.ratio_intervals[P50]
     assert row.ratios[TOKENS] == pytest.approx(1 / 0.98)
     assert row.ratio_intervals == {P50: (low, high), TOKENS: pytest.approx((1 / high, 1 / low))}
     assert row.told_apart == {P50: is_told_apart, TOKENS: is_told_apart}
     assert value_text(row, TOKENS, "en") == f"326.5 ({'' if is_told_apart else '≈'}1.02x)"
-    assert (other.ratios[TOKENS], other.ratio_intervals) == (3.125, {}), "of another median, or of none"
+    assert (of_another_median.ratios[TOKENS], of_another_median.ratio_intervals) == (3.125, {}), (
+        "of another median, or of none"
+    )
 
 
 def test_a_rate_of_the_median_follows_its_ratio_in_turns(make_run: MakeRun) -> None:
@@ -548,7 +550,7 @@ COMPLETE = {
 
 
 @pytest.mark.parametrize(
-    ("device", "tag", "other", "told"),
+    ("device", "tag", "value", "expected"),
     [
         ("cpu", "compress.work", "77777777: [1, 128] int64", "one call: [1, 128] int64, the original's: [1, 16] int64"),
         ("cpu", "compress.work", "77777777: [1, 16] int64", "one call: 77777777: [1, 16] int64, the original's: 3f2a"),
@@ -560,17 +562,17 @@ COMPLETE = {
         ("gpu", f"{ENV}gpu_tf32", "matmul", "TF32: matmul, the original's: none"),
     ],
 )
-def test_only_like_is_divided_by_like(make_run: MakeRun, device: str, tag: str, other: str, told: str) -> None:
+def test_only_like_is_divided_by_like(make_run: MakeRun, device: str, tag: str, value: str, expected: str) -> None:
     numbers = {f"{device}/latency_p50_ms": 10.0, f"{device}/energy_per_item_j": 1.0, "size/weights_mib": 1.0}
     original = make_run(metrics=numbers, tags={**COMPLETE}, **{device: "ok"})
-    variant = make_run(method="fp16", metrics=numbers, tags={**COMPLETE, tag: other}, **{device: "ok"})
+    variant = make_run(method="fp16", metrics=numbers, tags={**COMPLETE, tag: value}, **{device: "ok"})
     comparison = compare([original, variant])
     assert comparison.rows[1].ratios == {"size/weights_mib": 1.0}
     (note,) = notes(comparison, comparison.rows[1])
     assert note.startswith(
         f"{device.upper()}: not compared with the original, which was measured under different condit"
     )
-    assert told in note
+    assert expected in note
     assert comparison.columns == (), "it is the same hardware"
 
 
@@ -589,7 +591,9 @@ def test_what_an_earlier_version_measured_is_compared_with_its_like(
 ) -> None:
     numbers = {P50: 10.0, "cpu/ram_peak_mib": 900.0, "size/weights_mib": 1.0}
     tags = {method: {} if method in older else {**COMPLETE} for method in ("original", "fp16")}
-    comparison = compare([make_run(method=method, metrics=numbers, tags=said) for method, said in tags.items()])
+    comparison = compare(
+        [make_run(method=method, metrics=numbers, tags=method_tags) for method, method_tags in tags.items()]
+    )
     row = comparison.rows[1]
     if who:
         assert row.ratios == {"size/weights_mib": 1.0}
@@ -658,9 +662,9 @@ def test_memory_of_the_gpu_is_compared_where_one_allocator_counts_it(make_run: M
 
     memory = {"gpu/vram_peak_mib": 1.0, "gpu/vram_process_mib": 1.0}
     assert ratios("fp16") == (memory, [])
-    for apart in (("tensorrt",), ("fp16+onnx_int8",), ("fp16", "driver", "allocator")):
-        found, reasons = ratios(*apart)
-        assert found == {"gpu/vram_process_mib": 1.0}
+    for methods in (("tensorrt",), ("fp16+onnx_int8",), ("fp16", "driver", "allocator")):
+        memory_ratios, reasons = ratios(*methods)
+        assert memory_ratios == {"gpu/vram_process_mib": 1.0}
         assert reasons == ["VRAM: not compared with the original, because torch's allocator sees only its own memory"]
     assert ratios("tensorrt", "driver", "driver") == (memory, [])
 
@@ -811,8 +815,8 @@ def test_real_scores_come_before_how_far_outputs_moved(make_run: MakeRun) -> Non
 SAMPLES = {"compress.data_digest": "abc", "compress.protocol.wer": "as jiwer", "compress.protocol.map50": "mean"}
 
 
-def scored(value: float, low: float, high: float, **more: float) -> dict[str, float]:
-    numbers = {"wer": value, "wer_low": low, "wer_high": high, "samples": 50.0, "map50": value, **more}
+def scored(value: float, low: float, high: float, **further: float) -> dict[str, float]:
+    numbers = {"wer": value, "wer_low": low, "wer_high": high, "samples": 50.0, "map50": value, **further}
     return {"cpu/latency_p50_ms": 1.0, **{f"quality/{name}": number for name, number in numbers.items()}}
 
 
@@ -879,9 +883,9 @@ def test_a_difference_without_an_interval_is_shown_and_not_claimed(make_run: Mak
 
 
 def test_another_processor_is_one_difference_by_its_short_name(make_run: MakeRun) -> None:
-    mine = {"compress.env.cpu_model": "AMD Ryzen 7 7840U w/ Radeon 780M Graphics", "compress.env.threads": "8"}
-    theirs = {"compress.env.cpu_model": "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", "compress.env.cores": "16"}
-    comparison = compare([make_run(tags={**theirs}), make_run(method="fp16", tags={**mine})])
+    amd = {"compress.env.cpu_model": "AMD Ryzen 7 7840U w/ Radeon 780M Graphics", "compress.env.threads": "8"}
+    intel = {"compress.env.cpu_model": "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", "compress.env.cores": "16"}
+    comparison = compare([make_run(tags={**intel}), make_run(method="fp16", tags={**amd})])
     (fp16,) = (row for row in comparison.rows if row.method == "fp16")
     assert notes(comparison, fp16) == [
         "CPU: not compared with the original, which was measured under different conditions "
@@ -925,8 +929,8 @@ def test_the_precision_of_an_original_is_named_where_it_is_not_float32(make_run:
 
 def test_a_ratio_to_an_original_in_another_precision_says_so(make_run: MakeRun) -> None:
     original = make_run(tags={"compress.dtype": "bfloat16"}, metrics={"size/weights_mib": 50.0})
-    other = make_run(method="gptq", tags={"compress.dtype": "float32"}, metrics={"size/weights_mib": 20.0})
-    comparison = compare([original, other])
+    of_float32 = make_run(method="gptq", tags={"compress.dtype": "float32"}, metrics={"size/weights_mib": 20.0})
+    comparison = compare([original, of_float32])
     (row,) = [row for row in comparison.rows if row.method == "gptq"]
     assert "made from weights in float32, but compared with an original in bfloat16" in notes(comparison, row)
     assert row.ratios == {"size/weights_mib": 0.4}

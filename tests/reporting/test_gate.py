@@ -83,23 +83,23 @@ class Scene:
     def __init__(self, make_run: MakeRun) -> None:
         self._make_run = make_run
 
-    def run(self, method: str, numbers: Mapping[str, float], **said: object) -> Run:
+    def run(self, method: str, numbers: Mapping[str, float], **settings: object) -> Run:
         tags = {
             "compress.data_digest": "abc",
             "compress.protocol.accuracy": "top 1",
-            **said.pop("tags", {}),  # type: ignore[dict-item]
+            **settings.pop("tags", {}),  # type: ignore[dict-item]
         }
-        return self._make_run(method=method, metrics=dict(numbers), tags=tags, **said)
+        return self._make_run(method=method, metrics=dict(numbers), tags=tags, **settings)
 
-    def original(self, numbers: Mapping[str, float] = ORIGINAL, **said: object) -> Run:
-        return self.run("original", numbers, **said)
+    def original(self, numbers: Mapping[str, float] = ORIGINAL, **settings: object) -> Run:
+        return self.run("original", numbers, **settings)
 
-    def variant(self, numbers: Mapping[str, float] = GOOD, **said: object) -> Run:
-        return self.run("int8", numbers, **said)
+    def variant(self, numbers: Mapping[str, float] = GOOD, **settings: object) -> Run:
+        return self.run("int8", numbers, **settings)
 
-    def beside(self, numbers: Mapping[str, float], **said: object) -> list[Run]:
+    def beside(self, numbers: Mapping[str, float], **settings: object) -> list[Run]:
         """Return a variant with the usual original."""
-        return [self.original(), self.variant(numbers, **said)]
+        return [self.original(), self.variant(numbers, **settings)]
 
 
 def bad(scene: Scene) -> list[Run]:
@@ -121,13 +121,15 @@ def of_others(scene: Scene, numbers: Mapping[str, float]) -> list[Run]:
     return [scene.original(team="beta"), scene.variant(numbers)]
 
 
-def failed(scene: Scene, status: str, reason: str, **said: object) -> Run:
-    return scene.variant({}, tags={"compress.outcome.cpu": None, "status": status, "compress.reason": reason}, **said)
+def failed(scene: Scene, status: str, reason: str, **settings: object) -> Run:
+    return scene.variant(
+        {}, tags={"compress.outcome.cpu": None, "status": status, "compress.reason": reason}, **settings
+    )
 
 
-def copied(scene: Scene, **said: object) -> Run:
+def copied(scene: Scene, **settings: object) -> Run:
     """Return a copied row with a number that no measured row has, so that the table shows both."""
-    return scene.variant(GOOD | {"quality/f1": 0.9}, tags={"compress.source": "imported"}, **said)
+    return scene.variant(GOOD | {"quality/f1": 0.9}, tags={"compress.source": "imported"}, **settings)
 
 
 def in_progress(scene: Scene) -> Run:
@@ -214,7 +216,7 @@ def matrix() -> dict[str, list[str]]:
     text = Path(__file__).parents[2].joinpath("docs/how-to/gate.md").read_text(encoding="utf-8")
     lines = text.split("| the row |")[1].split("\n\n")[0].splitlines()[2:]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return {first: rest for first, *rest in cells}
+    return {first: values for first, *values in cells}
 
 
 def test_the_matrix_names_every_state() -> None:
@@ -224,14 +226,14 @@ def test_the_matrix_names_every_state() -> None:
 @pytest.mark.parametrize("state", STATES)
 def test_every_cell_of_the_matrix(make_run: MakeRun, state: str) -> None:
     checks = check(compare(STATES[state](Scene(make_run))), ALL)
-    of: dict[str, Check] = {}
+    by_option: dict[str, Check] = {}
     for result in checks:
         if result.method == "int8":
-            of.setdefault(result.option, result)  # before the lines of a copied row
+            by_option.setdefault(result.option, result)  # before the lines of a copied row
     speed, quality, sizes, memory, code, why = matrix()[state]
-    assert [of[option].verdict for option in of if option] == [speed, quality, sizes, sizes, memory]
+    assert [by_option[option].verdict for option in by_option if option] == [speed, quality, sizes, sizes, memory]
     assert EXIT_CODES[verdict(checks)] == int(code)
-    assert (why in " ".join(f"{result.reason} {result.advice}" for result in of.values())) or not why
+    assert (why in " ".join(f"{result.reason} {result.advice}" for result in by_option.values())) or not why
     for result in checks:
         assert result.verdict == "passes" or result.reason
         assert result.advice or result.verdict != "undecided"
@@ -246,16 +248,16 @@ def test_an_original_whose_scoring_failed_is_listed_once_without_demands(make_ru
     (judged,) = (result for result in checks if result.method == "original")
     assert (judged.option, judged.verdict) == ("", "fails")
     assert "no idea" in judged.reason
-    of = {result.option: result.verdict for result in checks if result.method != "original"}
-    assert (of["--max-size-ratio"], of["--max-quality-drop"]) == ("passes", "undecided")
+    verdicts = {result.option: result.verdict for result in checks if result.method != "original"}
+    assert (verdicts["--max-size-ratio"], verdicts["--max-quality-drop"]) == ("passes", "undecided")
 
 
 def test_no_row_of_a_name_takes_anothers_place(make_run: MakeRun) -> None:
     scene = Scene(make_run)
     judged_twice = check(compare([*bad(scene), copied(scene)]), ALL)
-    assert [each.verdict for each in judged_twice] == ["fails"] * 5 + ["not checked"] * 5
+    assert [check.verdict for check in judged_twice] == ["fails"] * 5 + ["not checked"] * 5
     lost = check(compare([scene.original(), copied(scene), failed(scene, "failed", "out of memory")]), ALL)
-    assert [each.verdict for each in lost] == ["fails"] * 5 + ["not checked"] * 5
+    assert [check.verdict for check in lost] == ["fails"] * 5 + ["not checked"] * 5
     rows = (measured(0.9, name="size/weights_mib"), measured(0.1, name="size/weights_mib"))
     assert [result.verdict for result in check(Comparison(rows), Demands(max_size_ratio=0.5))] == ["fails", "passes"]
 
@@ -350,7 +352,7 @@ def test_each_size_is_its_own_demand() -> None:
     ratios = {"size/weights_mib": 1.0, "size/disk_mib": 0.14}
     row = replace(measured(1.0), values=ratios, ratios=ratios)
     judged = check(Comparison((row,)), Demands(max_size_ratio=0.3, max_disk_ratio=0.3))
-    assert [(each.option, each.asked, each.verdict) for each in judged] == [
+    assert [(check.option, check.asked, check.verdict) for check in judged] == [
         ("--max-size-ratio", "weights: at most 0.3x", "fails"),
         ("--max-disk-ratio", "saved model: at most 0.3x", "passes"),
     ]
@@ -437,21 +439,21 @@ def test_perfect_answers_to_twenty_samples_do_not_show_one_percent_of_any_score(
     answers = [*_RIGHT[metric.takes]] * 10
     ranked = [[answer] for answer in answers] if metric.takes == "labels" else answers
     scores = bootstrap.score({name: metric}, answers, ranked, seed=0)
-    kept = scores.statistics()[bootstrap.kept_as(name, metric)]
-    difference = bootstrap.paired(kept, kept, metric, seed=0)
+    statistics = scores.statistics()[bootstrap.kept_as(name, metric)]
+    difference = bootstrap.paired(statistics, statistics, metric, seed=0)
     assert difference == (0, 0, 0)
     row = scored_row(name, scores.by_name[name].value, (0.0, 0.0, 0.0), 20)
     judged = checked(Demands(max_quality_drop=Drop.read("1%")), row)
     assert (judged.verdict, judged.value) == ("undecided", 0)
     assert judged.reason == "20 samples may miss a loss that affects 17 % of all samples"
-    (needed,) = map(int, re.findall(r"\d+", judged.advice))
-    assert 368 <= needed <= 370, "a perfect mAP is 0.995"
-    enough = replace(row, values={**row.values, "quality/samples": float(needed)})
-    assert checked(Demands(max_quality_drop=Drop.read("1%")), enough).verdict == "passes"
+    (needed_samples,) = map(int, re.findall(r"\d+", judged.advice))
+    assert 368 <= needed_samples <= 370, "a perfect mAP is 0.995"
+    with_enough_samples = replace(row, values={**row.values, "quality/samples": float(needed_samples)})
+    assert checked(Demands(max_quality_drop=Drop.read("1%")), with_enough_samples).verdict == "passes"
 
 
 @pytest.mark.parametrize(
-    ("name", "original", "difference", "samples", "expected", "needed"),
+    ("name", "original", "difference", "samples", "expected", "needed_samples"),
     [
         ("wer", 0.1, (-0.005, -0.015, 0.0), 20, "undecided", 262),  # one transcript improved: no bad end was seen
         ("f1", 0.9, (-0.002, -0.004, 0.0), 300, "undecided", 526),
@@ -462,11 +464,19 @@ def test_perfect_answers_to_twenty_samples_do_not_show_one_percent_of_any_score(
     ],
 )
 def test_few_samples_that_changed_hide_as_much_as_none(
-    name: str, original: float, difference: tuple[float, float, float], samples: int, expected: Verdict, needed: int
+    name: str,
+    original: float,
+    difference: tuple[float, float, float],
+    samples: int,
+    expected: Verdict,
+    needed_samples: int,
 ) -> None:
     """Computed by hand: n = ln(0.025) / ln(1 - margin), with margin 0.01 * quality - loss, as a share of the scale."""
     judged = checked(Demands(max_quality_drop=Drop.read("1%")), scored_row(name, original, difference, samples))
-    assert (judged.verdict, judged.advice) == (expected, f"score at least {needed} samples" if needed else "")
+    assert (judged.verdict, judged.advice) == (
+        expected,
+        f"score at least {needed_samples} samples" if needed_samples else "",
+    )
 
 
 def test_outputs_of_a_language_model_that_are_the_same_are_the_same() -> None:
@@ -541,7 +551,7 @@ def test_mlperfs_rule_names_what_is_no_reference_in_fp32() -> None:
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "whole"),
+    ("verdicts", "expected"),
     [
         (["passes", "passes"], "passes"),
         (["passes", "not checked"], "passes"),
@@ -551,9 +561,11 @@ def test_mlperfs_rule_names_what_is_no_reference_in_fp32() -> None:
         ([], "undecided"),
     ],
 )
-def test_the_worst_counts_and_nothing_checked_is_undecided(verdicts: list[Verdict], whole: Verdict) -> None:
-    checks = [Check("a", "m", f"x{at}", "--min-speedup", verdict=each) for at, each in enumerate(verdicts)]
-    assert verdict(checks) == whole
+def test_the_worst_counts_and_nothing_checked_is_undecided(verdicts: list[Verdict], expected: Verdict) -> None:
+    checks = [
+        Check("a", "m", f"x{number}", "--min-speedup", verdict=outcome) for number, outcome in enumerate(verdicts)
+    ]
+    assert verdict(checks) == expected
     assert list(of_variants(checks).values()) == verdicts
 
 
@@ -563,8 +575,8 @@ def test_a_demand_that_was_checked_on_no_variant_is_undecided() -> None:
 
 
 def test_a_number_is_written_so_that_it_differs_from_the_limit() -> None:
-    for ratio, said in ((1.0004, "1.0004x"), (1.0, "1.00x"), (0.99996, "0.99996x"), (1.2, "1.20x")):
-        assert checked(Demands(max_size_ratio=1.0), measured(ratio, name="size/weights_mib")).result == said
+    for ratio, expected in ((1.0004, "1.0004x"), (1.0, "1.00x"), (0.99996, "0.99996x"), (1.2, "1.20x")):
+        assert checked(Demands(max_size_ratio=1.0), measured(ratio, name="size/weights_mib")).result == expected
 
 
 @pytest.mark.parametrize(
@@ -596,8 +608,10 @@ def test_equal_models_seldom_fail_and_a_loss_of_two_points_seldom_passes_as_one(
     for _ in range(100):
         original, chance = rng.random(samples) < 0.8, rng.random(samples)
         own = np.where(original, chance >= worse / 0.8, chance < better / 0.2)
-        kept, base = (Statistics(np.stack([each, np.ones(samples)], axis=1)) for each in (own, original))
-        value, low, high = bootstrap.paired(kept, base, metric, seed=0)
+        own_statistics, base = (
+            Statistics(np.stack([is_right, np.ones(samples)], axis=1)) for is_right in (own, original)
+        )
+        value, low, high = bootstrap.paired(own_statistics, base, metric, seed=0)
         assert low is not None
         assert high is not None
         row = scored_row("accuracy", float(original.mean()), (value, low, high), samples)

@@ -6,7 +6,7 @@ from mlflow_compress.reporting.hardware_names import short
 
 
 @pytest.mark.parametrize(
-    ("whole", "wanted"),
+    ("full_name", "expected"),
     [
         ("Intel(R) Core(TM) i7-8550U CPU @ 1.80GHz, 4 threads", "Core i7-8550U, 4 threads"),
         ("AMD EPYC 7B12, 2 threads; Tesla T4", "EPYC 7B12, 2 threads; Tesla T4"),
@@ -18,10 +18,10 @@ from mlflow_compress.reporting.hardware_names import short
         ("", ""),
     ],
 )
-def test_short(whole: str, wanted: str) -> None:
-    assert short(whole) == wanted
+def test_short(full_name: str, expected: str) -> None:
+    assert short(full_name) == expected
 
 
 def test_threads_are_shown_in_russian_too() -> None:
-    whole = "AMD EPYC 7B12, 2 threads; Tesla T4, of 4 threads of hope"
-    assert short(whole, "ru") == "EPYC 7B12, потоков: 2; Tesla T4, of 4 threads of hope"
+    full_name = "AMD EPYC 7B12, 2 threads; Tesla T4, of 4 threads of hope"
+    assert short(full_name, "ru") == "EPYC 7B12, потоков: 2; Tesla T4, of 4 threads of hope"

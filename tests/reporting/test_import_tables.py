@@ -101,22 +101,24 @@ def test_every_cell_of_the_course_tables_is_accounted_for_once(number: str) -> N
     assert_accounted((COURSE / f"table-{number}.md").read_bytes().decode(), course(number))
 
 
-def assert_accounted(text: str, found: Import) -> None:
+def assert_accounted(text: str, tables: Import) -> None:
     places = {
         (line.number, column): cell.raw
         for table in markdown_tables.read(text).tables
         for line in table.rows
         for column, cell in enumerate(line.cells, 1)
     }
-    seen = [((cell.line, cell.column), cell.text) for cell in found.readings if cell.reason != "the row ends before it"]
-    assert len(seen) == len(places)
-    assert dict(seen) == places
-    for cell in found.readings:
+    cells = [
+        ((cell.line, cell.column), cell.text) for cell in tables.readings if cell.reason != "the row ends before it"
+    ]
+    assert len(cells) == len(places)
+    assert dict(cells) == places
+    for cell in tables.readings:
         assert bool(cell.metrics) == (cell.fate == "read")
         assert cell.reason or cell.fate not in ("unread", "ignored")
-    stored = [cell for row in found.rows for cell in row.readings]
-    assert [cell for cell in found.readings if cell.metrics] == [cell for cell in stored if cell.metrics]
-    for row in found.rows:
+    stored = [cell for row in tables.rows for cell in row.readings]
+    assert [cell for cell in tables.readings if cell.metrics] == [cell for cell in stored if cell.metrics]
+    for row in tables.rows:
         assert len(row.metrics) == sum(len(cell.metrics) for cell in row.readings) > 0  # none is overwritten
         assert all(value >= 0 for value in row.metrics.values())
 
@@ -289,7 +291,7 @@ def test_a_scale_names_a_metric() -> None:
 
 
 @pytest.mark.parametrize(
-    ("methods", "named"),
+    ("methods", "expected"),
     [
         (["FP32 (Baseline)", "INT8"], ["original", "INT8"]),
         (["Full model", "pruning"], ["original", "pruning"]),
@@ -300,10 +302,10 @@ def test_a_scale_names_a_metric() -> None:
         (["FP32", "Pruning (no quantization)", "ONNX (baseline)"],) * 2,
     ],
 )
-def test_originals_as_people_call_them(methods: list[str], named: list[str]) -> None:
+def test_originals_as_people_call_them(methods: list[str], expected: list[str]) -> None:
     lines = "".join(f"| m | {method} | 5 |\n" for method in methods)
     tables = read(f"| Model | Method | RAM (MB) |\n|---|---|---|\n{lines}", team="alpha", source="r")
-    assert [row.method for row in tables.rows] == named
+    assert [row.method for row in tables.rows] == expected
 
 
 def test_hardware_that_one_cell_names_is_that_of_the_table_unless_it_names_another() -> None:
@@ -359,8 +361,8 @@ def test_a_table_without_methods_is_doubted_until_the_model_is_named() -> None:
     methods = ["original", "FP16 quantization", "INT8 quantization", "pruning"]  # the first is `full model` there
     assert [(row.model, row.method) for row in course("29").rows] == [("unnamed", method) for method in methods]
     assert all(cell.reason for cell in course("29").readings if cell.fate == "name")
-    named = course("29", model="openai/whisper-small").rows
-    assert [(row.model, row.method) for row in named] == [("openai/whisper-small", method) for method in methods]
+    rows = course("29", model="openai/whisper-small").rows
+    assert [(row.model, row.method) for row in rows] == [("openai/whisper-small", method) for method in methods]
     models = read("| Model | RAM (MB) |\n|---|---|\n| a | 5 |\n| b | 6 |", team="alpha", source="r").rows
     assert [(row.model, row.method) for row in models] == [("a", "unnamed"), ("b", "unnamed")]
 
@@ -370,8 +372,8 @@ def test_a_table_in_html_is_ignored_with_what_to_do() -> None:
     text = f"# Results\n\n{html}\n\n| Model | Method | RAM (MB) |\n|---|---|---|\n| m | x | 5 |\n"
     tables = read(text, team="alpha", source="README.md")
     assert [row.model for row in tables.rows] == ["m"]
-    ((line, what, why),) = tables.ignored
-    assert (line, what) == (3, "table")
+    ((line, part, why),) = tables.ignored
+    assert (line, part) == (3, "table")
     assert "Write it in Markdown" in why
     assert "merged cell" in why
     assert not read(f"{BEGIN}\n\n{html}\n\n{END}", team="alpha", source="README.md").ignored
@@ -393,7 +395,7 @@ def test_placeholders_repetitions_and_other_tables_are_ignored_by_name() -> None
     assert [(cell.line, cell.reason) for cell in tables.doubtful] == [
         (6, "line 4 has this model and method with other cells: a table shows the later row")
     ]
-    assert [(line, what) for line, what, _ in tables.ignored] == [
+    assert [(line, part) for line, part, _ in tables.ignored] == [
         (3, "row"), (5, "row"), (7, "row"), (8, "row"), (9, "row"), (11, "table"), (17, "table"), (23, "lines")
     ]  # fmt: skip
     reasons = [why for _, _, why in tables.ignored]

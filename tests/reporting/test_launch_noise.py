@@ -35,8 +35,8 @@ def test_earlier_launches_are_a_sample(once: list[Run]) -> None:
 
 def test_runs_of_several_launches_lend_theirs(make_run: MakeRun, once: list[Run]) -> None:
     """Computed by hand: (2 * ln(1.1)^2 + 4 * 0.01^2) / 6 with six degrees of freedom."""
-    many = make_run(metrics={"cpu/latency_p50_ms": 500.0, "cpu/launches": 5.0, "cpu/latency_launch_sd": 0.01})
-    error = launch_noise.of(once[0], "cpu", [*once, many])
+    launched = make_run(metrics={"cpu/latency_p50_ms": 500.0, "cpu/launches": 5.0, "cpu/latency_launch_sd": 0.01})
+    error = launch_noise.of(once[0], "cpu", [*once, launched])
     assert error is not None
     assert error.error == pytest.approx(math.sqrt((2 * math.log(1.1) ** 2 + 4e-4) / 6))
     assert error.degrees == 6
@@ -44,9 +44,9 @@ def test_runs_of_several_launches_lend_theirs(make_run: MakeRun, once: list[Run]
 
 @pytest.mark.parametrize("tag", ["compress.env.cpu_model", "compress.env.torch", "compress.work", "compress.env.cores"])
 def test_runs_under_other_circumstances_do_not_count(make_run: MakeRun, once: list[Run], tag: str) -> None:
-    others = [make_run(metrics=dict(run.metrics), tags={tag: "another"}) for run in once]
-    assert launch_noise.of(once[0], "cpu", others) is None
-    assert launch_noise.of(others[0], "cpu", others) is not None
+    elsewhere = [make_run(metrics=dict(run.metrics), tags={tag: "another"}) for run in once]
+    assert launch_noise.of(once[0], "cpu", elsewhere) is None
+    assert launch_noise.of(elsewhere[0], "cpu", elsewhere) is not None
 
 
 @pytest.mark.parametrize("spread", [0.0, -1.0])
@@ -80,6 +80,6 @@ def test_impossible_numbers_do_not_count(make_run: MakeRun, once: list[Run], nam
 
 
 def test_a_result_that_was_logged_twice_counts_once(make_run: MakeRun, once: list[Run]) -> None:
-    many = {"cpu/latency_p50_ms": 10.0, "cpu/launches": 3.0, "cpu/latency_launch_sd": 0.02}
-    error = launch_noise.of(once[0], "cpu", [make_run(metrics=many) for _ in range(4)])
+    numbers = {"cpu/latency_p50_ms": 10.0, "cpu/launches": 3.0, "cpu/latency_launch_sd": 0.02}
+    error = launch_noise.of(once[0], "cpu", [make_run(metrics=numbers) for _ in range(4)])
     assert error == LogError(0.02, 2)

@@ -67,9 +67,9 @@ def test_cells_are_those_that_github_shows_and_their_places_are_exact(
 ) -> None:
     text = ending.join([before, "", "| a | b |", "|:-|-|", *rows, "", after])
     tables = read(text).tables
-    seen = as_github_sees_it(text)
-    assert len(tables) == len(seen)
-    for table, expected in zip(tables, seen, strict=True):
+    expected_tables = as_github_sees_it(text)
+    assert len(tables) == len(expected_tables)
+    for table, expected in zip(tables, expected_tables, strict=True):
         for line, row in zip((table.header, *table.rows), expected, strict=True):
             raws = [cell.raw for cell in line.cells]
             assert to_width([raw.replace("\\|", "|") for raw in raws], len(row)) == row
@@ -121,7 +121,7 @@ def test_tables_in_lists_and_quotes_and_behind_a_byte_order_mark() -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "seen"),
+    ("raw", "visible"),
     [
         ("**5888.20**", "5888.20"),
         ("*Не применимо*", "Не применимо"),
@@ -137,8 +137,8 @@ def test_tables_in_lists_and_quotes_and_behind_a_byte_order_mark() -> None:
         ("", ""),
     ],
 )
-def test_decoration_goes_and_text_stays(raw: str, seen: str) -> None:
-    assert plain(raw) == seen
+def test_decoration_goes_and_text_stays(raw: str, visible: str) -> None:
+    assert plain(raw) == visible
 
 
 def test_comments_are_found_on_lines_of_their_own_and_outside_of_code() -> None:

@@ -86,11 +86,15 @@ def log(
     variant = Variant("m", method, "t", "python", "x", metrics=tuple(metrics), chain=chain)
     facts = {**quality.facts_of(scores), "data_digest": "abc", "data_name": "d", "data_source": "s"}
     size = {"size/weights_mib": 10.0 if method == "original" else 5.0}
-    at = float(next(COUNT))
+    time_s = float(next(COUNT))
     outcomes = {"cpu": Outcome("ok")}
     numbers = {**scores.numbers(), **differences, **size, "cpu/latency_p50_ms": 1.0}
-    result = Result(variant, "ok", measurements=numbers, outcomes=outcomes, facts=facts, started_s=at, ended_s=at)
-    run_id = writing.start(store, writing.experiment_id(store, experiment), f"m {method}", {}, start_ms=int(at * 1000))
+    result = Result(
+        variant, "ok", measurements=numbers, outcomes=outcomes, facts=facts, started_s=time_s, ended_s=time_s
+    )
+    run_id = writing.start(
+        store, writing.experiment_id(store, experiment), f"m {method}", {}, start_ms=int(time_s * 1000)
+    )
     writing.write_result(store, run_id, result, {}, "", {})
     writing.end(store, run_id, succeeded=True)
 
@@ -168,7 +172,7 @@ def test_what_is_lacking_is_said_and_nothing_false(store: Store) -> None:
 
 
 def run_with(make_run: MakeRun, method: str, facts: Mapping[str, MetricFacts | str]) -> Run:
-    texts = {name: said if isinstance(said, str) else said.to_text() for name, said in facts.items()}
+    texts = {name: fact if isinstance(fact, str) else fact.to_text() for name, fact in facts.items()}
     return make_run(
         method=method,
         tags={f"compress.metric.{name}": text for name, text in texts.items()},
@@ -187,7 +191,7 @@ def test_runs_that_contradict_each_other_leave_it_open(make_run: MakeRun) -> Non
 def test_what_a_run_does_not_say_contradicts_nobody(make_run: MakeRun) -> None:
     silent, saying = MetricFacts({"en": "edits"}), MetricFacts({"en": "edits"}, "error_rate", False)
     for order in ([silent, saying, silent], [saying, silent, saying]):
-        runs = [run_with(make_run, f"method{at}", {"edits": facts}) for at, facts in enumerate(order)]
+        runs = [run_with(make_run, f"method{number}", {"edits": facts}) for number, facts in enumerate(order)]
         assert compare(runs).metrics == {"quality/edits": saying}
 
 
@@ -213,11 +217,11 @@ def test_what_this_packages_metrics_are_is_no_runs_to_say(make_run: MakeRun) -> 
     ],
 )
 def test_facts_that_can_not_be_read_are_not_known(make_run: MakeRun, text: str) -> None:
-    read = MetricFacts.from_text(text)
-    assert read in (None, MetricFacts())
-    (row,) = (found := compare([run_with(make_run, "original", {"my_own": text})])).rows
+    parsed = MetricFacts.from_text(text)
+    assert parsed in (None, MetricFacts())
+    (row,) = (compared := compare([run_with(make_run, "original", {"my_own": text})])).rows
     assert row.values["quality/my_own"] == 0.5
-    assert label("quality/my_own", "ru", found.metrics) == "my_own"
+    assert label("quality/my_own", "ru", compared.metrics) == "my_own"
 
 
 def test_facts_survive_a_tag_and_hostile_labels_are_tamed() -> None:
@@ -246,7 +250,7 @@ def test_no_two_metrics_have_the_same_rank() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told", "better"),
+    ("name", "expected", "better"),
     [
         ("f1_micro", "F1 micro", True),
         ("f1_binary_cat", "F1 binary_cat", True),
@@ -259,8 +263,8 @@ def test_no_two_metrics_have_the_same_rank() -> None:
         ("my_own", "my_own", None),
     ],
 )
-def test_a_number_of_0_1_is_known_by_its_name(name: str, told: str, better: bool | None) -> None:
-    assert label(f"quality/{name}", "en") == told
+def test_a_number_of_0_1_is_known_by_its_name(name: str, expected: str, better: bool | None) -> None:
+    assert label(f"quality/{name}", "en") == expected
     assert metric_facts.installed(name).greater_is_better is better
 
 

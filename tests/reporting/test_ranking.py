@@ -16,9 +16,9 @@ DATA = {"cpu": "Xeon, 2 threads", "quality": "abc, 100 samples"}
 SURE = {"cpu/launches": 5.0, "cpu/latency_launch_sd": 1e-9}  # the noise between launches is known, and almost 0
 
 
-def row(method: str, size: float, cpu: float = 1.0, model: str = "yolo", team: str = "alpha", **more: object) -> Row:
-    known: dict[str, object] = {"values": {SIZE: size, CPU: cpu, **SURE}, "circumstances": DATA}
-    return Row(team, model, method, **{**known, **more})  # type: ignore[arg-type]
+def row(method: str, size: float, cpu: float = 1.0, model: str = "yolo", team: str = "alpha", **fields: object) -> Row:
+    defaults: dict[str, object] = {"values": {SIZE: size, CPU: cpu, **SURE}, "circumstances": DATA}
+    return Row(team, model, method, **{**defaults, **fields})  # type: ignore[arg-type]
 
 
 def fronts(comparison: Comparison, *objectives: str) -> dict[str, bool | None]:
@@ -54,7 +54,7 @@ def test_a_row_without_a_number_is_not_ranked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("other", "compared"),
+    ("fields", "compared"),
     [
         ({}, True),
         ({"model": "vit"}, False),
@@ -62,17 +62,17 @@ def test_a_row_without_a_number_is_not_ranked() -> None:
         ({"circumstances": {**DATA, "quality": "def, 7 samples"}}, True),  # quality is not compared
     ],
 )
-def test_only_what_may_be_compared_is(other: dict[str, object], compared: bool) -> None:
-    comparison = Comparison((row("a", 1, 1), row("b", 2, 2, **other)))  # type: ignore[arg-type]
+def test_only_what_may_be_compared_is(fields: dict[str, object], compared: bool) -> None:
+    comparison = Comparison((row("a", 1, 1), row("b", 2, 2, **fields)))  # type: ignore[arg-type]
     assert fronts(comparison, "size", "cpu")["b"] is compared
 
 
 def test_models_scored_on_the_same_data_are_compared() -> None:
     values = [{SIZE: 1.0, ACCURACY: 0.9}, {SIZE: 2.0, ACCURACY: 0.8}]
-    one, two = row("a", 1, values=values[0]), row("b", 2, model="vit", team="beta", values=values[1])
-    assert fronts(Comparison((one, two)), "size", "quality") == {"a": False, "b": True}
-    other = row("b", 2, model="vit", values=values[1], circumstances={"quality": "def, 7 samples"})
-    assert fronts(Comparison((one, other)), "size", "quality") == {"a": False, "b": False}
+    first, second = row("a", 1, values=values[0]), row("b", 2, model="vit", team="beta", values=values[1])
+    assert fronts(Comparison((first, second)), "size", "quality") == {"a": False, "b": True}
+    on_other_data = row("b", 2, model="vit", values=values[1], circumstances={"quality": "def, 7 samples"})
+    assert fronts(Comparison((first, on_other_data)), "size", "quality") == {"a": False, "b": False}
 
 
 @pytest.mark.parametrize("objectives", [("size",), ("size", "size"), ("size", "sise"), ("size", "quality/moved")])
@@ -83,10 +83,10 @@ def test_objectives_that_make_no_front(objectives: tuple[str, ...]) -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=12))
 def test_a_front_is_what_it_is_by_definition(points: list[tuple[int, int]]) -> None:
-    rows = tuple(row(str(at), size, cpu) for at, (size, cpu) in enumerate(points))
+    rows = tuple(row(str(number), size, cpu) for number, (size, cpu) in enumerate(points))
     ranked = ranking.marked(Comparison(rows), ["size", "cpu"]).rows
-    for (size, cpu), each in zip(points, ranked, strict=True):
-        assert each.dominated == any(a <= size and b <= cpu and (a, b) != (size, cpu) for a, b in points)
+    for (size, cpu), ranked_row in zip(points, ranked, strict=True):
+        assert ranked_row.dominated == any(a <= size and b <= cpu and (a, b) != (size, cpu) for a, b in points)
     assert not all(each.dominated for each in ranked)
 
 
@@ -115,7 +115,10 @@ def test_times_of_other_batches_are_judged_by_themselves_and_not_by_ratios_to_tw
         for time, ratio in ((9.0, 0.9), (40.0, 0.5))
     ]
     work = [{**DATA, "cpu_work": f"abcd: batch {batch}"} for batch in (1, 8)]
-    one, eight = (dataclasses.replace(each, circumstances=said) for each, said in zip(rows, work, strict=True))
+    one, eight = (
+        dataclasses.replace(row_of_batch, circumstances=circumstances)
+        for row_of_batch, circumstances in zip(rows, work, strict=True)
+    )
     assert pairs.differ(one, eight, CPU)
     assert not pairs.differ(one, dataclasses.replace(eight, circumstances=work[0]), CPU), "of one original"
 
@@ -168,8 +171,8 @@ def test_means_over_models_leave_out_what_failed_and_say_what_is_noise() -> None
     assert table_text.summary(summary, "en") == "fp16: ≈1.02x slower (CPU), over 2 models (3 rows)"
     (of_both,) = ranking.summed_up(Comparison((of("m", 1.5), of("n", 1.5)))).summaries
     assert (of_both.within_noise, of_both.noise_unknown) == ((), ())
-    once = Row("a", "o", "fp16", ratios={CPU: 1.5})
-    (unknown,) = ranking.summed_up(Comparison((of("m", 1.5), once))).summaries
+    of_one_model = Row("a", "o", "fp16", ratios={CPU: 1.5})
+    (unknown,) = ranking.summed_up(Comparison((of("m", 1.5), of_one_model))).summaries
     assert table_text.summary(unknown, "en") == "fp16: 1.50x slower (CPU, noise unknown), over 2 models"
 
 
@@ -205,7 +208,7 @@ def test_the_best_of_each_model_stands_beside_its_original() -> None:
         row("e", 1, values={}),
     )
     best = ranking.best(Comparison(rows), "size").rows
-    assert [each.method for each in best] == ["original", "b", "original [batch 4]", "c"]
+    assert [kept_row.method for kept_row in best] == ["original", "b", "original [batch 4]", "c"]
 
 
 def test_the_best_is_one_of_those_that_may_be_compared() -> None:
@@ -220,7 +223,7 @@ def test_the_best_is_one_of_those_that_may_be_compared() -> None:
         row("fast [batch 4]", 1, 3, circumstances=batch),
     )
     best = ranking.best(Comparison(rows), "cpu").rows
-    assert [each.method for each in best] == ["original", "fast", "fast elsewhere", "fast [batch 4]"]
+    assert [kept_row.method for kept_row in best] == ["original", "fast", "fast elsewhere", "fast [batch 4]"]
     smallest = ranking.best(Comparison(rows), "size")  # on any hardware
     assert [row.method for row in smallest.rows] == ["original", "slow"]
     (sentence,) = smallest.footnotes
@@ -254,8 +257,8 @@ def test_means_over_models_are_judged_together() -> None:
 
     # 2.1 standard errors: a p-value of 0.036, below 5 % if it were the only one
     ratio = math.exp(2.1 * math.log(1.1) / 1.959964)
-    (alone,) = ranking.summed_up(Comparison((of("x", ratio),))).summaries
-    assert alone.within_noise == ()
+    (single_claim,) = ranking.summed_up(Comparison((of("x", ratio),))).summaries
+    assert single_claim.within_noise == ()
     several = ranking.summed_up(Comparison(tuple(of(method, ratio) for method in "xyz"))).summaries
     assert [summary.within_noise for summary in several] == [(CPU,)] * 3
     with_one_sure = ranking.summed_up(Comparison((of("sure", 2.0), of("x", ratio)))).summaries

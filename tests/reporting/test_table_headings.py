@@ -85,7 +85,7 @@ def test_each_metric_is_known_by_its_name_and_its_label(name: str) -> None:
 @pytest.mark.parametrize("language", ["en", "ru"])
 def test_our_own_headers_are_known(language: str) -> None:
     columns = headings([column.header[language] for column in COLUMNS])
-    assert [each.metric or each.kind for each in columns] == [column.key for column in COLUMNS]
+    assert [heading.metric or heading.kind for heading in columns] == [column.key for column in COLUMNS]
     assert is_comparison(columns)
 
 

@@ -108,7 +108,7 @@ def test_cells_of_a_row() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "shown"),
+    ("method", "expected"),
     [
         ("original", "Оригинал"),
         ("original [batch 16]", "Оригинал [batch 16]"),
@@ -116,8 +116,8 @@ def test_cells_of_a_row() -> None:
         ("fp16", "fp16"),
     ],
 )
-def test_only_the_original_is_translated(method: str, shown: str) -> None:
-    assert table_text.method(method, "ru") == shown
+def test_only_the_original_is_translated(method: str, expected: str) -> None:
+    assert table_text.method(method, "ru") == expected
 
 
 @pytest.mark.parametrize("language", words.LANGUAGES)
@@ -134,13 +134,13 @@ def test_all_words_are_there_in_each_language(language: str) -> None:
 
 def test_failures_say_what_where_and_why_and_one_reason_once() -> None:
     fp16 = Failure("alpha", "yolo", "fp16", "skipped", "gpu", "no such device", "run1")
-    others = [
+    cpu_failures = [
         replace(fp16, method="bf16", run_id="run2"),
         replace(fp16, method="onnx", reason="no such file"),
         replace(fp16, model="bert"),
         replace(fp16, status="failed"),
     ]
-    assert table_text.failure_lines([fp16, *others], "en") == [
+    assert table_text.failure_lines([fp16, *cpu_failures], "en") == [
         "skipped (GPU): alpha, yolo, fp16, bf16: no such device",
         "skipped (GPU): alpha, yolo, onnx: no such file",
         "skipped (GPU): alpha, bert, fp16: no such device",
@@ -153,8 +153,8 @@ def test_memory_within_one_percent_is_noise_and_a_size_never_is() -> None:
     row = Row("a", "b", "c", values=dict.fromkeys(names, 500.0), ratios=dict.fromkeys(names, 1.008))
     assert [table_text.is_told_apart(row, name) for name in names] == [False, False, True]
     assert table_text.value_text(row, "cpu/ram_peak_mib", "en") == "500.0 (≈1.01x)"
-    more = replace(row, ratios=dict.fromkeys(names, 1.02))
-    assert [table_text.is_told_apart(more, name) for name in names] == [True, True, True]
+    changed = replace(row, ratios=dict.fromkeys(names, 1.02))
+    assert [table_text.is_told_apart(changed, name) for name in names] == [True, True, True]
 
 
 def test_the_legend_explains_what_is_shown_and_nothing_else() -> None:
@@ -163,8 +163,8 @@ def test_the_legend_explains_what_is_shown_and_nothing_else() -> None:
     assert "hand" not in table_text.legend(Comparison((measured,)))
     assert "By hand: copied" in table_text.legend(Comparison((measured, copied)))
     assert "Pareto" not in table_text.legend(Comparison((measured,), objectives=objectives))
-    shown = Comparison((measured,), columns=("team", "pareto"), objectives=objectives, title="hw1")
-    assert table_text.legend(shown).endswith(
+    comparison = Comparison((measured,), columns=("team", "pareto"), objectives=objectives, title="hw1")
+    assert table_text.legend(comparison).endswith(
         ": weights, WER. A number with unknown noise does not separate rows. Experiment: hw1."
     )
     scored = replace(measured, values={"quality/wer": 0.1, "quality/cer": 0.1}, dominated=False)
@@ -207,7 +207,7 @@ def test_summary() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ratios", "counts", "said"),
+    ("ratios", "counts", "expected"),
     [
         ({"gpu/latency_p50_ms": 1.25}, {}, "x: 1.25x slower (GPU), over 3 models"),
         ({"cpu/latency_p50_ms": 1.001}, {}, "x: as fast (CPU), over 3 models"),
@@ -217,8 +217,8 @@ def test_summary() -> None:
         ({"cpu/latency_p50_ms": 0.0}, {}, "x, over 3 models"),
     ],
 )
-def test_a_summary_skips_what_is_missing(ratios: dict[str, float], counts: dict[str, int], said: str) -> None:
-    assert table_text.summary(Summary("x", 3, ratios, counts=counts), "en") == said
+def test_a_summary_skips_what_is_missing(ratios: dict[str, float], counts: dict[str, int], expected: str) -> None:
+    assert table_text.summary(Summary("x", 3, ratios, counts=counts), "en") == expected
 
 
 def test_a_score_that_is_no_number_is_not_shown() -> None:

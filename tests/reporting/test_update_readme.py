@@ -74,15 +74,15 @@ SURROUNDINGS = st.lists(
 def test_nothing_outside_of_the_markers_changes(
     before: list[str], after: list[str], inside: list[str], ending: str
 ) -> None:
-    start, middle, rest = (ending.join(["", *lines, ""]) for lines in (before, inside, after))
-    text = f"{start}{ending}{BEGIN}{middle}{END}{rest}"
+    start, middle, end = (ending.join(["", *lines, ""]) for lines in (before, inside, after))
+    text = f"{start}{ending}{BEGIN}{middle}{END}{end}"
     try:
         new = update(text, comparison(*ROWS))
     except RecipeError:  # the markers are inside a code block, or hidden by the text around them
         return
     assert new.startswith(f"{start}{ending}{BEGIN}{ending}")
-    assert new.endswith(f"{END}{rest}")
-    assert "\n" not in new[len(start) : len(new) - len(rest)].replace(ending, "")
+    assert new.endswith(f"{END}{end}")
+    assert "\n" not in new[len(start) : len(new) - len(end)].replace(ending, "")
     assert update(new, comparison(*ROWS)) == new
 
 
@@ -90,14 +90,14 @@ def test_nothing_outside_of_the_markers_changes(
 @given(before=SURROUNDINGS, after=SURROUNDINGS, ending=st.sampled_from(["\n", "\r\n"]))
 def test_nothing_outside_of_the_table_changes(before: list[str], after: list[str], ending: str) -> None:
     table = course("33").rstrip("\n").replace("\n", ending)
-    start, rest = ending.join([*before, "", ""]), ending.join(["", "", *after])
+    start, end = ending.join([*before, "", ""]), ending.join(["", "", *after])
     rows = (row(model="efficientvit_b3", size=185.75), row(model="efficientvit_b3", method="int8", cpu=50.0))
     try:
-        new = update(start + table + rest, comparison(*rows))
+        new = update(start + table + end, comparison(*rows))
     except RecipeError:  # hidden by the text around it, or two tables
         return
     assert new.startswith(start + table.split(ending)[0])
-    assert new.endswith(rest)
+    assert new.endswith(end)
     assert new.count("| int8 ") == 1
     assert update(new, comparison(*rows)) == new
 
@@ -109,25 +109,25 @@ CELLS = st.sampled_from(
 
 @settings(deadline=None)
 @given(
-    others=st.lists(st.sampled_from(["Notes", "RAM (GB)", "Link", "Accuracy, %", "Quality"]), max_size=3),
+    headers=st.lists(st.sampled_from(["Notes", "RAM (GB)", "Link", "Accuracy, %", "Quality"]), max_size=3),
     rows=st.lists(st.lists(CELLS, max_size=7), max_size=5),
     ending=st.sampled_from(["\n", "\r\n"]),
     outer=st.booleans(),
 )
 def test_lines_that_are_not_ours_stay_byte_for_byte(
-    others: list[str], rows: list[list[str]], ending: str, outer: bool
+    headers: list[str], rows: list[list[str]], ending: str, outer: bool
 ) -> None:
     edge = "|" if outer else ""
-    head = ["Model", "Method", "CPU ms", *others]
+    head = ["Model", "Method", "CPU ms", *headers]
     text = ending.join(
         f"{edge}{'|'.join(line)}{edge}" for line in (head, ["-"] * len(head), *(row or ["z", ""] for row in rows))
     )
-    before = markdown_tables.read(text).tables[0]
-    others_lines = [line for line in before.rows if "yolo11l" not in [cell.text for cell in line.cells[:1]]]
+    old_table = markdown_tables.read(text).tables[0]
+    others_lines = [line for line in old_table.rows if "yolo11l" not in [cell.text for cell in line.cells[:1]]]
     try:
         new = update(text, comparison(*ROWS))
     except RecipeError:  # several lines for one of the rows
-        assert len(before.rows) - len(others_lines) > 1
+        assert len(old_table.rows) - len(others_lines) > 1
         return
     assert update(new, comparison(*ROWS)) == new
     names = [[cell.text for cell in line.cells[:2]] for line in markdown_tables.read(new).tables[0].rows]
@@ -138,14 +138,14 @@ def test_lines_that_are_not_ours_stay_byte_for_byte(
 
 @pytest.mark.parametrize("number", sorted(path.stem[6:] for path in COURSE.glob("*.md") if path.stem != "table-29"))
 def test_each_course_table_takes_a_row_and_keeps_its_own(number: str) -> None:
-    before = course(number)
-    after = update(before, comparison(*ROWS))
-    gone, come = changed(before, after)
+    old_text = course(number)
+    new_text = update(old_text, comparison(*ROWS))
+    removed, added = changed(old_text, new_text)
     # Table 21 has a placeholder row.
-    assert (len(gone), len(come)) == ((1, 2) if number in ("21", "31") else (0, 2))
-    assert update(after, comparison(*ROWS)) == after
-    (old,), (new,) = markdown_tables.read(before).tables, markdown_tables.read(after).tables
-    assert before[: old.header.end] == after[: new.header.end]
+    assert (len(removed), len(added)) == ((1, 2) if number in ("21", "31") else (0, 2))
+    assert update(new_text, comparison(*ROWS)) == new_text
+    (old,), (new,) = markdown_tables.read(old_text).tables, markdown_tables.read(new_text).tables
+    assert old_text[: old.header.end] == new_text[: new.header.end]
     assert {len(line.cells) for line in new.rows} == {len(new.header.cells)}
 
 
@@ -228,12 +228,12 @@ def test_any_name_is_found_again() -> None:
     ]
     new = update("| Модель | Метод | Время (CPU, ms) |\n|---|---|---|", comparison(*rows[:2]))
     assert update(new, comparison(*rows[:2])) == new
-    for named in rows:
-        once = update("| Модель | Метод | Время (CPU, ms) |\n|---|---|---|", comparison(named))
-        assert len(once.splitlines()) == 3
-        assert update(once, comparison(named)) == once
-        marked = update(f"{BEGIN}\n{END}", comparison(named))
-        assert update(marked, comparison(named)) == marked
+    for named_row in rows:
+        updated = update("| Модель | Метод | Время (CPU, ms) |\n|---|---|---|", comparison(named_row))
+        assert len(updated.splitlines()) == 3
+        assert update(updated, comparison(named_row)) == updated
+        marked = update(f"{BEGIN}\n{END}", comparison(named_row))
+        assert update(marked, comparison(named_row)) == marked
 
 
 def test_a_team_changes_its_own_rows_only() -> None:
@@ -242,9 +242,9 @@ def test_a_team_changes_its_own_rows_only() -> None:
         "| beta | yolo11l | original | 2 |\n"
     )
     rows = comparison(row(cpu=5.0), row("beta", cpu=6.0), row("beta", method="x", cpu=7.0))
-    gone, come = changed(text, update(text, rows, teams=["alpha"]))
-    assert gone == ["| alpha | yolo11l | original | 1 |"]
-    assert come == ["| alpha | yolo11l | original | 5.000 |"]
+    removed, added = changed(text, update(text, rows, teams=["alpha"]))
+    assert removed == ["| alpha | yolo11l | original | 1 |"]
+    assert added == ["| alpha | yolo11l | original | 5.000 |"]
     assert "6.000" in update(text, rows)
     assert update(text, rows).splitlines()[-1].replace(" ", "") == "|beta|yolo11l|x|7.000|"
 
@@ -270,14 +270,14 @@ def test_a_column_of_teams_is_added_where_teams_mix() -> None:
 
 def test_a_row_that_only_keeps_a_place_gives_way() -> None:
     head = "| Model | Method | CPU ms |\r\n|---|---|---|"
-    place = "\r\n| your model name | original | 0.0ms |"
-    kept = "\r\n| z | x | 9 |"
-    ours = "\r\n| yolo11l | original | 5.000  |"
+    placeholder = "\r\n| your model name | original | 0.0ms |"
+    kept_line = "\r\n| z | x | 9 |"
+    new_line = "\r\n| yolo11l | original | 5.000  |"
     rows = comparison(row(cpu=5.0))
-    assert update(head + place, rows) == head + ours
-    assert update(head + place + kept, rows) == head + kept + ours
-    assert update(f"{head}{kept}{place}\r\n\r\nEnd", rows) == f"{head}{kept}{ours}\r\n\r\nEnd"
-    assert update(head + place, comparison()) == head + place
+    assert update(head + placeholder, rows) == head + new_line
+    assert update(head + placeholder + kept_line, rows) == head + kept_line + new_line
+    assert update(f"{head}{kept_line}{placeholder}\r\n\r\nEnd", rows) == f"{head}{kept_line}{new_line}\r\n\r\nEnd"
+    assert update(head + placeholder, comparison()) == head + placeholder
 
 
 def test_footnotes_stand_below_a_table_that_somebody_made_and_go_when_they_must() -> None:
@@ -296,11 +296,11 @@ def test_footnotes_stand_below_a_table_that_somebody_made_and_go_when_they_must(
     )
     assert update(new, rows) == new
     fewer = comparison(row(cpu=5.0), replace(row(method="int8", cpu=2.0), notes=(0,)), notes=("few calls",))
-    less = update(new, fewer)
-    assert "| yolo11l | original     | 5.000 |\n| yolo11l | int8 [3]     |" in less
-    assert "- [3] few calls\n\n<!--" in less
-    assert "busy" not in less
-    assert "compress-report" not in update(less, comparison(row(cpu=5.0), row(method="int8", cpu=2.0)))
+    with_fewer = update(new, fewer)
+    assert "| yolo11l | original     | 5.000 |\n| yolo11l | int8 [3]     |" in with_fewer
+    assert "- [3] few calls\n\n<!--" in with_fewer
+    assert "busy" not in with_fewer
+    assert "compress-report" not in update(with_fewer, comparison(row(cpu=5.0), row(method="int8", cpu=2.0)))
 
 
 def test_footnotes_of_rows_that_are_not_written_now_stay() -> None:
@@ -338,8 +338,8 @@ NOTED = st.builds(
 
 @settings(deadline=None, max_examples=25)
 @given(
-    rows=st.lists(NOTED, max_size=4, unique_by=lambda each: (each.team, each.method)),
-    others=st.lists(NOTED, max_size=3, unique_by=lambda each: (each.team, each.method)),
+    rows=st.lists(NOTED, max_size=4, unique_by=lambda row: (row.team, row.method)),
+    other_rows=st.lists(NOTED, max_size=3, unique_by=lambda row: (row.team, row.method)),
     lines=st.lists(
         st.sampled_from(["| your model name | x | 1 |", "| z | y [1] | 1 |", "| yolo11l | original | 3 |", "| z |"]),
         max_size=3,
@@ -350,26 +350,28 @@ NOTED = st.builds(
     ending=st.sampled_from(["\n", "\r\n"]),
 )
 def test_updating_twice_changes_nothing_and_all_text_around_stays(
-    rows: list[Row], others: list[Row], lines: list[str], before: list[str], after: list[str], ending: str
+    rows: list[Row], other_rows: list[Row], lines: list[str], before: list[str], after: list[str], ending: str
 ) -> None:
     notes = ("the machine was busy", "few *calls*", "[3] is a name")
-    start, rest = ending.join([*before, "", ""]), ending.join(["", "", *after])
+    start, end = ending.join([*before, "", ""]), ending.join(["", "", *after])
     table = ending.join(["| Model | Method | CPU ms |", "|---|---|---|", *lines])
-    by_hand = set(readme_notes.marks(start + table + rest))
+    by_hand = set(readme_notes.marks(start + table + end))
     try:
-        once = update(start + table + rest, comparison(*rows, notes=notes))
+        once = update(start + table + end, comparison(*rows, notes=notes))
         twice = update(once, comparison(*rows, notes=notes))
-        other = update(twice, comparison(*others, notes=notes[1:] + notes[:1]))
-        again = update(other, comparison(*others, notes=notes[1:] + notes[:1]))
+        with_other_rows = update(twice, comparison(*other_rows, notes=notes[1:] + notes[:1]))
+        repeated = update(with_other_rows, comparison(*other_rows, notes=notes[1:] + notes[:1]))
     except RecipeError:  # hidden by the text around it, or another table
         return
-    assert (once, other) == (twice, again)
-    for new in (once, other):
+    assert (once, with_other_rows) == (twice, repeated)
+    for new in (once, with_other_rows):
         assert new.startswith(start)
-        assert new.endswith(rest)
-        (made,) = [table for table in markdown_tables.read(new).tables if table.header.start == len(start)]
-        marks = {number for line in made.rows for cell in line.cells for number in readme_notes.marks(cell.raw)}
-        block = readme_notes.block_below(new, markdown_tables.read(new), made)
+        assert new.endswith(end)
+        (updated_table,) = [table for table in markdown_tables.read(new).tables if table.header.start == len(start)]
+        marks = {
+            number for line in updated_table.rows for cell in line.cells for number in readme_notes.marks(cell.raw)
+        }
+        block = readme_notes.block_below(new, markdown_tables.read(new), updated_table)
         assert readme_notes.listed(new[slice(*block)] if block else "").keys() == marks - by_hand
 
 
@@ -388,8 +390,8 @@ def test_rows_of_other_teams_stay_between_the_markers_with_their_notes() -> None
     rows = comparison(*alpha, notes=("alpha's note", "the machine was busy"))
     new = update(text, rows, teams=["alpha"])
     assert new == update(new, rows, teams=["alpha"])
-    kept = next(line for line in text.splitlines() if "| beta" in line)
-    assert kept in new.splitlines()
+    kept_line = next(line for line in text.splitlines() if "| beta" in line)
+    assert kept_line in new.splitlines()
     (table,) = markdown_tables.read(new).tables
     assert [[cell.text for cell in line.cells][:3] for line in table.rows] == [
         ["alpha", "yolo11l", "original [3]"],
@@ -397,9 +399,9 @@ def test_rows_of_other_teams_stay_between_the_markers_with_their_notes() -> None
         ["beta", "yolo11l", "original [1] [2]"],
     ]
     assert "- [1] the machine was busy\n- [2] beta's note\n- [3] alpha's note\n\nMB is" in new
-    again = update(new, comparison(), teams=["alpha"])
-    assert [line for line in again.splitlines() if "| beta" in line] == [kept]
-    assert "| alpha" not in again
+    repeated = update(new, comparison(), teams=["alpha"])
+    assert [line for line in repeated.splitlines() if "| beta" in line] == [kept_line]
+    assert "| alpha" not in repeated
     assert update(new, comparison(row(cpu=9.0))).count("| beta") == 0  # without a team the whole table is ours
     with pytest.raises(
         RecipeError, match="line 3 has rows of other teams, and columns that can't be filled now: Team,"
@@ -417,7 +419,7 @@ def test_a_byte_order_mark_and_the_lack_of_a_last_line_ending_stay() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "There is no table"),
         ("# Title\n", "There is no table"),
@@ -433,8 +435,8 @@ def test_a_byte_order_mark_and_the_lack_of_a_last_line_ending_stay() -> None:
         (f"{FITTING}| a | b | 2 |\n", r"Lines 3 and 4 are both about a b\. Remove one"),
     ],
 )
-def test_errors_name_the_lines(text: str, said: str) -> None:
-    with pytest.raises(RecipeError, match=said):
+def test_errors_name_the_lines(text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
         update(text, comparison(row(model="a", method="b", cpu=1.0)))
 
 

@@ -46,9 +46,9 @@ def test_it_is_scikit_learns_number_for_many_classes(name: str) -> None:
 def test_of_two_classes_one_may_be_the_positive(references: list[Any], predictions: list[Any], name: str) -> None:
     score = registry.build("metrics", name, {"average": "binary"}).compute(references, predictions)
     assert score == pytest.approx(SCORES[name](references, predictions, zero_division=0), abs=1e-15)
-    named = {0: "bad", 1: "good"}
+    names = {0: "bad", 1: "good"}
     metric = registry.build("metrics", name, {"average": "binary", "positive": "good"})
-    assert metric.compute([named[label] for label in references], [named[label] for label in predictions]) == score
+    assert metric.compute([names[label] for label in references], [names[label] for label in predictions]) == score
 
 
 @pytest.mark.parametrize(("references", "predictions"), [([0, 1, 2], [0, 1, 1]), (["a", "b"], ["b", "a"]), ([0], [0])])

@@ -76,7 +76,7 @@ def test_the_interval_of_a_share_is_the_binomials() -> None:
 def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     generator = np.random.default_rng(7)
     metric = additive("word_perplexity")
-    held = 0
+    covered = 0
     for seed in range(200):
         words = generator.integers(5, 20, 80)
         nll = words * generator.normal(3, 0.8, 80)  # so the true value is exp(3)
@@ -84,8 +84,8 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
         score = bootstrap.score({"p": metric}, [""] * 80, predictions, seed).by_name["p"]
         assert score.low is not None
         assert score.high is not None
-        held += score.low <= np.exp(3) <= score.high
-    assert 0.89 <= held / 200 <= 0.99
+        covered += score.low <= np.exp(3) <= score.high
+    assert 0.89 <= covered / 200 <= 0.99
 
 
 def test_the_interval_of_a_mean_over_rare_classes_holds_its_value() -> None:
@@ -100,8 +100,8 @@ def test_the_interval_of_a_mean_over_rare_classes_holds_its_value() -> None:
     assert score.low < score.value < score.high
     # resamples miss samples of a class, so they score less
     values = metric.statistics(references, predictions)
-    drawn = [metric.reduce(values[generator.integers(0, 500, 500)].sum(axis=0)) for _ in range(300)]
-    assert np.median(drawn) < score.value - 0.003
+    resampled = [metric.reduce(values[generator.integers(0, 500, 500)].sum(axis=0)) for _ in range(300)]
+    assert np.median(resampled) < score.value - 0.003
 
 
 @dataclass
@@ -126,10 +126,12 @@ def test_there_is_no_interval_where_drawn_samples_score_quite_otherwise() -> Non
 def test_a_pair_of_identical_runs_differs_by_exactly_nothing() -> None:
     generator = np.random.default_rng(0)
     predictions = [{"nll": loss, "tokens": 7} for loss in generator.normal(20, 3, 333)]
-    kept = bootstrap.score(metrics("perplexity"), [""] * 333, predictions, seed=0).by_name["perplexity"].statistics
-    assert kept is not None
-    same = statistics_file.Statistics(kept.values.copy())
-    assert bootstrap.paired(kept, same, additive("perplexity"), seed=0) == (0, 0, 0)
+    statistics = (
+        bootstrap.score(metrics("perplexity"), [""] * 333, predictions, seed=0).by_name["perplexity"].statistics
+    )
+    assert statistics is not None
+    copied = statistics_file.Statistics(statistics.values.copy())
+    assert bootstrap.paired(statistics, copied, additive("perplexity"), seed=0) == (0, 0, 0)
 
 
 def test_a_pair_is_reported_apart_where_two_intervals_overlap() -> None:
@@ -137,8 +139,8 @@ def test_a_pair_is_reported_apart_where_two_intervals_overlap() -> None:
     original = generator.random(500) < 0.8
     changed = original.copy()
     changed[np.flatnonzero(original)[:12]] = False  # 12 samples became wrong, none became correct
-    one, other = (bootstrap.score(metrics("accuracy"), *answers(right), seed=0) for right in (changed, original))
-    assert one.numbers()["quality/accuracy_high"] > other.numbers()["quality/accuracy_low"]
+    own, base = (bootstrap.score(metrics("accuracy"), *answers(right), seed=0) for right in (changed, original))
+    assert own.numbers()["quality/accuracy_high"] > base.numbers()["quality/accuracy_low"]
     difference, low, high = bootstrap.paired(statistics(changed), statistics(original), additive("accuracy"), seed=0)
     assert difference == pytest.approx(-12 / 500)
     assert low is not None
@@ -150,14 +152,14 @@ def test_a_pair_is_reported_apart_where_two_intervals_overlap() -> None:
 
 def test_models_that_differ_by_chance_only_are_seldom_distinguished() -> None:
     generator = np.random.default_rng(5)
-    apart = 0
+    distinguished = 0
     for seed in range(100):
-        one, other = generator.random((2, 100)) < 0.7
-        _, low, high = bootstrap.paired(statistics(one), statistics(other), additive("accuracy"), seed)
+        first, second = generator.random((2, 100)) < 0.7
+        _, low, high = bootstrap.paired(statistics(first), statistics(second), additive("accuracy"), seed)
         assert low is not None
         assert high is not None
-        apart += not low <= 0 <= high
-    assert apart / 100 <= 0.11
+        distinguished += not low <= 0 <= high
+    assert distinguished / 100 <= 0.11
 
 
 @pytest.mark.parametrize(("became_wrong", "are_told_apart"), [(1, False), (5, False), (6, True), (12, True)])
@@ -176,19 +178,19 @@ def test_few_samples_are_distinguished_where_mcnemars_test_does(became_wrong: in
 def test_models_of_which_few_samples_differ_are_seldom_distinguished() -> None:
     """The bootstrap alone found a difference in 25 of 100 cases."""
     generator = np.random.default_rng(3)
-    apart = 0
+    distinguished = 0
     for seed in range(100):
         words = generator.integers(5, 30, 20)
         original = np.stack([generator.binomial(words, 0.05), words], axis=1).astype(float)
         own = original.copy()
         changed = generator.random(20) < 0.1
         own[changed, 0] = generator.binomial(words[changed], 0.05)
-        one, other = statistics_file.Statistics(own), statistics_file.Statistics(original)
-        _, low, high = bootstrap.paired(one, other, additive("wer"), seed)
+        own_statistics, base_statistics = statistics_file.Statistics(own), statistics_file.Statistics(original)
+        _, low, high = bootstrap.paired(own_statistics, base_statistics, additive("wer"), seed)
         assert low is not None
         assert high is not None
-        apart += not low <= 0 <= high
-    assert apart <= 5
+        distinguished += not low <= 0 <= high
+    assert distinguished <= 5
 
 
 def test_the_interval_is_wider_where_samples_are_few() -> None:
@@ -199,19 +201,19 @@ def test_the_interval_is_wider_where_samples_are_few() -> None:
 
 def test_runs_that_answer_other_classes_are_paired_too() -> None:
     references = ["a", "b", "c", "a"] * 10
-    ours, theirs = ["a", "b", "b", "z"] * 10, ["c", "b", "c", "a"] * 10
+    own_answers, base_answers = ["a", "b", "b", "z"] * 10, ["c", "b", "c", "a"] * 10
     for name, averages in {"f1": ("macro", "weighted", "micro"), "recall": ("macro",)}.items():
         for average in averages:
             metric = additive(name, average=average)
-            one, other = (
+            own, base = (
                 bootstrap.score({name: metric}, references, predictions, seed=0).by_name[name]
-                for predictions in (ours, theirs)
+                for predictions in (own_answers, base_answers)
             )
-            assert one.statistics is not None
-            assert other.statistics is not None
-            assert one.statistics.columns != other.statistics.columns
-            difference, low, high = bootstrap.paired(one.statistics, other.statistics, metric, seed=0)
-            assert difference == pytest.approx(one.value - other.value, abs=1e-14)
+            assert own.statistics is not None
+            assert base.statistics is not None
+            assert own.statistics.columns != base.statistics.columns
+            difference, low, high = bootstrap.paired(own.statistics, base.statistics, metric, seed=0)
+            assert difference == pytest.approx(own.value - base.value, abs=1e-14)
             assert low is not None
             assert high is not None
             assert low < difference < high
@@ -226,9 +228,9 @@ def test_few_samples_have_a_difference_without_an_interval() -> None:
 def test_other_samples_and_other_metrics_are_not_paired() -> None:
     with pytest.raises(ValueError, match="3 samples can't be paired with 2"):
         bootstrap.paired(statistics([1, 0, 1]), statistics([1, 1]), additive("accuracy"), seed=0)
-    other = statistics_file.Statistics(np.zeros((3, 5)))
+    of_other_metric = statistics_file.Statistics(np.zeros((3, 5)))
     with pytest.raises(ValueError, match="different metrics"):
-        bootstrap.paired(statistics([1, 0, 1]), other, additive("accuracy"), seed=0)
+        bootstrap.paired(statistics([1, 0, 1]), of_other_metric, additive("accuracy"), seed=0)
 
 
 def test_what_is_no_number_is_reported_with_its_sample() -> None:

@@ -85,7 +85,7 @@ def test_it_is_the_validators_number(seed: int, tmp_path: Path) -> None:
 
 def test_labels_may_be_names_and_boxes_in_any_order() -> None:
     references, predictions = images(0)
-    named = [{**image, "labels": [f"class {label}" for label in image["labels"]]} for image in references]
+    with_names = [{**image, "labels": [f"class {label}" for label in image["labels"]]} for image in references]
     mixed = []
     for image in predictions:
         order = np.random.default_rng(1).permutation(len(image["scores"]))
@@ -96,7 +96,7 @@ def test_labels_may_be_names_and_boxes_in_any_order() -> None:
         mixed.append({**shuffled, "labels": [f"class {label}" for label in shuffled["labels"]]})
     for name in NAMES:
         metric = registry.build("metrics", name)
-        assert metric.compute(named, mixed) == pytest.approx(metric.compute(references, predictions), rel=1e-12)
+        assert metric.compute(with_names, mixed) == pytest.approx(metric.compute(references, predictions), rel=1e-12)
 
 
 def test_all_right_is_the_best_that_ultralytics_gives() -> None:
@@ -104,21 +104,21 @@ def test_all_right_is_the_best_that_ultralytics_gives() -> None:
     right = [{**image, "scores": [0.9] * len(image["labels"])} for image in references]
     assert registry.build("metrics", "map50_95").compute(references, right) == pytest.approx(0.995)
     assert registry.build("metrics", "box_precision").compute(references, right) == 1
-    nothing: list[dict[str, Any]] = [{"boxes": [], "labels": [], "scores": []} for _ in references]
+    no_boxes: list[dict[str, Any]] = [{"boxes": [], "labels": [], "scores": []} for _ in references]
     for name in ("map50", "map50_95", "box_recall"):
-        assert registry.build("metrics", name).compute(references, nothing) == 0
+        assert registry.build("metrics", name).compute(references, no_boxes) == 0
 
 
 def test_what_is_no_box_is_reported() -> None:
     metric = registry.build("metrics", "map50")
     none: dict[str, Any] = {"boxes": [], "labels": []}
-    one = {"boxes": [[0, 0, 1, 1]], "labels": [0]}
+    one_box = {"boxes": [[0, 0, 1, 1]], "labels": [0]}
     with pytest.raises(ValueError, match="no true box"):
-        metric.compute([none], [{**one, "scores": [0.5]}])
+        metric.compute([none], [{**one_box, "scores": [0.5]}])
     with pytest.raises(ValueError, match="1 boxes, 1 labels and 0 scores"):
-        metric.compute([one], [{**one, "scores": []}])
+        metric.compute([one_box], [{**one_box, "scores": []}])
     with pytest.raises(ValueError, match="finite"):
-        metric.compute([one], [{"boxes": [[0, 0, float("inf"), 1]], "labels": [0], "scores": [0.5]}])
+        metric.compute([one_box], [{"boxes": [[0, 0, float("inf"), 1]], "labels": [0], "scores": [0.5]}])
 
 
 def metric_of(name: str) -> PooledMetric:
@@ -153,16 +153,16 @@ def test_a_detector_has_intervals_and_is_paired_image_by_image() -> None:
     scored = bootstrap.score(metrics, references, predictions, seed=0)
     worse_boxes = [image if index % 3 else {**image, "boxes": [], "scores": [], "labels": []}
                    for index, image in enumerate(predictions)]  # fmt: skip
-    worse = bootstrap.score(metrics, references, worse_boxes, seed=0)
+    worse_scores = bootstrap.score(metrics, references, worse_boxes, seed=0)
     assert set(scored.statistics()) == {"boxes"}  # one table for all of them
-    changed, original = worse.statistics()["boxes"], scored.statistics()["boxes"]
+    changed, original = worse_scores.statistics()["boxes"], scored.statistics()["boxes"]
     for name, metric in metrics.items():
         score = scored.by_name[name]
         assert score.low is not None
         assert score.high is not None
         assert score.low < score.value < score.high
         difference, low, high = bootstrap.paired(changed, original, metric, seed=0)
-        assert difference == worse.by_name[name].value - score.value
+        assert difference == worse_scores.by_name[name].value - score.value
         assert bootstrap.paired(original, original, metric, seed=0) == (0, 0, 0)
         assert low is not None
         assert high is not None
@@ -178,7 +178,7 @@ def test_the_interval_is_that_of_the_metric_made_anew_of_drawn_images() -> None:
     score = bootstrap.score({"map50": metric}, references, predictions, seed=5).by_name["map50"]
     generator = np.random.default_rng(11)
     draws = [generator.integers(0, 40, 40) for _ in range(150)]
-    values = [metric.compute([references[i] for i in drawn], [predictions[i] for i in drawn]) for drawn in draws]
+    values = [metric.compute([references[i] for i in indices], [predictions[i] for i in indices]) for indices in draws]
     spread = float(np.std(values))
     assert score.low is not None
     assert score.high is not None
@@ -188,12 +188,12 @@ def test_the_interval_is_that_of_the_metric_made_anew_of_drawn_images() -> None:
 def test_few_images_have_a_difference_without_an_interval() -> None:
     references, predictions = images(2, 9)
     metric = metric_of("map50_95")
-    one = bootstrap.score({"map50_95": metric}, references, predictions, seed=0)
-    assert one.by_name["map50_95"].low is None
-    nothing: list[dict[str, Any]] = [{"boxes": [], "labels": [], "scores": []} for _ in references]
-    other = bootstrap.score({"map50_95": metric}, references, nothing, seed=0)
-    difference = bootstrap.paired(other.statistics()["boxes"], one.statistics()["boxes"], metric, seed=0)
-    assert difference == (-one.by_name["map50_95"].value, None, None)
-    more = statistics_file.Statistics(metric.items(*images(2, 10)))
+    scored = bootstrap.score({"map50_95": metric}, references, predictions, seed=0)
+    assert scored.by_name["map50_95"].low is None
+    no_boxes: list[dict[str, Any]] = [{"boxes": [], "labels": [], "scores": []} for _ in references]
+    without_boxes = bootstrap.score({"map50_95": metric}, references, no_boxes, seed=0)
+    difference = bootstrap.paired(without_boxes.statistics()["boxes"], scored.statistics()["boxes"], metric, seed=0)
+    assert difference == (-scored.by_name["map50_95"].value, None, None)
+    of_more_images = statistics_file.Statistics(metric.items(*images(2, 10)))
     with pytest.raises(ValueError, match="can't be paired"):
-        bootstrap.paired(more, one.statistics()["boxes"], metric, seed=0)
+        bootstrap.paired(of_more_images, scored.statistics()["boxes"], metric, seed=0)

@@ -45,9 +45,9 @@ def test_all_metrics_share_one_drawing_in_bounded_memory(monkeypatch: pytest.Mon
     drawings = drawing.drawings
 
     def watched(count: int, seed: int) -> Any:
-        for drawn in drawings(count, seed):
-            sizes.append(drawn.samples.size)
-            yield drawn
+        for draw in drawings(count, seed):
+            sizes.append(draw.samples.size)
+            yield draw
 
     monkeypatch.setattr(drawing, "RESAMPLES", 20)
     monkeypatch.setattr(drawing, "_AT_ONCE", 200_000)

@@ -41,8 +41,8 @@ def test_it_is_seqevals_number(references: list[list[str]], predictions: list[li
 @settings(max_examples=60, deadline=None)
 @given(samples)
 def test_it_is_seqevals_number_for_any_tags(pairs: list[list[tuple[str, str]]]) -> None:
-    references = [[one for one, _ in sentence] for sentence in pairs]
-    predictions = [[other for _, other in sentence] for sentence in pairs]
+    references = [[reference for reference, _ in sentence] for sentence in pairs]
+    predictions = [[prediction for _, prediction in sentence] for sentence in pairs]
     for name, score in SCORES.items():
         number = registry.build("metrics", name).compute(references, predictions)
         assert number == pytest.approx(score(references, predictions), abs=1e-15)

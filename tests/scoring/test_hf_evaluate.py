@@ -90,8 +90,8 @@ def test_a_metric_of_ours_has_its_options_there_and_its_errors(folder: Path) -> 
         as_evaluate("f1", averag="micro")
     with pytest.raises(UnknownName):
         as_evaluate("f2")
-    together = evaluate.combine([as_evaluate("wer"), as_evaluate("cer")])
-    assert together.compute(references=["a b"], predictions=["a c"]) == {"wer": 0.5, "cer": 1 / 3}
+    combined = evaluate.combine([as_evaluate("wer"), as_evaluate("cer")])
+    assert combined.compute(references=["a b"], predictions=["a c"]) == {"wer": 0.5, "cer": 1 / 3}
 
 
 @pytest.mark.parametrize("source", ["./same_texts.py", "in_folder", "./in_folder", "in_folder/in_folder.py"])

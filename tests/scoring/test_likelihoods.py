@@ -64,9 +64,9 @@ def test_what_makes_no_number_is_reported(prediction: Any, message: str) -> None
 
 @pytest.mark.parametrize("name", ["perplexity", "word_perplexity", "bits_per_byte"])
 def test_where_no_token_is_predicted_that_is_reported(name: str) -> None:
-    nothing = {"nll": 0.0, "tokens": 0, "words": 0, "bytes": 0}
+    no_tokens = {"nll": 0.0, "tokens": 0, "words": 0, "bytes": 0}
     with pytest.raises(ValueError, match="not a finite number: no token is predicted"):
-        registry.build("metrics", name).compute(["a"], [nothing])
-    some = {"nll": 2.0, "tokens": 2, "words": 1, "bytes": 4}
-    alone, both = (["ab"], [some]), (["a", "ab"], [nothing, some])
-    assert registry.build("metrics", name).compute(*both) == registry.build("metrics", name).compute(*alone)
+        registry.build("metrics", name).compute(["a"], [no_tokens])
+    two_tokens = {"nll": 2.0, "tokens": 2, "words": 1, "bytes": 4}
+    one_text, two_texts = (["ab"], [two_tokens]), (["a", "ab"], [no_tokens, two_tokens])
+    assert registry.build("metrics", name).compute(*two_texts) == registry.build("metrics", name).compute(*one_text)

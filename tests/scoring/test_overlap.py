@@ -26,9 +26,9 @@ def test_it_is_rouge_scores_mean_f1(kind: str, stemmer: bool) -> None:
 
 def test_it_is_lins_example() -> None:
     # Lin 2004, section 3.1: ROUGE-L of "police kill the gunman" is 3/4 of "police killed the gunman", ROUGE-2 1/3
-    one = (["police killed the gunman"], ["police kill the gunman"])
-    assert registry.build("metrics", "rougeL").compute(*one) == pytest.approx(0.75)
-    assert registry.build("metrics", "rouge2").compute(*one) == pytest.approx(1 / 3)
+    texts = (["police killed the gunman"], ["police kill the gunman"])
+    assert registry.build("metrics", "rougeL").compute(*texts) == pytest.approx(0.75)
+    assert registry.build("metrics", "rouge2").compute(*texts) == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -37,5 +37,5 @@ def test_other_scripts_need_other_tokens(kind: str) -> None:
     with pytest.raises(ValueError, match="tokens=words"):
         registry.build("metrics", kind).compute(texts, texts)
     assert registry.build("metrics", kind, {"tokens": "words"}).compute(texts, texts) == 1
-    less = registry.build("metrics", kind, {"tokens": "words"}).compute(texts, ["Кошка на окне", "Собака"])
-    assert 0 < less < 1
+    score = registry.build("metrics", kind, {"tokens": "words"}).compute(texts, ["Кошка на окне", "Собака"])
+    assert 0 < score < 1

@@ -12,9 +12,9 @@ def test_statistics_are_kept_in_a_file(tmp_path: Path) -> None:
     names = {name: registry.build("metrics", name) for name in ("accuracy", "f1")}
     scored = bootstrap.score(names, [0, 1, 2] * 5, [0, 1, 1] * 5, seed=0)
     statistics_file.write(scored.statistics(), tmp_path / "statistics.npz")
-    kept = statistics_file.read(tmp_path / "statistics.npz")
-    assert set(kept) == set(names)
-    for name, stored in kept.items():
+    all_statistics = statistics_file.read(tmp_path / "statistics.npz")
+    assert set(all_statistics) == set(names)
+    for name, stored in all_statistics.items():
         statistics = scored.by_name[name].statistics
         assert statistics is not None
         assert np.array_equal(stored.values, statistics.values)

@@ -34,7 +34,7 @@ def test_it_is_jiwers_number(references: list[str], predictions: list[str]) -> N
 @settings(max_examples=60, deadline=None)
 @given(texts)
 def test_it_is_jiwers_number_for_any_texts(pairs: list[tuple[str, str]]) -> None:
-    references, predictions = (list(each) for each in zip(*pairs, ("a", "a"), strict=True))
+    references, predictions = (list(side) for side in zip(*pairs, ("a", "a"), strict=True))
     assert registry.build("metrics", "wer").compute(references, predictions) == jiwer.wer(references, predictions)
     assert registry.build("metrics", "cer").compute(references, predictions) == jiwer.cer(references, predictions)
 
@@ -52,11 +52,11 @@ def test_words_heard_in_silence_are_insertions() -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("heard", ["", "one two three"])
+@pytest.mark.parametrize("prediction", ["", "one two three"])
 @pytest.mark.parametrize("name", ["wer", "cer", "wer_normalized", "cer_normalized"])
-def test_where_nothing_is_stated_there_is_no_rate(name: str, heard: str) -> None:
+def test_where_nothing_is_stated_there_is_no_rate(name: str, prediction: str) -> None:
     with pytest.raises(ValueError, match="not a finite number: all references are empty"):
-        registry.build("metrics", name).compute([""], [heard])
+        registry.build("metrics", name).compute([""], [prediction])
 
 
 def test_what_is_no_text_is_rejected() -> None:
@@ -104,9 +104,11 @@ def test_normalized_rates_are_jiwers_of_normalized_texts() -> None:
     references = ["Mr. Smith's colour, please!", "two hundred", "uh"]
     predictions = ["mister smith is color", "200 dogs", "hm"]
     metric = registry.build("metrics", "wer_normalized")
-    one, other = metric.normalized(references), metric.normalized(predictions)
-    assert metric.compute(references, predictions) == jiwer.wer(one, other)
-    assert registry.build("metrics", "cer_normalized").compute(references, predictions) == jiwer.cer(one, other)
+    normalized_references, normalized_predictions = metric.normalized(references), metric.normalized(predictions)
+    assert metric.compute(references, predictions) == jiwer.wer(normalized_references, normalized_predictions)
+    assert registry.build("metrics", "cer_normalized").compute(references, predictions) == jiwer.cer(
+        normalized_references, normalized_predictions
+    )
 
 
 def test_an_unknown_language_is_rejected() -> None:

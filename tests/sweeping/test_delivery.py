@@ -57,7 +57,7 @@ def test_what_mlflow_has_leaves_the_disk(delivery: Delivery, tmp_path: Path) -> 
 def test_what_is_refused_is_kept_and_sent_in_the_end(
     delivery: Delivery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*given: object, **named: object) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
         raise StoreError("it is tired")
 
     messages: list[str] = []
@@ -74,7 +74,7 @@ def test_what_is_refused_is_kept_and_sent_in_the_end(
 def test_what_is_refused_to_the_end_is_kept_and_reported(
     delivery: Delivery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*given: object, **named: object) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
         raise StoreError("it is tired")
 
     _ = delivery.log
@@ -106,7 +106,7 @@ def test_a_folder_without_a_result_goes(delivery: Delivery, tmp_path: Path) -> N
 def test_who_stops_the_pairing_of_scores_loses_no_result(
     delivery: Delivery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(*given: object) -> Result:
+    def stop(*args: object) -> Result:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -140,15 +140,15 @@ def test_ctrl_c_while_a_result_is_kept_waits_until_it_is(
 def test_what_is_kept_and_sent_is_the_paired_result(delivery: Delivery, monkeypatch: pytest.MonkeyPatch) -> None:
     paired = dataclasses.replace(RESULT, measurements={"size/params": 7.0, "quality/accuracy_difference": 0.5})
     monkeypatch.setattr(Originals, "pair", lambda self, result, folder: paired)
-    kept: list[Result] = []
+    sent_results: list[Result] = []
     keep = Shipment.keep
 
     def noted(shipment: Shipment) -> Shipment:
-        kept.append(shipment.result)
+        sent_results.append(shipment.result)
         return keep(shipment)
 
     monkeypatch.setattr(Shipment, "keep", noted)
     assert deliver(delivery, []) == paired
-    assert kept == [RESULT, paired]
+    assert sent_results == [RESULT, paired]
     (run,) = reading.runs(delivery.log.store, {delivery.log.experiment_id: ""})
     assert run.metrics["quality/accuracy_difference"] == 0.5

@@ -11,9 +11,9 @@ from mlflow_compress.sweeping.forecast import Forecast
 BUDGET = Budget(max_seconds=10, warmup_max_seconds=10, energy_seconds=0)
 
 
-def variant(method: str, **more: object) -> Variant:
+def variant(method: str, **fields: object) -> Variant:
     chain = (Step(method),)
-    return Variant("mine", method, "none", "python", "x.py", chain=chain, budget=BUDGET, **more)  # type: ignore[arg-type]
+    return Variant("mine", method, "none", "python", "x.py", chain=chain, budget=BUDGET, **fields)  # type: ignore[arg-type]
 
 
 ORIGINAL, FP16, INT8 = variant("original"), variant("fp16"), variant("int8", requires={"gpu": "A100"}, threads=2)
@@ -29,10 +29,10 @@ def test_each_variant_is_listed_with_what_would_happen() -> None:
     planned = dry_run.look(
         [ORIGINAL, FP16, INT8],
         known(),
-        is_measured=lambda each: each is ORIGINAL,
-        unmet=lambda each: "no A100" if each.requires else "",
+        is_measured=lambda candidate: candidate is ORIGINAL,
+        unmet=lambda candidate: "no A100" if candidate.requires else "",
     )
-    assert [each.state for each in planned] == ["measured already", "to measure", "skipped"]
+    assert [planned_variant.state for planned_variant in planned] == ["measured already", "to measure", "skipped"]
     assert list(dry_run.text(planned)) == [
         "   model  method    batch  threads  requires  estimate    from        state",
         "1  mine   original      1     auto                                    measured already",
@@ -52,14 +52,16 @@ def test_a_bound_is_called_one() -> None:
     assert dry_run.summary(planned) == (
         "1 variant, at most about 1 min 58 s on one machine (from the budget, without compressing and scoring)"
     )
-    other = Variant("other", "x", "none", "python", "x.py", budget=BUDGET)
-    both = dry_run.summary(dry_run.look([FP16, other], known()))
-    assert "2 variants, at most about 2 min 18 s on one machine (1 min 58 s of it from the budget" in both
+    of_other_model = Variant("other", "x", "none", "python", "x.py", budget=BUDGET)
+    summary = dry_run.summary(dry_run.look([FP16, of_other_model], known()))
+    assert "2 variants, at most about 2 min 18 s on one machine (1 min 58 s of it from the budget" in summary
 
 
 def test_what_does_not_fit_is_counted() -> None:
-    planned = dry_run.look([ORIGINAL, FP16, INT8], known(20), is_measured=lambda each: each is ORIGINAL, limit=30)
-    assert [each.state for each in planned] == ["measured already", "to measure", "not started"]
+    planned = dry_run.look(
+        [ORIGINAL, FP16, INT8], known(20), is_measured=lambda candidate: candidate is ORIGINAL, limit=30
+    )
+    assert [planned_variant.state for planned_variant in planned] == ["measured already", "to measure", "not started"]
     assert dry_run.summary(planned, 30).endswith("about 20 s on one machine; 1 do not fit into 30 s")
 
 

@@ -25,14 +25,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "parcels"
 
 
-def variant(folder: Path, source: str = "model.py", **more: Any) -> Variant:
-    return Variant("m", "original", "t", "python", source, folder=str(folder), **more)
+def variant(folder: Path, source: str = "model.py", **fields: Any) -> Variant:
+    return Variant("m", "original", "t", "python", source, folder=str(folder), **fields)
 
 
 def archive(needs: Parcel) -> list[bytes]:
     file = io.BytesIO()
     file_bundle.pack(needs, file)
-    return [file.getvalue()[at : at + 1000] for at in range(0, len(file.getvalue()), 1000)]
+    return [file.getvalue()[start : start + 1000] for start in range(0, len(file.getvalue()), 1000)]
 
 
 def write(folder: Path, **files: str) -> Path:
@@ -57,8 +57,8 @@ def test_code_goes_with_what_it_imports_and_mentions(tmp_path: Path) -> None:
     (folder / "blocks" / "__init__.py").touch()
     needs = file_bundle.contents(variant(folder))
     assert needs is not None
-    named = {"0/model.py", "0/layers.py", "0/blocks/__init__.py", "0/blocks/one.py", "0/net/weights.txt"}
-    assert set(needs.files) == named
+    expected = {"0/model.py", "0/layers.py", "0/blocks/__init__.py", "0/blocks/one.py", "0/net/weights.txt"}
+    assert set(needs.files) == expected
 
 
 def test_a_table_goes_with_the_pictures_that_it_names(tmp_path: Path) -> None:
@@ -81,25 +81,25 @@ def test_a_table_goes_with_the_pictures_that_it_names(tmp_path: Path) -> None:
 def test_a_variant_finds_its_paths_on_another_machine(tmp_path: Path) -> None:
     folder = write(tmp_path / "recipes", model_dot_py="", reviews_dot_csv="text,label\na,b\n", mine_dot_py="")
     write(tmp_path / "w", weights_dot_bin="1")
-    asked = variant(
+    original = variant(
         folder,
         weights=str(tmp_path / "w"),
         data="reviews.csv:text=text,calibration=reviews.csv",
         metrics=("accuracy", "./mine.py:key=x", str(folder / "mine.py")),
     )
-    needs = file_bundle.contents(asked)
+    needs = file_bundle.contents(original)
     assert needs is not None
     assert file_bundle.find(needs) == file_bundle.HERE
-    assert file_bundle.moved(asked, needs, file_bundle.HERE) == asked
-    where = file_bundle.unpack(needs, archive(needs))
-    there = file_bundle.moved(asked, needs, where)
-    assert Path(there.folder, there.source).read_text() == ""
-    assert Path(there.weights, "weights.bin").read_text() == "1"
-    assert Path(there.folder, "reviews.csv").is_file()
-    assert there.data == asked.data
-    assert there.metrics[:2] == ("accuracy", "./mine.py:key=x")
-    for path in (there.folder, there.weights):
-        assert Path(path).is_relative_to(where)
+    assert file_bundle.moved(original, needs, file_bundle.HERE) == original
+    location = file_bundle.unpack(needs, archive(needs))
+    moved = file_bundle.moved(original, needs, location)
+    assert Path(moved.folder, moved.source).read_text() == ""
+    assert Path(moved.weights, "weights.bin").read_text() == "1"
+    assert Path(moved.folder, "reviews.csv").is_file()
+    assert moved.data == original.data
+    assert moved.metrics[:2] == ("accuracy", "./mine.py:key=x")
+    for path in (moved.folder, moved.weights):
+        assert Path(path).is_relative_to(location)
 
 
 def test_what_a_hub_or_a_package_has_is_not_packed(tmp_path: Path) -> None:
@@ -115,25 +115,25 @@ def test_it_is_unpacked_once_and_found_by_what_is_in_it(tmp_path: Path, cache: P
     chunks = archive(needs)
     (folder / "model.py").write_text("two, and longer")
     assert file_bundle.find(needs) == ""
-    where = file_bundle.unpack(needs, chunks)
-    assert file_bundle.find(needs) == where
+    location = file_bundle.unpack(needs, chunks)
+    assert file_bundle.find(needs) == location
 
     def unread() -> Any:
         raise AssertionError
         yield b""
 
-    assert file_bundle.unpack(needs, unread()) == where
-    same = file_bundle.contents(variant(write(tmp_path / "b", model_dot_py="one")))
-    assert same is not None
-    assert same.digest == needs.digest
-    other = file_bundle.contents(variant(folder))
-    assert other is not None
-    assert other.digest != needs.digest
+    assert file_bundle.unpack(needs, unread()) == location
+    same_content = file_bundle.contents(variant(write(tmp_path / "b", model_dot_py="one")))
+    assert same_content is not None
+    assert same_content.digest == needs.digest
+    changed = file_bundle.contents(variant(folder))
+    assert changed is not None
+    assert changed.digest != needs.digest
     old = time.time() - 30 * 86400
-    os.utime(where, (old, old))
-    file_bundle.unpack(other, archive(other))
-    assert not Path(where).exists()  # nobody used it for weeks
-    assert [path.name for path in cache.iterdir() if path.is_dir()] == [other.digest]
+    os.utime(location, (old, old))
+    file_bundle.unpack(changed, archive(changed))
+    assert not Path(location).exists()  # nobody used it for weeks
+    assert [path.name for path in cache.iterdir() if path.is_dir()] == [changed.digest]
 
 
 @pytest.mark.parametrize("name", ["../out.txt", "/tmp/mlflow-compress-out.txt", "0/../../out.txt"])
@@ -162,10 +162,10 @@ def test_an_archive_can_not_link_outside(tmp_path: Path, kind: bytes) -> None:
 
 def test_an_archive_of_other_files_or_none_is_refused(tmp_path: Path, cache: Path) -> None:
     needs = file_bundle.contents(variant(write(tmp_path / "a", model_dot_py="one")))
-    other = file_bundle.contents(variant(write(tmp_path / "b", model_dot_py="three")))
+    of_other_files = file_bundle.contents(variant(write(tmp_path / "b", model_dot_py="three")))
     assert needs is not None
-    assert other is not None
-    for chunks in (archive(other), [], [b"no archive"]):
+    assert of_other_files is not None
+    for chunks in (archive(of_other_files), [], [b"no archive"]):
         with pytest.raises(OSError, match="archive"):
             file_bundle.unpack(needs, chunks)
         assert file_bundle.find(replace(needs, files={})) != ""
@@ -195,14 +195,14 @@ def test_any_folder_comes_out_as_it_went_in(files: dict[str, bytes], folder: str
         patch.setenv("COMPRESS_CACHE", name + "/cache")
         weights = Path(name, "outside", folder)
         weights.mkdir(parents=True)
-        for each, content in files.items():
-            (weights / each).write_bytes(content)
-        asked = variant(Path(name, "recipes"), "org/model", weights=str(weights))
-        needs = file_bundle.contents(asked)
+        for file_name, content in files.items():
+            (weights / file_name).write_bytes(content)
+        original = variant(Path(name, "recipes"), "org/model", weights=str(weights))
+        needs = file_bundle.contents(original)
         assert needs is not None
         assert Parcel.from_json({"roots": needs.roots, "files": {k: vars(v) for k, v in needs.files.items()}}) == needs
-        there = file_bundle.moved(asked, needs, file_bundle.unpack(needs, archive(needs)))
-        assert {path.name: path.read_bytes() for path in Path(there.weights).iterdir()} == files
+        moved = file_bundle.moved(original, needs, file_bundle.unpack(needs, archive(needs)))
+        assert {path.name: path.read_bytes() for path in Path(moved.weights).iterdir()} == files
 
 
 def test_links_of_an_mlflow_model_are_not_sent(tmp_path: Path) -> None:

@@ -21,14 +21,14 @@ def test_nothing_is_known_but_the_budget() -> None:
     estimate = Forecast().of(replace(X, budget=budget))
     assert estimate.source == "budget"
     # preparing; one process, its warm-up, all calls, the energy; four more processes, each with a fifth of a warm-up
-    alone = 30 + (30 + 20 + 60 + 5) + (60 + 4 * 4)
-    assert estimate.seconds == pytest.approx(alone)
-    both = Forecast().of(replace(X, budget=budget, devices=("cpu", "cuda")))
-    assert both.seconds == pytest.approx(alone + alone - 30)
+    one_device = 30 + (30 + 20 + 60 + 5) + (60 + 4 * 4)
+    assert estimate.seconds == pytest.approx(one_device)
+    two_devices = Forecast().of(replace(X, budget=budget, devices=("cpu", "cuda")))
+    assert two_devices.seconds == pytest.approx(one_device + one_device - 30)
     in_turns = replace(X, budget=budget, interleave=True)
     # two are prepared, and two warm up and are timed one after the other; a pair's processes start at the same time
     assert Forecast().of(in_turns).seconds == pytest.approx(2 * 30 + (30 + 2 * (20 + 60) + 5) + (60 + 2 * 4 * 4))
-    assert Forecast().of(replace(in_turns, method="original", chain=())).seconds == pytest.approx(alone)
+    assert Forecast().of(replace(in_turns, method="original", chain=())).seconds == pytest.approx(one_device)
 
 
 @pytest.mark.parametrize(
@@ -39,8 +39,8 @@ def test_further_launches_take_no_longer_than_they_may(launches: int, further: f
     budget = Budget(
         min_seconds=7.5, max_seconds=60, warmup_max_seconds=20, energy_seconds=0, launches=launches
     )  # ten times 7.5 s for all restoring
-    once = 30 + 30 + 20 + 60
-    assert Forecast().of(replace(X, budget=budget)).seconds == pytest.approx(once + further)
+    one_launch = 30 + 30 + 20 + 60
+    assert Forecast().of(replace(X, budget=budget)).seconds == pytest.approx(one_launch + further)
 
 
 def test_the_same_variant_is_known_before_its_model_is(make_run: MakeRun) -> None:

@@ -27,8 +27,8 @@ from mlflow_compress.tracking.spool import Spool
 Sweep = Callable[..., list[Result]]
 
 
-def variant(method: str = "original", **more: Any) -> Variant:
-    return Variant("m", method, "t", "python", "none.py", chain=(Step(method),), folder="/nowhere", **more)
+def variant(method: str = "original", **fields: Any) -> Variant:
+    return Variant("m", method, "t", "python", "none.py", chain=(Step(method),), folder="/nowhere", **fields)
 
 
 class Measuring:
@@ -60,10 +60,10 @@ def sweep(store: Store, tmp_path: Path, request: pytest.FixtureRequest) -> Sweep
     def run(*variants: Variant, again: bool = False, stream: io.StringIO | None = None) -> list[Result]:
         log = lambda: Log(open_store(store.uri), {}, request.node.name, ["m"], False)  # noqa: E731
         delivery = Delivery(Spool(tmp_path / "spool"), log, lambda text: None)
-        shown: list[Result] = []
+        shown_results: list[Result] = []
         progress = Progress(stream or io.StringIO())
-        results = here.sweep(Queue(variants), delivery, progress, shown.append, again)
-        assert shown == results
+        results = here.sweep(Queue(variants), delivery, progress, shown_results.append, again)
+        assert shown_results == results
         assert list((tmp_path / "spool").glob("*")) == []
         return results
 
@@ -75,7 +75,7 @@ def test_each_variant_has_one_result_and_is_logged(
 ) -> None:
     stream = io.StringIO()
     results = sweep(variant(), variant("fp16"), stream=stream)
-    assert [(each.variant.method, each.status) for each in results] == [("original", "ok"), ("fp16", "ok")]
+    assert [(result.variant.method, result.status) for result in results] == [("original", "ok"), ("fp16", "ok")]
     assert len(list(reading.runs(store, {writing.experiment_id(store, request.node.name): ""}))) == 2
     assert "[1/2] m, original: timing on cpu" in stream.getvalue()
     assert "[2/2] m, fp16: ok, 3 s" in stream.getvalue()
@@ -85,7 +85,7 @@ def test_what_the_experiment_has_is_measured_only_when_asked_for(
     sweep: Sweep, measuring: Measuring, store: Store, request: pytest.FixtureRequest
 ) -> None:
     sweep(variant())
-    assert [each.status for each in sweep(variant())] == ["ok"]
+    assert [result.status for result in sweep(variant())] == ["ok"]
     assert len(measuring.seen) == 1
     sweep(variant(), again=True)
     assert len(measuring.seen) == 2
@@ -109,11 +109,11 @@ def test_a_model_of_the_tracking_server_is_fetched_and_its_place_not_kept(
 
     monkeypatch.setattr(FetchedModels, "path", fetch)
     stream = io.StringIO()
-    asked = replace(variant(), family="mlflow_model", source="models:/m/1")
-    (result,) = sweep(asked, stream=stream)
+    of_server = replace(variant(), family="mlflow_model", source="models:/m/1")
+    (result,) = sweep(of_server, stream=stream)
     assert fetched == ["models:/m/1"]
-    assert measuring.seen == [replace(asked, weights=str(tmp_path / "fetched"))]
-    assert result.variant == asked
+    assert measuring.seen == [replace(of_server, weights=str(tmp_path / "fetched"))]
+    assert result.variant == of_server
     assert "m, original: fetching" in stream.getvalue()
 
 
@@ -134,7 +134,7 @@ def test_who_stops_it_finds_no_bar_on_the_line(
         def isatty(self) -> bool:
             return True
 
-    def stop(variant: Variant, folder: Path, listener: Any, **named: object) -> Result:
+    def stop(variant: Variant, folder: Path, listener: Any, **kwargs: object) -> Result:
         listener({"stage": "timing on cpu", "done": 3, "total": 50})
         raise KeyboardInterrupt
 
@@ -150,16 +150,16 @@ def test_who_stops_it_finds_no_bar_on_the_line(
 def test_what_fails_for_the_model_ends_its_variants_only_where_none_was_measured(
     statuses: list[str], left: int, sweep: Sweep, measuring: Measuring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run(variant: Variant, folder: Path, *others: Any, **named: Any) -> Result:
+    def run(variant: Variant, folder: Path, *args: Any, **kwargs: Any) -> Result:
         status = statuses[len(measuring.seen)] if len(measuring.seen) < len(statuses) else "ok"
-        result = measuring(variant, folder, *others, **named)
+        result = measuring(variant, folder, *args, **kwargs)
         return result if status == "ok" else replace(result, status="failed", facts={OF_MODEL: "loading"})
 
     monkeypatch.setattr(isolate, "run", run)
-    asked = [variant(method) for method in ("original", "fp16", "bf16", "int8_dynamic")]
-    other = replace(asked[0], model="other", source="other.py")
-    results = sweep(*asked, other)
+    of_one_model = [variant(method) for method in ("original", "fp16", "bf16", "int8_dynamic")]
+    of_other_model = replace(of_one_model[0], model="other", source="other.py")
+    results = sweep(*of_one_model, of_other_model)
     assert len(results) == 5 - left
-    assert results[-1].variant == other
+    assert results[-1].variant == of_other_model
     assert [result.status for result in results[: len(statuses)]] == statuses
     assert {result.status for result in results[len(statuses) :]} == {"ok"}

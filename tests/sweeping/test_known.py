@@ -47,11 +47,11 @@ def test_what_was_measured_on_this_machine_takes_no_time(store: Store, tmp_path:
     knowledge = known.ask(store, experiment_id, spool, again=False, on_cluster=False)
     assert knowledge.is_measured(VARIANT)
     assert knowledge.seconds(VARIANT) == 0
-    other = replace(VARIANT, seed=1)
-    assert not knowledge.is_measured(other)
-    assert knowledge.seconds(other) == 7  # as long as the same row took before
-    again = known.ask(store, experiment_id, spool, again=True, on_cluster=False)
-    assert again.seconds(VARIANT) == 7
+    with_other_seed = replace(VARIANT, seed=1)
+    assert not knowledge.is_measured(with_other_seed)
+    assert knowledge.seconds(with_other_seed) == 7  # as long as the same row took before
+    to_repeat = known.ask(store, experiment_id, spool, again=True, on_cluster=False)
+    assert to_repeat.seconds(VARIANT) == 7
 
 
 def test_machines_that_measured_before_stand_for_a_clusters(store: Store, tmp_path: Path) -> None:

@@ -6,12 +6,12 @@ from mlflow_compress.records import Step, Variant
 from mlflow_compress.sweeping.placement import Node, Placing, lack
 
 
-def variant(model: str, method: str = "original", **more: Any) -> Variant:
-    return Variant(model, method, "t", "python", "x.py", chain=(Step(method),), **more)
+def variant(model: str, method: str = "original", **fields: Any) -> Variant:
+    return Variant(model, method, "t", "python", "x.py", chain=(Step(method),), **fields)
 
 
-def node(name: str, cpu: str = "Xeon", **more: str) -> Node:
-    return Node(name, name, {"cpu_model": cpu, "cores_logical": "4", "ram_total_mib": "64000", **more})
+def node(name: str, cpu: str = "Xeon", **facts: str) -> Node:
+    return Node(name, name, {"cpu_model": cpu, "cores_logical": "4", "ram_total_mib": "64000", **facts})
 
 
 def test_memory_that_differs_little_is_one_kind() -> None:
@@ -29,18 +29,18 @@ def test_all_variants_of_a_model_go_to_one_kind() -> None:
     assert not placing.serves(nodes[2], nodes)(variants[0])  # two machines are done sooner than one
     assert placing.serves(nodes[0], nodes)(variants[0])
     placing.bind(variants[0], nodes[0].kind)
-    assert [placing.serves(each, nodes)(variants[1]) for each in nodes] == [True, True, False]
+    assert [placing.serves(candidate, nodes)(variants[1]) for candidate in nodes] == [True, True, False]
     placing.release(nodes[0].kind)
     assert placing.serves(nodes[2], nodes[2:])(variants[1])
 
 
 def test_the_kind_with_less_to_do_takes_the_next_model() -> None:
     nodes = [node("a"), node("c", cpu="EPYC")]
-    one, two = variant("one"), variant("two")
-    placing = Placing([one, two])
-    placing.bind(one, nodes[0].kind)
-    assert not placing.serves(nodes[0], nodes)(two)
-    assert placing.serves(nodes[1], nodes)(two)
+    first, second = variant("one"), variant("two")
+    placing = Placing([first, second])
+    placing.bind(first, nodes[0].kind)
+    assert not placing.serves(nodes[0], nodes)(second)
+    assert placing.serves(nodes[1], nodes)(second)
 
 
 def test_requirements_and_devices_choose_the_machine() -> None:
@@ -76,9 +76,13 @@ def test_equal_variants_are_counted_apart() -> None:
 
 def test_what_waits_for_machines_that_are_gone_is_stranded() -> None:
     xeon, epyc = node("a"), node("c", cpu="EPYC")
-    free, bound, unfit = variant("free"), variant("bound"), variant("unfit", requires={"min_cores": 64})
-    placing = Placing([free, bound, unfit])
+    unbound, bound, unfit = variant("free"), variant("bound"), variant("unfit", requires={"min_cores": 64})
+    placing = Placing([unbound, bound, unfit])
     placing.bind(bound, epyc.kind)
-    assert [placing.is_stranded(each, [xeon]) for each in (free, bound, unfit)] == [False, True, True]
-    assert [placing.is_stranded(each, [xeon, epyc]) for each in (free, bound, unfit)] == [False, False, True]
-    assert placing.is_stranded(free, [])
+    assert [placing.is_stranded(candidate, [xeon]) for candidate in (unbound, bound, unfit)] == [False, True, True]
+    assert [placing.is_stranded(candidate, [xeon, epyc]) for candidate in (unbound, bound, unfit)] == [
+        False,
+        False,
+        True,
+    ]
+    assert placing.is_stranded(unbound, [])

@@ -34,14 +34,14 @@ def counted(done: int, total: int | None = 50, left: float | None = 12.0) -> dic
 
 def test_a_log_has_a_line_for_each_stage_and_then_one_every_ten_seconds(now: list[float]) -> None:
     stream = io.StringIO()
-    shown = Progress(stream)
-    shown.begin("yolo11n, fp16")
-    shown.event({"stage": "loading"})
-    shown.event({"stage": "timing on cpu"})
+    progress = Progress(stream)
+    progress.begin("yolo11n, fp16")
+    progress.event({"stage": "loading"})
+    progress.event({"stage": "timing on cpu"})
     for second in range(1, 26):
         now[0] = 1000.0 + second
-        shown.event(counted(second))
-    shown.end("ok, 26 s")
+        progress.event(counted(second))
+    progress.end("ok, 26 s")
     assert stream.getvalue().splitlines() == [
         "yolo11n, fp16: loading",
         "yolo11n, fp16: timing on cpu",
@@ -54,24 +54,24 @@ def test_a_log_has_a_line_for_each_stage_and_then_one_every_ten_seconds(now: lis
 def test_a_terminal_has_one_line_that_changes_and_one_that_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     stream = Terminal()
-    shown = Progress(stream)
-    shown.begin("a model with a name that is rather long, fp16")
-    shown.event({"stage": "loading"})
-    shown.event(counted(25))
-    shown.end("ok, 26 s")
-    *changing, last = stream.getvalue().split("\r\x1b[2K")[1:]
+    progress = Progress(stream)
+    progress.begin("a model with a name that is rather long, fp16")
+    progress.event({"stage": "loading"})
+    progress.event(counted(25))
+    progress.end("ok, 26 s")
+    *changing, last_line = stream.getvalue().split("\r\x1b[2K")[1:]
     assert all(len(line) <= 59 and "\n" not in line for line in changing)
     assert changing[0] == "a model with a name that is rather long, fp16: loading"
-    assert last == "a model with a name that is rather long, fp16: ok, 26 s\n"
+    assert last_line == "a model with a name that is rather long, fp16: ok, 26 s\n"
 
 
 def test_the_bar_fills(now: list[float]) -> None:
-    shown = Terminal()
-    bar = Progress(shown)
+    terminal = Terminal()
+    bar = Progress(terminal)
     bar.begin("x")
     for done in (0, 25, 50, 70):
         bar.event(counted(done))
-    lines = shown.getvalue().split("\r\x1b[2K")[1:]
+    lines = terminal.getvalue().split("\r\x1b[2K")[1:]
     assert [line.count("#") for line in lines] == [0, 12, 24, 24]
     assert [line.count(".") for line in lines] == [24, 12, 0, 0]
 
@@ -91,29 +91,29 @@ def test_a_duration_is_read_easily(seconds: float, text: str) -> None:
 
 def test_an_unknown_time_left_is_not_shown() -> None:
     stream = Terminal()
-    shown = Progress(stream)
-    shown.event(counted(1, left=None))
+    progress = Progress(stream)
+    progress.event(counted(1, left=None))
     assert "left" not in stream.getvalue()
-    shown.event({})
+    progress.event({})
 
 
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
 def test_quiet_shows_only_how_variants_end(stream: io.StringIO) -> None:
-    shown = Progress(stream, quiet=True)
-    shown.begin("yolo11n, fp16")
-    shown.event({"stage": "loading"})
-    shown.event(counted(3))
-    shown.end("ok, 26 s")
+    progress = Progress(stream, quiet=True)
+    progress.begin("yolo11n, fp16")
+    progress.event({"stage": "loading"})
+    progress.event(counted(3))
+    progress.end("ok, 26 s")
     assert stream.getvalue() == "yolo11n, fp16: ok, 26 s\n"
 
 
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
 def test_a_hostile_name_steers_nothing(stream: io.StringIO) -> None:
-    shown = Progress(stream)
+    progress = Progress(stream)
     hostile = "\x1b]0;title\x07\x1b[2J\r\nroot# \u202eevil\x9b"
-    shown.begin(hostile)
-    shown.event({"stage": hostile})
-    shown.end(hostile)
+    progress.begin(hostile)
+    progress.event({"stage": hostile})
+    progress.end(hostile)
     left = stream.getvalue().replace("\r\x1b[2K", "")
     assert all(char.isprintable() or char == "\n" for char in left)
     assert left.count("\n") == (1 if isinstance(stream, Terminal) else 2)
@@ -158,19 +158,19 @@ def test_a_board_fits_a_terminal_and_a_log(now: list[float]) -> None:
 
 def test_of_what_takes_no_time_nothing_is_said(now: list[float]) -> None:
     stream = io.StringIO()
-    shown = Progress(stream, patience=2.0)
-    shown.begin("table.md")
-    shown.event(counted(1))
+    progress = Progress(stream, patience=2.0)
+    progress.begin("table.md")
+    progress.event(counted(1))
     now[0] += 2
-    shown.event(counted(25))
-    shown.close()
+    progress.event(counted(25))
+    progress.close()
     assert stream.getvalue() == f"table.md: timing on cpu [{'#' * 12}{'.' * 12}] 25/50, 12 s left\n"
 
 
 def test_a_bar_is_taken_away(now: list[float]) -> None:
     stream = Terminal()
-    shown = Progress(stream)
-    shown.begin("table.md")
-    shown.event(counted(25))
-    shown.close()
+    progress = Progress(stream)
+    progress.begin("table.md")
+    progress.event(counted(25))
+    progress.close()
     assert stream.getvalue().endswith("\r\x1b[2K")

@@ -50,9 +50,9 @@ def test_variants_of_one_model_share_a_parcel_that_is_stored_once(
     assert cargo.needs(variant(tmp_path, "fp16")) is needs
     references = cargo.chunks(needs)
     assert cargo.chunks(needs) == references == list(range(len(stored.chunks)))
-    written = io.BytesIO()
-    file_bundle.pack(needs, written)
-    assert b"".join(stored.chunks) == written.getvalue()
+    archive = io.BytesIO()
+    file_bundle.pack(needs, archive)
+    assert b"".join(stored.chunks) == archive.getvalue()
     assert max(len(chunk) for chunk in stored.chunks) == 1000
     (described,) = cargo.described()
     assert file_bundle.Parcel.from_json(described) == needs
@@ -69,13 +69,13 @@ def test_a_model_of_the_tracking_server_travels_as_a_path(stored: Store, tmp_pat
     model.mkdir()
     (model / "MLmodel").write_text("flavors: {}")
     cargo = Cargo(cast(Cluster, stored), lambda variant: model if variant.source.startswith("models:/") else None)
-    asked = Variant("m", "original", "t", "mlflow_model", "models:/m/1", folder=str(tmp_path / "elsewhere"))
-    assert cargo.sent(asked) == replace(asked, weights=str(model))
-    needs = cargo.needs(asked)
+    of_server = Variant("m", "original", "t", "mlflow_model", "models:/m/1", folder=str(tmp_path / "elsewhere"))
+    assert cargo.sent(of_server) == replace(of_server, weights=str(model))
+    needs = cargo.needs(of_server)
     assert needs is not None
     assert [file.path for file in needs.files.values()] == [str(model / "MLmodel")]
-    other = replace(asked, source="org/name")
-    assert cargo.sent(other) is other
+    of_hub = replace(of_server, source="org/name")
+    assert cargo.sent(of_hub) is of_hub
 
 
 def test_what_is_too_much_is_sent_to_nobody_but_may_lie_there(

@@ -34,8 +34,8 @@ def test_pieces_of_a_file_are_put_together(flight: Flight) -> None:
     for name, chunk in (("model/a.bin", b"12"), ("model/a.bin", b"345"), ("empty", b""), ("b.log", b"6")):
         flight.take(name, chunk)
     flight.finish()
-    read = {path.name: path.read_bytes() for path in flight.entry.folder.rglob("*") if path.is_file()}
-    assert read == {"a.bin": b"12345", "empty": b"", "b.log": b"6"}
+    contents = {path.name: path.read_bytes() for path in flight.entry.folder.rglob("*") if path.is_file()}
+    assert contents == {"a.bin": b"12345", "empty": b"", "b.log": b"6"}
 
 
 def test_closing_it_closes_the_entry(flight: Flight) -> None:

@@ -66,8 +66,8 @@ class Port:
         entry = self._spool.begin()
         stack.callback(entry.remove)
         flight = Flight(self.variants[method], self.variants[method], "digest", Node("id", "lab1", {}), entry, stack)
-        sent = Variant("m", method, "t", "python", "/parcels/0/m.py", chain=(Step(method),))
-        result = Result(sent, "ok", samples={"x": [1.0]}, outcomes={"cpu": Outcome("ok")})
+        variant = Variant("m", method, "t", "python", "/parcels/0/m.py", chain=(Step(method),))
+        result = Result(variant, "ok", samples={"x": [1.0]}, outcomes={"cpu": Outcome("ok")})
         write_json(entry.folder / ray_node.RESULT, result)
         if scored:
             (entry.folder / "predictions.json").write_text("{}")
@@ -81,71 +81,73 @@ def port(tmp_path: Path) -> Any:
 
 
 def test_a_result_is_of_the_variant_as_it_was_placed(port: Any) -> None:
-    here = port("original")
-    flight = here.land("original")
-    here.home.stop()
-    here.home.reap(0)
-    (logged,) = here.delivery.logged
+    home_port = port("original")
+    flight = home_port.land("original")
+    home_port.home.stop()
+    home_port.home.reap(0)
+    (logged,) = home_port.delivery.logged
     assert (logged.variant.source, logged.variant.interleave) == ("m.py", False)  # whether it took turns, the node says
     assert logged.facts["node"] == "lab1"
     assert logged.samples == {"x": [1.0]}
-    (kept,) = here.home.results
-    assert not kept.samples  # they are logged, and many
-    assert "m, original (lab1): ok" in here.stream.getvalue()
+    (result,) = home_port.home.results
+    assert not result.samples  # they are logged, and many
+    assert "m, original (lab1): ok" in home_port.stream.getvalue()
     assert not flight.entry.folder.exists()
-    assert not here.home.is_busy
+    assert not home_port.home.is_busy
 
 
 def test_what_is_paired_waits_for_its_original(port: Any) -> None:
-    here = port("fp16", "original", "int8", "bf16")
-    waiting = here.land("fp16", scored=True)
-    here.land("int8")  # was not scored, so there is nothing to pair
-    here.land("original", scored=True)
-    here.land("bf16", scored=True)
-    here.home.stop()
-    here.home.reap(0)
-    assert here.shown == ["int8", "original", "fp16", "bf16"]
-    assert [result.variant.method for result in here.delivery.logged] == here.shown
+    home_port = port("fp16", "original", "int8", "bf16")
+    waiting = home_port.land("fp16", scored=True)
+    home_port.land("int8")  # was not scored, so there is nothing to pair
+    home_port.land("original", scored=True)
+    home_port.land("bf16", scored=True)
+    home_port.home.stop()
+    home_port.home.reap(0)
+    assert home_port.shown == ["int8", "original", "fp16", "bf16"]
+    assert [result.variant.method for result in home_port.delivery.logged] == home_port.shown
     assert not waiting.entry.folder.exists()
 
 
 def test_what_waits_for_an_original_that_never_comes_is_logged_at_the_end(port: Any) -> None:
-    here = port("fp16", "original")
-    here.land("fp16", scored=True)
-    here.home.stop()
-    assert here.shown == ["fp16"]
+    home_port = port("fp16", "original")
+    home_port.land("fp16", scored=True)
+    home_port.home.stop()
+    assert home_port.shown == ["fp16"]
 
 
 def test_results_that_wait_are_counted_and_waited_for(port: Any) -> None:
-    here = port("a", "b", "c")
-    here.delivery.may_log.clear()
+    home_port = port("a", "b", "c")
+    home_port.delivery.may_log.clear()
     for method in ("a", "b", "c"):
-        here.land(method)
-    here.home.reap(3)
-    assert here.home.is_busy
-    assert here.shown == []
-    here.delivery.may_log.set()
-    here.home.reap(1)
-    assert len(here.shown) >= 2
-    here.home.stop()
-    here.home.reap(0)
-    assert here.shown == ["a", "b", "c"]
+        home_port.land(method)
+    home_port.home.reap(3)
+    assert home_port.home.is_busy
+    assert home_port.shown == []
+    home_port.delivery.may_log.set()
+    home_port.home.reap(1)
+    assert len(home_port.shown) >= 2
+    home_port.home.stop()
+    home_port.home.reap(0)
+    assert home_port.shown == ["a", "b", "c"]
 
 
 def test_a_server_that_refuses_ends_the_sweep(port: Any) -> None:
-    here = port("original")
-    here.delivery.refuses = True
-    flight = here.land("original")
-    here.home.stop()
+    home_port = port("original")
+    home_port.delivery.refuses = True
+    flight = home_port.land("original")
+    home_port.home.stop()
     with pytest.raises(StoreError, match="the server refused it"):
-        here.home.reap(0)
-    assert here.shown == []
+        home_port.home.reap(0)
+    assert home_port.shown == []
     assert not flight.entry.folder.exists()
 
 
 def test_a_result_without_a_measurement_goes_the_same_way(port: Any) -> None:
-    here = port("original")
-    here.home.have(here.variants["original"], Result(here.variants["original"], "ok", samples={"x": [1.0]}))
-    assert here.shown == ["original"]
-    assert here.delivery.logged == []
-    assert not here.home.results[0].samples
+    home_port = port("original")
+    home_port.home.have(
+        home_port.variants["original"], Result(home_port.variants["original"], "ok", samples={"x": [1.0]})
+    )
+    assert home_port.shown == ["original"]
+    assert home_port.delivery.logged == []
+    assert not home_port.home.results[0].samples

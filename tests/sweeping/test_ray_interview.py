@@ -21,7 +21,7 @@ WELL = {"machine": MACHINE, "ray": version(), "niceness": 0, "unreachable": "", 
 def read(answer: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Check an answer, or the error that Ray raises instead."""
 
-    def get(*given: Any, **named: Any) -> Any:
+    def get(*args: Any, **kwargs: Any) -> Any:
         if isinstance(answer, BaseException):
             raise answer
         return answer

@@ -40,7 +40,7 @@ class PlayedCluster:
         return {**well, **answer}
 
     def ready(self, waiting: list[str], seconds: float) -> list[str]:
-        return [each for each in waiting if each not in self.silent]
+        return [reference for reference in waiting if reference not in self.silent]
 
     def is_machine_lost(self, error: Exception) -> bool:
         return isinstance(error, exceptions.TaskUnschedulableError)
@@ -54,9 +54,9 @@ class Played:
         self.asked: list[str] = []
         self.machines = Machines(cast(Cluster, cluster), self.ask, self.messages.append)
 
-    def ask(self, seen: Seen) -> str:
-        self.asked.append(seen.id)
-        return seen.id
+    def ask(self, machine: Seen) -> str:
+        self.asked.append(machine.id)
+        return machine.id
 
     def names(self) -> list[str]:
         return [node.name for node in self.machines.nodes]

@@ -124,14 +124,14 @@ def test_a_machine_describes_itself() -> None:
 
 
 def test_gpus_are_hidden_where_they_are_not_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[str | None] = []
+    visible_devices: list[str | None] = []
 
     def look(variant: Variant, folder: Path, listen: Any) -> Result:
-        seen.append(os.environ.get("CUDA_VISIBLE_DEVICES"))
+        visible_devices.append(os.environ.get("CUDA_VISIBLE_DEVICES"))
         return Result(variant, "ok")
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     for has_gpus in (True, False):
         list(ray_node.measure(VARIANT, None, "", [], False, has_gpus, look))
-    assert seen == ["0,1", ""]
+    assert visible_devices == ["0,1", ""]
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"

@@ -74,8 +74,8 @@ def sweep(nodes: LogicalNodes, store: Store, tmp_path: Path, request: pytest.Fix
     return run
 
 
-def variant(model: str = "m", method: str = "original", **more: Any) -> Variant:
-    return Variant(model, method, "t", "python", "none.py", chain=(Step(method),), folder="/nowhere", **more)
+def variant(model: str = "m", method: str = "original", **fields: Any) -> Variant:
+    return Variant(model, method, "t", "python", "none.py", chain=(Step(method),), folder="/nowhere", **fields)
 
 
 def canned(seconds: float = 0.0, content: Mapping[str, bytes] | None = None) -> Run:
@@ -109,7 +109,11 @@ def overlaps(results: list[Result]) -> list[tuple[float, float]]:
     pairs = []
     for node in {result.facts["at"] for result in results}:
         times = sorted((result.started_s, result.ended_s) for result in results if result.facts["at"] == node)
-        pairs += [(before[1], after[0]) for before, after in itertools.pairwise(times) if before[1] > after[0]]
+        pairs += [
+            (previous[1], following[0])
+            for previous, following in itertools.pairwise(times)
+            if previous[1] > following[0]
+        ]
     return pairs
 
 
@@ -119,7 +123,7 @@ def test_rows_arrive_once_and_are_not_measured_again(
     variants = [variant(model, method) for model in "ab" for method in ("original", "bf16", "fp16")]
     log = io.StringIO()
     results = sweep(variants, canned(0.3, {"prepare.log": b"x" * 100}), log)
-    assert rows(results) == Counter((each.model, each.method) for each in variants)
+    assert rows(results) == Counter((planned.model, planned.method) for planned in variants)
     assert {result.facts["at"] for result in results} == {"0", "1"}
     assert not overlaps(results)
     assert all(not result.samples for result in results)  # they are on disk, and logged
@@ -130,9 +134,9 @@ def test_rows_arrive_once_and_are_not_measured_again(
     def must_not(variant: Variant, folder: Path, listen: Any) -> Result:
         raise AssertionError
 
-    again = sweep([replace(each) for each in variants], must_not)
-    assert rows(again) == rows(results)
-    assert [result.status for result in again] == ["ok"] * 6
+    second_results = sweep([replace(planned) for planned in variants], must_not)
+    assert rows(second_results) == rows(results)
+    assert [result.status for result in second_results] == ["ok"] * 6
     assert len(list(reading.runs(store, {writing.experiment_id(store, request.node.name): ""}))) == 6
 
 
@@ -140,17 +144,17 @@ def test_a_lost_machine_loses_no_row_and_doubles_none(
     sweep: Sweep, nodes: LogicalNodes, store: Store, request: pytest.FixtureRequest
 ) -> None:
     variants = [replace(variant("m", "bf16"), method=f"v{number}") for number in range(10)]
-    shown: list[Result] = []
+    shown_results: list[Result] = []
     log = io.StringIO()
 
     def show(result: Result) -> None:
-        shown.append(result)
-        if len(shown) == 2:
+        shown_results.append(result)
+        if len(shown_results) == 2:
             nodes.kill(0)
             nodes.add()
 
     results = sweep(variants, canned(0.7), log, show=show)
-    assert rows(results) == Counter(("m", each.method) for each in variants)
+    assert rows(results) == Counter(("m", planned.method) for planned in variants)
     assert {result.status for result in results} == {"ok"}
     assert not overlaps(results)
     assert len(list(reading.runs(store, {writing.experiment_id(store, request.node.name): ""}))) == 10
@@ -221,12 +225,12 @@ def test_too_much_to_send_is_refused_before_anything_runs(
 ) -> None:
     (tmp_path / "w.bin").write_bytes(b"x" * 100)
 
-    def forgetful(*given: Any) -> dict[str, Any]:
+    def forgetful(*args: Any) -> dict[str, Any]:
         import ray
 
         from mlflow_compress.sweeping import ray_node
 
-        return {**ray_node.describe(given[0], [], given[2]), "ray": ray.__version__}
+        return {**ray_node.describe(args[0], [], args[2]), "ray": ray.__version__}
 
     monkeypatch.setattr(ray_interview, "describe", forgetful)
     monkeypatch.setattr(file_bundle, "MOST_BYTES", 99)
@@ -247,9 +251,9 @@ def test_the_command_says_so_and_measures_nothing(store: Store) -> None:
         "-e",
         "none",
     ]
-    done = CliRunner().invoke(main, words)
-    assert done.exit_code == 2
-    assert "There is no Ray cluster at 127.0.0.1:1" in done.output
+    process = CliRunner().invoke(main, words)
+    assert process.exit_code == 2
+    assert "There is no Ray cluster at 127.0.0.1:1" in process.output
     assert not list(reading.runs(store, {writing.experiment_id(store, "none"): ""}))
 
 
@@ -261,10 +265,10 @@ def test_nothing_is_left_running_when_the_command_dies(
     (tmp_path / "weight.txt").write_text("0.5")
     (tmp_path / "tiny.yaml").write_text("family: python\nsource: tiny.py\nvariants: [original]\n")
     words = [sys.executable, "-m", "mlflow_compress", "sweep", "tiny.yaml", "--trust", "true", "-e", f"blow{blow}"]
-    place = ["--on", "ray", "--address", nodes.address, "--tracking-uri", store.uri, "--no-log-model"]
+    options = ["--on", "ray", "--address", nodes.address, "--tracking-uri", store.uri, "--no-log-model"]
     environment = {**os.environ, "COMPRESS_SPOOL": str(tmp_path / "spool")}
     endless = ["--max-seconds", "600", "--seconds", "600", "--energy-seconds", "0", "--threads", "1"]
-    command = subprocess.Popen([*words, *place, *endless], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    command = subprocess.Popen([*words, *options, *endless], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
     try:
         until(lambda: bool(measuring(nodes)), 120)
         time.sleep(0.5)
@@ -274,11 +278,11 @@ def test_nothing_is_left_running_when_the_command_dies(
     finally:
         command.kill()
     if blow == signal.SIGKILL:  # the same command can be run again
-        done = subprocess.run(
-            [*words, *place, *BRIEF], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+        process = subprocess.run(
+            [*words, *options, *BRIEF], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
         )
-        assert done.returncode == 0, done.stderr
-        assert "tiny, original: ok" in done.stdout
+        assert process.returncode == 0, process.stderr
+        assert "tiny, original: ok" in process.stdout
 
 
 def measuring(nodes: LogicalNodes) -> list[psutil.Process]:
@@ -299,6 +303,6 @@ def until(true: Callable[[], bool], seconds: float) -> None:
 
 
 def test_budgets_and_settings_survive_the_way(sweep: Sweep) -> None:
-    asked = variant(budget=Budget(min_iterations=7), threads=3, batch_size=4, limit=9)
-    (result,) = sweep([asked], canned())
-    assert result.variant == asked
+    sent = variant(budget=Budget(min_iterations=7), threads=3, batch_size=4, limit=9)
+    (result,) = sweep([sent], canned())
+    assert result.variant == sent

@@ -62,8 +62,8 @@ def test_another_setting_is_another_variant(variant: Variant, change: dict[str, 
 
 
 def test_the_timeout_changes_nothing(variant: Variant) -> None:
-    other = dataclasses.replace(variant, budget=Budget(timeout_seconds=5))
-    assert resume.digest(other) == resume.digest(variant)
+    with_timeout = dataclasses.replace(variant, budget=Budget(timeout_seconds=5))
+    assert resume.digest(with_timeout) == resume.digest(variant)
 
 
 def test_what_a_variant_requires_changes_nothing(variant: Variant) -> None:
@@ -71,9 +71,9 @@ def test_what_a_variant_requires_changes_nothing(variant: Variant) -> None:
 
 
 def test_what_is_timed_otherwise_is_measured_anew(variant: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = resume.digest(variant)
+    old_digest = resume.digest(variant)
     monkeypatch.setattr(registry.find("families", "python"), "timed", "a call and all that comes before it")
-    assert resume.digest(variant) != before
+    assert resume.digest(variant) != old_digest
 
 
 @pytest.mark.parametrize(
@@ -87,9 +87,9 @@ def test_what_0_1_made_otherwise_is_measured_anew(
     variant: Variant, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     variant = dataclasses.replace(variant, method=method, chain=(Step(method),))
-    now, known = resume.digest(variant), registry.find("methods", method)
+    now, method_class = resume.digest(variant), registry.find("methods", method)
     for earlier in range(1, {"onnx_int8": 4, "openvino_int8": 3}.get(method, 2)):
-        monkeypatch.setattr(known, "revision", earlier)
+        monkeypatch.setattr(method_class, "revision", earlier)
         assert resume.digest(variant) != now
 
 
@@ -112,9 +112,11 @@ def test_another_power_limit_of_the_gpu_counts_where_it_is_known(variant: Varian
     low, high = ({**machine, "gpu_power_limit_w": watts} for watts in ("250", "400"))
     assert resume.digest(variant, low) == resume.digest(variant, high)
     variant = dataclasses.replace(variant, devices=("cpu", "cuda"))
-    assert len({resume.digest(variant, each) for each in (machine, low, high)}) == 3
+    assert len({resume.digest(variant, description) for description in (machine, low, high)}) == 3
     runs = [Run("", "", "", "FINISHED", 0, {f"compress.env.{name}": text for name, text in low.items()})]
-    assert [resume.digest(variant, each) for each in resume.machines(runs)] == [resume.digest(variant, low)]
+    assert [resume.digest(variant, description) for description in resume.machines(runs)] == [
+        resume.digest(variant, low)
+    ]
 
 
 def test_what_is_not_compared_is_measured_anew() -> None:
@@ -130,8 +132,8 @@ def test_the_machines_of_earlier_runs_stand_for_those_to_come(variant: Variant) 
     ]
     machines = resume.machines(runs)
     assert machines == [{"cpu_model": "EPYC", "cores_logical": "2"}, {"cpu_model": "Xeon", "cores_logical": "8"}]
-    others = {"os": "Linux", "transformers": "5.24.0"}  # neither distinguishes machines
-    machine = {**others, "cpu_model": "Xeon", "cores_logical": "8"}
+    same_on_all = {"os": "Linux", "transformers": "5.24.0"}  # neither distinguishes machines
+    machine = {**same_on_all, "cpu_model": "Xeon", "cores_logical": "8"}
     assert resume.digest(variant, machines[1]) == resume.digest(variant, machine)
 
 
@@ -144,10 +146,10 @@ def test_what_waits_and_what_is_logged_need_not_be_measured(tmp_path: Path) -> N
         Shipment(entry, Result(variant, status), address, print).keep()  # type: ignore[arg-type]
         entry.release()
     runs = [Run("", "", "", "FINISHED", 0, tags) for tags in ({"compress.variant_digest": "logged"}, {})]
-    broken = spool.begin()
-    Shipment(broken, Result(variant, "ok"), Address("uri", "hw1", digest="broken"), print).keep()
-    (broken.folder / "result.json").write_text('{"variant": 1}')
-    broken.release()
+    broken_entry = spool.begin()
+    Shipment(broken_entry, Result(variant, "ok"), Address("uri", "hw1", digest="broken"), print).keep()
+    (broken_entry.folder / "result.json").write_text('{"variant": 1}')
+    broken_entry.release()
     assert resume.digests(runs, spool, "hw1") == {"ok hw1", "logged"}
     assert next(spool.entries(), None) is not None  # they were released
 
@@ -164,17 +166,17 @@ def test_the_same_files_elsewhere_are_the_same(variant: Variant, tmp_path: Path)
 
 @pytest.mark.parametrize("name", ["model.py", "data.csv"])
 def test_a_changed_file_is_another_variant(variant: Variant, tmp_path: Path, name: str) -> None:
-    before = resume.digest(variant)
+    old_digest = resume.digest(variant)
     (tmp_path / name).write_text("b = 2")
-    assert resume.digest(variant) != before
+    assert resume.digest(variant) != old_digest
 
 
 def test_a_folder_counts_with_its_files(variant: Variant, tmp_path: Path) -> None:
     (tmp_path / "weights" / "deep").mkdir(parents=True)
     local = dataclasses.replace(variant, weights=str(tmp_path / "weights"))
-    before = resume.digest(local)
+    old_digest = resume.digest(local)
     (tmp_path / "weights" / "deep" / "file").write_text("x")
-    assert resume.digest(local) != before
+    assert resume.digest(local) != old_digest
 
 
 @pytest.mark.parametrize("source", ["x" * 5000, "\0", "org/name", "models:/name/1", "a:b=c,"])
@@ -294,8 +296,8 @@ def test_a_link_that_leads_nowhere_and_many_other_files_hide_no_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(code_needs, "_MOST_FILES", 3)
-    for at in range(5):
-        (tmp_path / f"{at}.jpg").write_text("x")
+    for number in range(5):
+        (tmp_path / f"{number}.jpg").write_text("x")
     (tmp_path / "loop.pt").symlink_to("loop.pt")
     (tmp_path / "own.py").write_text("def load_weights(module):\n    load(f'{NAME}.pt')\n")
     own = Variant("m", "original", "t", "python", "own.py", folder=str(tmp_path))

@@ -40,7 +40,7 @@ def fill(uri: str, folder: Path) -> None:
 
 
 def add(
-    uri: str, experiment: str, team: str, model: str, method: str, at: int, device: str = "cpu", **said: str
+    uri: str, experiment: str, team: str, model: str, method: str, at: int, device: str = "cpu", **further_tags: str
 ) -> str:
     store = open_store(uri)
     tags = {
@@ -51,7 +51,7 @@ def add(
         "compress.role": "variant",
         f"compress.outcome.{device}": "ok",
         "compress.note": "mlflow.x",
-        **{f"compress.{name}": text for name, text in said.items()},
+        **{f"compress.{name}": text for name, text in further_tags.items()},
     }
     run_id = writing.start(
         store, writing.experiment_id(store, experiment), f"{model} {method}"[:200], tags, start_ms=at

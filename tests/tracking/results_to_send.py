@@ -57,4 +57,4 @@ def models(store: Store, run: Run) -> list[str]:
     client = MlflowClient(store.uri)
     experiment = client.get_run(run.run_id).info.experiment_id
     models_found = client.search_logged_models([experiment], filter_string=f"source_run_id = '{run.run_id}'")
-    return [str(each.status) for each in models_found]
+    return [str(found_model.status) for found_model in models_found]

@@ -105,13 +105,13 @@ def test_an_address_that_is_none() -> None:
     ],
 )
 def test_no_error_repeats_a_secret(uri: str, closed_port: int) -> None:
-    with pytest.raises(StoreError) as told:
+    with pytest.raises(StoreError) as raised:
         open_store(uri.format(port=closed_port))
-    assert not re.search("s3/?cret", str(told.value))
+    assert not re.search("s3/?cret", str(raised.value))
 
 
 @pytest.mark.parametrize(
-    ("uri", "shown"),
+    ("uri", "expected"),
     [
         ("http://user:pass@host:5000/path?token=x#y", "http://host:5000/path"),
         ("postgresql://user@host/db", "postgresql://host/db"),
@@ -121,8 +121,8 @@ def test_no_error_repeats_a_secret(uri: str, closed_port: int) -> None:
         ("http://[", "http://["),
     ],
 )
-def test_without_secrets(uri: str, shown: str) -> None:
-    assert without_secrets(uri) == shown
+def test_without_secrets(uri: str, expected: str) -> None:
+    assert without_secrets(uri) == expected
 
 
 def test_no_secret_is_written() -> None:

@@ -31,9 +31,9 @@ def test_the_database_and_the_client_give_the_same_runs(
     database: str, selection: Selection, request: pytest.FixtureRequest
 ) -> None:
     uri = request.getfixturevalue(database)
-    read = open_database(uri)
-    assert read is not None
-    read.close()
+    opened = open_database(uri)
+    assert opened is not None
+    opened.close()
     directly = find(["query *"], selection, [uri])
     by_client = find(["query *"], selection, [uri], directly=False)
     assert plain(directly.runs) == plain(by_client.runs)
@@ -73,12 +73,12 @@ def test_a_store_of_another_schema_is_left_to_the_client(filled: str, tmp_path: 
 def test_reading_writes_nothing(filled: str, tmp_path: Path) -> None:
     file = tmp_path / "mlflow.db"
     copied(filled, file)
-    before = file.read_bytes()
+    old_content = file.read_bytes()
     file.chmod(0o444)
     tmp_path.chmod(0o555)
     try:
         assert find(["query 1"], EVERYTHING).runs
     finally:
         tmp_path.chmod(0o755)
-    assert file.read_bytes() == before
+    assert file.read_bytes() == old_content
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]

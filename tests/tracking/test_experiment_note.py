@@ -40,15 +40,15 @@ def test_a_server_with_our_page_is_linked_even_where_it_had_none_before(
 
 
 def test_the_link_leads_into_the_experiments_workspace(monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[str] = []
+    notes: list[str] = []
     monkeypatch.setattr(reading, "has_page", lambda store, experiment_id: True)
     for workspace in ("default", "lab 1"):
         client = create_autospec(MlflowClient, instance=True)
         client.get_experiment.return_value = Experiment("1", "hw1", "", "active", workspace=workspace)
-        client.set_experiment_tag.side_effect = lambda number, name, text: written.append(text)
+        client.set_experiment_tag.side_effect = lambda number, name, text: notes.append(text)
         experiment_note.describe(Store(client, "http://host:5000"), "1", "hw1")
     page = "http://host:5000/compress?experiment=hw1"
-    assert written == [f"[The comparison of these runs]({page}{rest})" for rest in ("", "&workspace=lab+1")]
+    assert notes == [f"[The comparison of these runs]({page}{query})" for query in ("", "&workspace=lab+1")]
 
 
 SUMMARY = "3 rows of 2 teams: see the run `comparison`, artifact `comparison.html`.\n\n- int8: 0.25x the size"

@@ -49,9 +49,9 @@ def test_rows_are_stored_once_and_shown_as_by_hand(store: Store) -> None:
     assert first.tags["compress.cell.5 Время инференса GPU ms"] == "31.9ms (Tesla T4)"
     assert first.tags["compress.imported.line"] == "3"
     assert "header's MB" in first.tags["compress.imported.remarks"]
-    shown = compare(runs, language="en").rows
-    assert all(row.by_hand for row in shown)
-    fish = next(row for row in shown if row.model == "FishSpeech")
+    rows_shown = compare(runs, language="en").rows
+    assert all(row.by_hand for row in rows_shown)
+    fish = next(row for row in rows_shown if row.model == "FishSpeech")
     assert fish.values["cpu/tokens_per_s"] == 0.42
     assert imported_rows.write_rows(store, experiment, rows) == 0
     assert len(imported(store, "by hand")) == len(rows)

@@ -81,15 +81,15 @@ def test_two_sweeps_in_one_run_both_describe_it(store: Store, monkeypatch: pytes
 
 
 def test_who_logs_to_a_run_is_not_replaced_while_it_lives(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    mine = process_identity.mine()
-    dead = mine.rpartition(":")[0] + ":0"
+    own_process = process_identity.mine()
+    dead = own_process.rpartition(":")[0] + ":0"
     tags = {"compress.process": "another machine:1:2:3:4"}
     outer = writing.start(store, writing.experiment_id(store, "log of a project"), "outer", tags)
     monkeypatch.setenv("MLFLOW_RUN_ID", outer)
-    for known, then in ((tags["compress.process"], tags["compress.process"]), (dead, mine)):
-        writing.tag(store, outer, {"compress.process": known})
+    for tagged, expected in ((tags["compress.process"], tags["compress.process"]), (dead, own_process)):
+        writing.tag(store, outer, {"compress.process": tagged})
         Log(store, {}, None, [], with_model=False)
-        assert reading.run(store, outer).tags["compress.process"] == then
+        assert reading.run(store, outer).tags["compress.process"] == expected
 
 
 def test_a_missing_run_is_reported_before_anything_is_measured(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,7 @@ def test_the_model_has_signature_example_and_numbers(logged: tuple[Store, str, s
     assert model.predict(example) == model.predict(np.repeat(example, 2, axis=0))[:1]
     models.link(store, run_id, model_id, RESULT)
     numbers = MlflowClient(store.uri).get_logged_model(model_id).metrics or []
-    assert [(each.key, each.value) for each in numbers] == [("cpu/latency_p50_ms", 1.25)]
+    assert [(metric.key, metric.value) for metric in numbers] == [("cpu/latency_p50_ms", 1.25)]
 
 
 def test_logging_does_not_load_the_model(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,8 +96,8 @@ def test_what_is_active_in_a_notebook_does_not_matter(store: Store, folder: Path
         model_id = models.write_model(store, run_id, folder / "model", ["mlflow-compress"])
     model = MlflowClient(store.uri).get_logged_model(model_id)
     assert (model.source_run_id, model.experiment_id) == (run_id, writing.experiment_id(store, "examples"))
-    theirs = MlflowClient(store.uri).get_run(active.info.run_id).outputs
-    assert not (theirs and theirs.model_outputs)
+    outputs = MlflowClient(store.uri).get_run(active.info.run_id).outputs
+    assert not (outputs and outputs.model_outputs)
 
 
 def test_it_is_registered_once(logged: tuple[Store, str, str]) -> None:
@@ -135,8 +135,8 @@ def asked(address: str, content: bytes, process: subprocess.Popen[bytes], log: P
     for _ in range(SECONDS * 5):
         request = urllib.request.Request(address, content, {"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=60) as found:
-                return json.load(found)
+            with urllib.request.urlopen(request, timeout=60) as response:
+                return json.load(response)
         except OSError:
             assert process.poll() is None, log.read_text()
             time.sleep(0.2)

@@ -100,41 +100,41 @@ def files(store: Store, model_id: str) -> Path:
     return Path(mlflow.artifacts.download_artifacts(f"models:/{model_id}", tracking_uri=store.uri))
 
 
-def alone(store: Store, flavor: str, wanted: Mapping[str, Path], given: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+def alone(store: Store, flavor: str, models: Mapping[str, Path], inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """Load logged models by one of MLflow's flavors, without this package; return their outputs."""
     uris = {}
-    for model_id, model in wanted.items():
-        save_file(given[model_id], model.parent / "given.safetensors")
+    for model_id, model in models.items():
+        save_file(inputs[model_id], model.parent / "given.safetensors")
         uris[str(model.parent)] = f"models:/{model_id}"
     code = ALONE.replace("for place", ANSWERS[flavor] + "\nfor place", 1)
     command = [sys.executable, "-c", code, store.uri, json.dumps(uris)]
     process = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
     assert process.returncode == 0, process.stderr[-3000:]
-    return {flavor: load_file(model.parent / "found.safetensors")["found"] for flavor, model in wanted.items()}
+    return {flavor: load_file(model.parent / "found.safetensors")["found"] for flavor, model in models.items()}
 
 
-def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found.reshape(expected.shape) - expected).norm() / expected.norm())
+def distance(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((actual.reshape(expected.shape) - expected).norm() / expected.norm())
 
 
-def ours(model: Path, given: Mapping[str, Any]) -> torch.Tensor:
+def ours(model: Path, inputs: Mapping[str, Any]) -> torch.Tensor:
     with torch.inference_mode():
-        return torch.as_tensor(model_folder.restore(model).model.module(**given).logits.float())
+        return torch.as_tensor(model_folder.restore(model).model.module(**inputs).logits.float())
 
 
 def test_transformers_loads_what_it_built(store: Store, tmp_path: Path) -> None:
     chains_of = dict.fromkeys(GIVEN, "original") | {"causal_lm ": "bf16", "text_classification ": "distill"}
-    wanted, inputs = {}, {}
+    models, inputs = {}, {}
     for name, chain in chains_of.items():
         model = saved(name.strip(), chain, tmp_path / f"{name.strip()} {chain}")
         model_id = logged(store, model)
-        wanted[model_id], inputs[model_id] = model, GIVEN[name.strip()]
+        models[model_id], inputs[model_id] = model, GIVEN[name.strip()]
         assert told(store, model_id) == "transformers"
-    for model_id, found in alone(store, "transformers", wanted, inputs).items():
-        assert torch.equal(found, ours(wanted[model_id], inputs[model_id])), wanted[model_id]
-        beside = [path for path in files(store, model_id).rglob("*") if "data" not in path.parts]
+    for model_id, output in alone(store, "transformers", models, inputs).items():
+        assert torch.equal(output, ours(models[model_id], inputs[model_id])), models[model_id]
+        files_beside = [path for path in files(store, model_id).rglob("*") if "data" not in path.parts]
         assert not [
-            path for path in beside if path.suffix in (".safetensors", ".bin", ".pt")
+            path for path in files_beside if path.suffix in (".safetensors", ".bin", ".pt")
         ]  # weights are stored once
 
 

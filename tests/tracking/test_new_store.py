@@ -80,7 +80,7 @@ def test_a_store_that_somebody_else_made_meanwhile_is_left_to_them(
 
 def test_where_no_links_are_mlflow_makes_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(private_mlflow, "make_tables", lambda uri: Path(uri.removeprefix("sqlite:///")).touch())
-    monkeypatch.setattr(os, "link", lambda *given: (_ for _ in ()).throw(PermissionError()))
+    monkeypatch.setattr(os, "link", lambda *args: (_ for _ in ()).throw(PermissionError()))
     new_store.make(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert list(tmp_path.iterdir()) == []
 

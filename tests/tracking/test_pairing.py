@@ -20,7 +20,7 @@ COUNT = 200
 def result(folder: Path, method: str, right: Any, digest: str = "abc", **changes: Any) -> Result:
     """Return a result whose scoring left statistics in the folder."""
     folder.mkdir(exist_ok=True)
-    answers = [int(each) for each in right]
+    answers = [int(is_right) for is_right in right]
     scores = bootstrap.score({"accuracy": registry.build("metrics", "accuracy")}, [1] * len(answers), answers, seed=0)
     statistics_file.write(scores.statistics(), folder / STATISTICS)
     variant = Variant(
@@ -39,9 +39,9 @@ def test_a_variant_is_paired_with_its_original(tmp_path: Path, right: Any) -> No
     originals = pairing.Originals()
     original = result(tmp_path, "original", right)
     assert originals.pair(original, tmp_path) == original
-    worse = right.copy()
-    worse[np.flatnonzero(right)[:20]] = False
-    paired = originals.pair(result(tmp_path, "fp16", worse, batch_size=4), tmp_path)
+    worse_answers = right.copy()
+    worse_answers[np.flatnonzero(right)[:20]] = False
+    paired = originals.pair(result(tmp_path, "fp16", worse_answers, batch_size=4), tmp_path)
     numbers = {name: value for name, value in paired.measurements.items() if "difference" in name}
     assert numbers["quality/accuracy_difference"] == pytest.approx(-20 / COUNT)
     low, high = numbers["quality/accuracy_difference_low"], numbers["quality/accuracy_difference_high"]
@@ -54,15 +54,15 @@ def test_a_variant_is_paired_with_its_original(tmp_path: Path, right: Any) -> No
 def test_noise_is_not_significant(tmp_path: Path, right: Any) -> None:
     originals = pairing.Originals()
     originals.pair(result(tmp_path, "original", right), tmp_path)
-    other = right.copy()
-    other[np.flatnonzero(right)[:4]] = False
-    other[np.flatnonzero(~right)[:3]] = True
-    paired = originals.pair(result(tmp_path, "fp16", other), tmp_path)
+    changed = right.copy()
+    changed[np.flatnonzero(right)[:4]] = False
+    changed[np.flatnonzero(~right)[:3]] = True
+    paired = originals.pair(result(tmp_path, "fp16", changed), tmp_path)
     assert paired.measurements["quality/accuracy_difference"] == pytest.approx(-1 / COUNT)
     assert paired.facts["significant.accuracy"] == "no"
-    same = originals.pair(result(tmp_path, "bf16", right), tmp_path)
-    assert same.measurements["quality/accuracy_difference_low"] == 0
-    assert same.facts["significant.accuracy"] == "no"
+    unchanged = originals.pair(result(tmp_path, "bf16", right), tmp_path)
+    assert unchanged.measurements["quality/accuracy_difference_low"] == 0
+    assert unchanged.facts["significant.accuracy"] == "no"
 
 
 @pytest.mark.parametrize(

@@ -61,8 +61,8 @@ def test_the_command_exports_what_a_run_logged(store: Store, saved: Path, tmp_pa
     assert f'AutoModelForCausalLM.from_pretrained("{to}", dtype="auto")' in lines[1]
     assert "pip install transformers" in lines[1]
     require_same(to, saved)
-    again = CliRunner().invoke(bench.main, ["export", run_id, "--to", str(to), "--tracking-uri", store.uri])
-    assert again.exit_code != 0
+    repeated = CliRunner().invoke(bench.main, ["export", run_id, "--to", str(to), "--tracking-uri", store.uri])
+    assert repeated.exit_code != 0
 
 
 def test_a_run_without_a_model_is_reported(store: Store, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def test_a_server_gives_the_same_runs(
     filled: str, served: str, selection: Selection, by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unused = "runs" if by == "our page" else "served"
-    monkeypatch.setattr(reading, unused, lambda *given: pytest.fail(f"{unused}: {given}"))
+    monkeypatch.setattr(reading, unused, lambda *args: pytest.fail(f"{unused}: {args}"))
     by_client = find(["query *"], selection, [served], directly=by == "our page")
     directly = find(["query *"], selection, [filled])
     ids = reading.experiments(open_store(served))
@@ -95,11 +95,16 @@ def test_a_copied_original_keeps_no_measured_one_away(filled: str) -> None:
 
 
 def test_a_run_whose_process_died_has_ended(make_run: MakeRun) -> None:
-    mine = process_identity.mine()
-    dead = mine.replace(f":{os.getpid()}:", ":4194304:")  # above the kernel's limit
+    own_process = process_identity.mine()
+    dead = own_process.replace(f":{os.getpid()}:", ":4194304:")  # above the kernel's limit
     elsewhere = dead.replace(process_identity.machine(), "0" * 16)
     without_result = {"compress.outcome.cpu": None, "status": None}
-    for process, expected in {mine: "in_progress", dead: "failed", elsewhere: "in_progress", "": "in_progress"}.items():
+    for process, expected in {
+        own_process: "in_progress",
+        dead: "failed",
+        elsewhere: "in_progress",
+        "": "in_progress",
+    }.items():
         run = make_run(lifecycle="RUNNING", tags={process_identity.TAG: process, **without_result})
         (failure,) = compare([with_its_end(run)]).failures
         assert (failure.team, failure.model, failure.method, failure.status) == ("alpha", "yolo", "original", expected)
@@ -109,8 +114,8 @@ def test_a_run_whose_process_died_has_ended(make_run: MakeRun) -> None:
 
 @pytest.mark.parametrize("directly", [True, False])
 def test_a_baseline_is_looked_for_among_all_runs(filled: str, directly: bool) -> None:
-    for asked in (EVERYTHING, Selection(models=("vit",)), Selection(teams=("beta",), device="cpu")):
-        (baseline,) = find(["query *"], asked, [filled], directly=directly, baselines=["vit=yolo"]).baselines
+    for selection in (EVERYTHING, Selection(models=("vit",)), Selection(teams=("beta",), device="cpu")):
+        (baseline,) = find(["query *"], selection, [filled], directly=directly, baselines=["vit=yolo"]).baselines
         assert (baseline.name, baseline.rows_of, baseline.is_run) == ("yolo", "vit", False)
         assert [line.key.team for line in baseline.lines] == ["alpha"]
     (run,) = find(["query 1"], Selection(teams=("beta",)), [filled]).runs
@@ -157,15 +162,15 @@ def test_an_unknown_name_is_reported_with_the_nearest(
 
 
 def test_several_stores_make_one_answer(filled: str, tmp_path: Path) -> None:
-    other = tmp_path / "bob's store #1.db"
-    copied(filled, other)
-    with sqlite3.connect(other) as database:
+    second_store = tmp_path / "bob's store #1.db"
+    copied(filled, second_store)
+    with sqlite3.connect(second_store) as database:
         database.execute("DELETE FROM latest_metrics")
         database.execute("UPDATE tags SET run_uuid = 'b' || run_uuid")
         database.execute("UPDATE params SET run_uuid = 'b' || run_uuid")
         database.execute("UPDATE runs SET run_uuid = 'b' || run_uuid")
         database.execute("UPDATE experiments SET name = 'query 3' WHERE name = 'query 2'")
-    selected = find(["query 1", "query 3"], EVERYTHING, [filled, f"sqlite:///{other}"])
+    selected = find(["query 1", "query 3"], EVERYTHING, [filled, f"sqlite:///{second_store}"])
     assert len(selected.runs) == 11
     assert selected.runs[0].run_id.startswith("b")
     assert selected.experiments == ("query 1", "query 3")
@@ -177,7 +182,7 @@ def test_the_default_store_is_the_one_in_this_folder(filled: str, tmp_path: Path
 
 
 def test_selections_say_what_they_take(filled: str) -> None:
-    everything = find(["query 1"], EVERYTHING, [filled]).runs
+    all_runs = find(["query 1"], EVERYTHING, [filled]).runs
     for selection in SELECTIONS:
         selected = find(["query 1"], selection, [filled])
-        assert plain([run for run in everything if selection.takes(run)]) == plain(selected.runs)
+        assert plain([run for run in all_runs if selection.takes(run)]) == plain(selected.runs)

@@ -25,8 +25,8 @@ def query(store: Store, names: list[str], where: str = "") -> list[Run]:
 def test_newest_first_and_filtered(store: Store) -> None:
     experiment = writing.experiment_id(store, "order")
     ids = [
-        writing.start(store, experiment, str(at), {"compress.role": role}, start_ms=at)
-        for at, role in [(2, "variant"), (3, "sweep"), (1, "variant")]
+        writing.start(store, experiment, str(start_ms), {"compress.role": role}, start_ms=start_ms)
+        for start_ms, role in [(2, "variant"), (3, "sweep"), (1, "variant")]
     ]
     assert [run.run_id for run in query(store, ["order"])] == [ids[1], ids[0], ids[2]]
     variants = query(store, ["order"], "tags.`compress.role` = 'variant'")

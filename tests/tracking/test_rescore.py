@@ -71,35 +71,35 @@ def logged(
 
 
 def test_the_runs_own_metrics_come_out_the_same(store: Store, tmp_path: Path) -> None:
-    run_id, before = logged(store, tmp_path, "wer", "cer")
+    run_id, old_numbers = logged(store, tmp_path, "wer", "cer")
     rescored = rescore.of_run(store, run_id, (), log=False)
-    assert rescored.scores.numbers() == before
+    assert rescored.scores.numbers() == old_numbers
     assert [line.endswith("(n=20; as logged)") for line in rescored.lines()] == [True, True]
     assert rescored.lines()[0].startswith("wer: 0.181818 [")
 
 
 def test_new_metrics_are_as_if_they_had_been_scored_at_once(store: Store, tmp_path: Path) -> None:
     run_id, _ = logged(store, tmp_path, "wer")
-    _, wanted = logged(store, tmp_path, "wer", "cer_normalized", "chrf")
+    _, expected_numbers = logged(store, tmp_path, "wer", "cer_normalized", "chrf")
     rescored = rescore.of_run(store, run_id, ("cer_normalized", "chrf"), log=True)
-    assert rescored.scores.numbers().items() <= wanted.items()
+    assert rescored.scores.numbers().items() <= expected_numbers.items()
     run = reading.run(store, run_id)
-    assert {name: value for name, value in run.metrics.items() if name.startswith("quality/")} == wanted
+    assert {name: value for name, value in run.metrics.items() if name.startswith("quality/")} == expected_numbers
     assert run.tags["compress.protocol.chrf"] == rescored.scores.protocols()["chrf"]
     assert MetricFacts.from_text(run.tags["compress.metric.chrf"]) == rescored.scores.facts()["chrf"]
     assert run.lifecycle == "FINISHED"
-    kept = reading.artifact(store, run_id, STATISTICS)
-    assert kept is not None
-    (tmp_path / "again.npz").write_bytes(kept)
+    content = reading.artifact(store, run_id, STATISTICS)
+    assert content is not None
+    (tmp_path / "again.npz").write_bytes(content)
     statistics, expected = statistics_file.read(tmp_path / "again.npz"), statistics_file.read(tmp_path / STATISTICS)
     assert set(statistics) == {"wer", "cer_normalized", "chrf"}
     assert all(np.array_equal(statistics[name].values, expected[name].values) for name in statistics)
 
 
 def test_without_log_the_run_stays_as_it_was(store: Store, tmp_path: Path) -> None:
-    run_id, before = logged(store, tmp_path, "wer")
+    run_id, old_numbers = logged(store, tmp_path, "wer")
     assert rescore.of_run(store, run_id, ("chrf",), log=False).lines()[0].endswith("; new)")
-    assert set(reading.run(store, run_id).metrics) == set(before)
+    assert set(reading.run(store, run_id).metrics) == set(old_numbers)
 
 
 def test_a_different_number_is_reported(store: Store, tmp_path: Path) -> None:
@@ -178,13 +178,13 @@ def test_arrays_of_a_models_own_predict_are_kept_as_numbers(tmp_path: Path) -> N
 
 
 def test_the_command(store: Store, tmp_path: Path) -> None:
-    run_id, before = logged(store, tmp_path, "wer")
+    run_id, old_numbers = logged(store, tmp_path, "wer")
 
     def command(*words: str) -> Any:
         return CliRunner().invoke(main, ["rescore", *words])
 
     output = command(run_id, "--tracking-uri", store.uri, "--json")
-    assert json.loads(output.stdout) == before
+    assert json.loads(output.stdout) == old_numbers
     assert command(run_id, "--tracking-uri", store.uri, "--metric", "chrf").stdout.startswith("chrf: ")
     assert command(str(tmp_path / PREDICTIONS), "--metric", "wer").stdout.startswith("wer: 0.181818 [")
     assert command(str(tmp_path / PREDICTIONS)).exit_code == 2
@@ -214,9 +214,9 @@ def test_scoring_stops_when_the_time_is_up(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_predictions_and_the_data_are_in_the_run(store: Store, tmp_path: Path) -> None:
     run_id, _ = logged(store, tmp_path, "wer")
-    kept = reading.artifact(store, run_id, PREDICTIONS)
-    assert kept is not None
-    references, predictions = quality.read_predictions(kept.decode())
+    content = reading.artifact(store, run_id, PREDICTIONS)
+    assert content is not None
+    references, predictions = quality.read_predictions(content.decode())
     assert references == REFERENCES
     assert predictions == [PREDICTIONS_OF[reference] for reference in REFERENCES]
     run = MlflowClient(store.uri).get_run(run_id)
@@ -236,26 +236,26 @@ def test_a_metric_that_takes_other_predictions_is_refused_before_anything_is_pre
 def test_two_at_once_add_to_one_file(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second process starts when the first one has read the files and has not written yet."""
     run_id, _ = logged(store, tmp_path, "wer")
-    add, alone = writing.add_to_run, Spool.alone
+    add, spool_alone = writing.add_to_run, Spool.alone
     second = threading.Thread(target=rescore.of_run, args=(store, run_id, ("chrf",), True))
     waits = threading.Event()
 
-    def add_later(*given: Any) -> None:
+    def add_later(*args: Any) -> None:
         monkeypatch.setattr(writing, "add_to_run", add)
         second.start()
         assert waits.wait(timeout=120)
-        add(*given)
+        add(*args)
 
     def told_alone(spool: Spool) -> Any:
         if threading.current_thread() is second:
             waits.set()
-        return alone(spool)
+        return spool_alone(spool)
 
     monkeypatch.setattr(writing, "add_to_run", add_later)
     monkeypatch.setattr(Spool, "alone", told_alone)
     rescore.of_run(store, run_id, ("cer_normalized",), log=True)
     second.join(timeout=120)
-    kept = reading.artifact(store, run_id, STATISTICS)
-    assert kept is not None
-    (tmp_path / "again.npz").write_bytes(kept)
+    content = reading.artifact(store, run_id, STATISTICS)
+    assert content is not None
+    (tmp_path / "again.npz").write_bytes(content)
     assert set(statistics_file.read(tmp_path / "again.npz")) == {"wer", "cer_normalized", "chrf"}

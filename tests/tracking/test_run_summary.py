@@ -35,7 +35,7 @@ HOSTILE = [
 ]
 
 
-def result(name: str, **more: object) -> Result:
+def result(name: str, **changes: object) -> Result:
     variant = Variant(name, name, name, "python", "model.py", batch_size=4)
     fields: dict[str, object] = {
         "measurements": {"size/weights_mib": 96.668, "size/params": 25340992.0, f"quality/{name}": 0.5},
@@ -43,7 +43,7 @@ def result(name: str, **more: object) -> Result:
         "facts": {"timed": name},
         "environment": {"cpu_model": name, "threads": "2"},
         "cautions": (Caution("code", name, name),),
-        **more,
+        **changes,
     }
     return Result(variant, "failed", **fields)  # type: ignore[arg-type]
 
@@ -78,10 +78,10 @@ def test_the_weights_that_a_method_reached_are_shown_with_the_numbers() -> None:
     assert "<p>The method reached 96 of 64,322 weights.</p>" in html
 
 
-@pytest.mark.parametrize(("launches", "told"), [(1.0, "43.50), 1 launch"), (5.0, "43.50), 5 launches")])
-def test_a_time_says_on_how_many_launches_it_stands(launches: float, told: str) -> None:
+@pytest.mark.parametrize(("launches", "expected"), [(1.0, "43.50), 1 launch"), (5.0, "43.50), 5 launches")])
+def test_a_time_says_on_how_many_launches_it_stands(launches: float, expected: str) -> None:
     launched = dataclasses.replace(PLAIN, measurements={**PLAIN.measurements, "cpu/launches": launches})
-    assert dict(run_summary.facts(launched))["CPU inference time, median"].endswith(told)
+    assert dict(run_summary.facts(launched))["CPU inference time, median"].endswith(expected)
 
 
 def test_a_result_in_words_for_a_terminal() -> None:
@@ -158,8 +158,8 @@ def test_a_hostile_name_never_becomes_markup(name: str) -> None:
     assert_inert(name)
     parser = MarkdownIt("commonmark").enable("table")
     heading = parser.parse(run_summary.markdown(result(name)))[1]
-    shown = "".join(child.content for child in heading.children or [])
-    assert printed(name) in printed(shown)
+    text = "".join(child.content for child in heading.children or [])
+    assert printed(name) in printed(text)
 
 
 any_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -188,9 +188,9 @@ def test_a_link_is_no_link_even_where_addresses_are_linked() -> None:
 
 
 def test_a_runs_page_says_what_its_hidden_tags_say_and_nothing_twice() -> None:
-    more = {"reached": "reached 96 weights", "protocol.accuracy": "top 1 | exact", "metric.accuracy": '{"rank":1}'}
+    facts = {"reached": "reached 96 weights", "protocol.accuracy": "top 1 | exact", "metric.accuracy": '{"rank":1}'}
     with_facts = dataclasses.replace(
-        PLAIN, facts={**PLAIN.facts, **more}, environment={**PLAIN.environment, "torch": "2.14"}
+        PLAIN, facts={**PLAIN.facts, **facts}, environment={**PLAIN.environment, "torch": "2.14"}
     )
     page = run_summary.page(with_facts)
     assert page.startswith(run_summary.markdown(with_facts))
@@ -211,8 +211,8 @@ def test_a_runs_page_says_what_its_hidden_tags_say_and_nothing_twice() -> None:
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_circumstance_never_becomes_markup(name: str) -> None:
     def tokens(text: str) -> list[str]:
-        of = dataclasses.replace(PLAIN, environment={"torch": text}, facts={text: text})
-        return [token.type for token in MarkdownIt("commonmark").enable("table").parse(run_summary.page(of))]
+        result = dataclasses.replace(PLAIN, environment={"torch": text}, facts={text: text})
+        return [token.type for token in MarkdownIt("commonmark").enable("table").parse(run_summary.page(result))]
 
     assert tokens(name) == tokens("harmless")
 

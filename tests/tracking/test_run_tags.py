@@ -48,7 +48,7 @@ def as_earlier(store: Store, experiment_id: str, name: str, tags: dict[str, str]
 
 
 @pytest.mark.parametrize(
-    ("where", "names"),
+    ("query", "names"),
     [
         ("tags.`compress.env.torch` = '2.14.1'", ["earlier", "today"]),
         ("tags.\"compress.env.torch\" LIKE '2.%' and tags.`compress.role` = 'variant'", ["earlier", "today"]),
@@ -58,13 +58,13 @@ def as_earlier(store: Store, experiment_id: str, name: str, tags: dict[str, str]
         ("tags.team = 'alpha'", ["earlier", "today"]),
     ],
 )
-def test_a_filter_finds_runs_whichever_way_their_tags_were_kept(store: Store, where: str, names: list[str]) -> None:
-    number = writing.experiment_id(store, f"filtered {where}")
+def test_a_filter_finds_runs_whichever_way_their_tags_were_kept(store: Store, query: str, names: list[str]) -> None:
+    number = writing.experiment_id(store, f"filtered {query}")
     tags = {"team": "alpha", "compress.role": "variant", "compress.env.torch": "2.14.1", "compress.logged": "complete"}
     writing.start(store, number, "empty", {"compress.role": "variant"}, start_ms=3)
     as_earlier(store, number, "earlier", tags)
     writing.start(store, number, "today", tags, start_ms=2)
-    matches = reading.runs(store, {number: "hw1"}, where)
+    matches = reading.runs(store, {number: "hw1"}, query)
     assert sorted(run.name for run in matches) == names
     assert matches == sorted(matches, key=lambda run: -run.started_ms)
     assert all(run.tags.items() >= tags.items() for run in matches if run.name != "empty")

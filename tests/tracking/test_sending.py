@@ -36,7 +36,7 @@ def test_what_was_left_in_the_middle_is_completed(
 ) -> None:
     """A crash while the model is being uploaded."""
 
-    def stop(*given: object, **named: object) -> None:
+    def stop(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -67,7 +67,7 @@ def test_of_two_runs_of_one_result_one_stays(store: Store, tmp_path: Path, addre
 def test_numbers_stay_when_the_model_is_refused(
     store: Store, spool: Spool, address: Address, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*given: object, **named: object) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
         raise MlflowException("413 Request Entity Too Large")
 
     monkeypatch.setattr(MlflowClient, "log_model_artifacts", refuse)
@@ -85,7 +85,7 @@ def test_numbers_that_are_refused_wait(
 ) -> None:
     """Also for a large record: a result without its samples is not complete."""
 
-    def refuse(*given: object, **named: object) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
         raise MlflowException("no space left on device")
 
     keep(spool, address)
@@ -127,9 +127,9 @@ def test_a_deleted_experiment_keeps_its_results_waiting(store: Store, spool: Spo
 def test_records_are_logged_whole(store: Store, spool: Spool, address: Address) -> None:
     keep(spool, address)
     assert Sync(spool, print).waiting(store) == 0
-    kept = reading.artifact(store, only(runs(store, address)).run_id, "result.json")
-    assert kept is not None
-    assert Result.from_json(json.loads(kept)) == RESULT
+    content = reading.artifact(store, only(runs(store, address)).run_id, "result.json")
+    assert content is not None
+    assert Result.from_json(json.loads(content)) == RESULT
     with pytest.raises(StoreError):
         reading.run(store, "no such run")
 
@@ -161,9 +161,9 @@ def test_the_first_result_takes_the_run_and_the_others_get_runs_below(
 
 def test_a_run_below_ends_while_the_run_above_goes_on(store: Store, tmp_path: Path, address: Address) -> None:
     outer = writing.start(store, writing.experiment_id(store, address.experiment), "outer", {})
-    there = dataclasses.replace(address, run=outer, with_model=False)
+    inside_run = dataclasses.replace(address, run=outer, with_model=False)
     for result_id in ("a" * 32, "b" * 32, "a" * 32):  # the first one is sent again
-        send(store, shipment(tmp_path, result_id, there), ending=False)
+        send(store, shipment(tmp_path, result_id, inside_run), ending=False)
     assert {run.run_id == outer: run.lifecycle for run in runs(store, address)} == {True: "RUNNING", False: "FINISHED"}
     assert len(runs(store, address)) == 2
 
@@ -199,9 +199,9 @@ def test_an_artifact_folder_that_cannot_be_written_to(
     store: Store, spool: Spool, address: Address, tmp_path: Path
 ) -> None:
     """A file blocks the folder, even for root."""
-    way = tmp_path / "way"
-    way.write_text("")
-    store.client.create_experiment(address.experiment, artifact_location=str(way / "artifacts"))
+    blocked = tmp_path / "way"
+    blocked.write_text("")
+    store.client.create_experiment(address.experiment, artifact_location=str(blocked / "artifacts"))
     keep(spool, address)
     messages: list[str] = []
     for _ in range(3):
@@ -209,14 +209,14 @@ def test_an_artifact_folder_that_cannot_be_written_to(
         run = only(runs(store, address))
         assert (run.lifecycle, run.metrics, run.tags["status"]) == ("FAILED", RESULT.measurements, "ok")
         assert "compress.logged" not in run.tags
-        assert run.tags["compress.not_logged"].startswith(f"The artifact folder {way / 'artifacts'}/")
+        assert run.tags["compress.not_logged"].startswith(f"The artifact folder {blocked / 'artifacts'}/")
     assert "is not writable: " in messages[0]
     assert "Allow this user to write there" in messages[0]
-    other = dataclasses.replace(address, experiment=f"{address.experiment} other")
-    keep(spool, other)
+    other_address = dataclasses.replace(address, experiment=f"{address.experiment} other")
+    keep(spool, other_address)
     assert Sync(spool, messages.append).everything(store.uri) == 1
-    assert only(runs(store, other)).lifecycle == "FINISHED"
-    way.unlink()
+    assert only(runs(store, other_address)).lifecycle == "FINISHED"
+    blocked.unlink()
     assert Sync(spool, messages.append).everything(store.uri) == 0
     run = only(runs(store, address))
     assert (run.lifecycle, run.tags["compress.logged"], run.metrics) == ("FINISHED", "complete", RESULT.measurements)
@@ -229,22 +229,22 @@ def test_a_model_that_the_user_logged_to_the_run_is_left_alone(store: Store, spo
     """Also a model that is still being written; it is neither deleted nor treated as ours."""
     number = writing.experiment_id(store, address.experiment)
     outer = store.client.create_run(number, run_name="outer").info.run_id
-    theirs = [store.client.create_logged_model(number, name="model", source_run_id=outer) for _ in range(2)]
-    store.client.log_outputs(outer, [LoggedModelOutput(theirs[0].model_id, step=0)])
-    store.client.finalize_logged_model(theirs[0].model_id, "READY")
+    user_models = [store.client.create_logged_model(number, name="model", source_run_id=outer) for _ in range(2)]
+    store.client.log_outputs(outer, [LoggedModelOutput(user_models[0].model_id, step=0)])
+    store.client.finalize_logged_model(user_models[0].model_id, "READY")
     keep(spool, dataclasses.replace(address, run=outer))
     assert Sync(spool, print).waiting(store) == 0
     run = only(runs(store, address))
     assert (run.run_id, sorted(models(store, run))) == (outer, ["PENDING", "READY", "READY"])
-    assert store.client.get_logged_model(theirs[0].model_id).metrics in (None, [])
+    assert store.client.get_logged_model(user_models[0].model_id).metrics in (None, [])
 
 
 def test_no_link_that_a_model_left_in_its_folder_is_logged(store: Store, tmp_path: Path, address: Address) -> None:
     secret = tmp_path / "secret"
     secret.write_text("of this machine")
-    sent = shipment(tmp_path, "e" * 32, address)
-    (sent.entry.folder / "model" / "notes").symlink_to(secret)
-    send(store, sent)
+    with_link = shipment(tmp_path, "e" * 32, address)
+    (with_link.entry.folder / "model" / "notes").symlink_to(secret)
+    send(store, with_link)
     run = only(runs(store, address))
     assert (run.lifecycle, run.metrics) == ("FINISHED", RESULT.measurements)
     assert run.tags["compress.not_logged"].startswith("model: notes in ")

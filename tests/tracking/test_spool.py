@@ -58,8 +58,8 @@ def test_what_is_kept_is_read_back(spool: Spool) -> None:
 
 def test_what_the_first_release_kept_is_read(spool: Spool) -> None:
     entry = spool.begin()
-    for name, written in (("result.json", RESULT_OF_0_1), ("address.json", ADDRESS_OF_0_1)):
-        (entry.folder / name).write_text(written)
+    for name, content in (("result.json", RESULT_OF_0_1), ("address.json", ADDRESS_OF_0_1)):
+        (entry.folder / name).write_text(content)
     assert entry.read(print) == Shipment(entry, RESULT, ADDRESS, print)
 
 
@@ -135,7 +135,7 @@ def test_on_a_full_disk_the_model_makes_room(spool: Spool, monkeypatch: pytest.M
 def test_a_disk_that_stays_full_is_reported(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = spool.begin()
     write = Path.write_text
-    monkeypatch.setattr(Path, "write_text", lambda path, text, **how: write(Path("/dev/full"), text, **how))
+    monkeypatch.setattr(Path, "write_text", lambda path, text, **kwargs: write(Path("/dev/full"), text, **kwargs))
     with pytest.raises(OSError, match="No space left"):
         Shipment(entry, RESULT, ADDRESS, print).keep()
     assert list(entry.folder.iterdir()) == []
@@ -164,7 +164,7 @@ def test_names_are_no_paths(spool: Spool) -> None:
 def test_what_is_half_written_is_never_read(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = kept(spool)
 
-    def fail(*given: object) -> None:
+    def fail(*args: object) -> None:
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(module, "_sync", fail)
@@ -184,9 +184,9 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_what_a_model_left_in_its_folder_keeps_no_result_from_being_kept(spool: Spool) -> None:
     """The model's own code may leave folders without a valid name, a pipe or a broken link, or delete the folder."""
-    for at in range(2):
+    for number in range(2):
         entry = spool.begin()
-        if at == 0:
+        if number == 0:
             (entry.folder / Path(*["d" * 20] * 150)).mkdir(parents=True)
             os.mkfifo(entry.folder / "pipe")
             (entry.folder / "nowhere").symlink_to("nothing")

@@ -28,9 +28,9 @@ LONG = 600.0  # seconds
 
 
 @contextlib.contextmanager
-def locked(file: Path, how: str, seconds: float = LONG) -> Iterator[int]:
+def locked(file: Path, mode: str, seconds: float = LONG) -> Iterator[int]:
     """Let another process lock a file; return its id."""
-    command = [sys.executable, "-c", HOLD, str(file), how, str(seconds)]
+    command = [sys.executable, "-c", HOLD, str(file), mode, str(seconds)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"locked\n"
@@ -67,11 +67,11 @@ def test_a_reader_says_who_keeps_a_file_locked(file: Path, monkeypatch: pytest.M
         find(["query 1"], EVERYTHING, [f"sqlite:///{file}"], directly=directly)
 
 
-@pytest.mark.parametrize("how", ["IMMEDIATE", "EXCLUSIVE"])
-def test_a_writer_says_who_keeps_a_file_locked(file: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+@pytest.mark.parametrize("mode", ["IMMEDIATE", "EXCLUSIVE"])
+def test_a_writer_says_who_keeps_a_file_locked(file: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
     store = open_store(f"sqlite:///{file}")
     monkeypatch.setattr(sqlite_file, "PATIENCE_SECONDS", 0.1)
-    with locked(file, how) as pid:
+    with locked(file, mode) as pid:
         for call in (lambda: open_store(f"sqlite:///{file}"), lambda: check(store)):
             with pytest.raises(StoreError, match=rf"is locked by process {pid} \(python\)"):
                 call()

@@ -117,11 +117,11 @@ def test_what_another_process_sends_meanwhile_did_not_die(
     result_id = keep(spool, address)
     writing.start(store, number, "half", {"compress.process": dead(), "compress.result_id": result_id})
     messages: list[str] = []
-    read = reading.runs
+    read_runs = reading.runs
 
-    def read_and_wait(*given: Any) -> Any:
-        run_read = read(*given)
-        if given[2:] == ("attributes.status = 'RUNNING'",):
+    def read_and_wait(*args: Any) -> Any:
+        run_read = read_runs(*args)
+        if args[2:] == ("attributes.status = 'RUNNING'",):
             monkeypatch.undo()
             assert Sync(Spool(spool.folder), print).everything(store.uri) == 0
         return run_read
@@ -138,10 +138,10 @@ def test_a_run_that_cannot_be_ended_leaves_the_others_to_end(
 ) -> None:
     number = writing.experiment_id(store, address.experiment)
     ids = [writing.start(store, number, name, {"compress.process": dead()}) for name in ("first", "second")]
-    read = reading.runs
+    read_runs = reading.runs
 
-    def read_and_wait(*given: Any) -> Any:
-        run_read = read(*given)
+    def read_and_wait(*args: Any) -> Any:
+        run_read = read_runs(*args)
         store.client.delete_run(ids[1])
         return run_read
 

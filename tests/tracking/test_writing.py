@@ -94,12 +94,12 @@ def test_a_long_tag_is_cut_visibly(store: Store) -> None:
 
 
 def test_more_than_one_call_takes(store: Store) -> None:
-    many = {f"cpu/m{at}": float(at) for at in range(1_100)}
-    environment = {f"lib{at}": "1" for at in range(120)}
-    log(store, "many", Result(VARIANT, "ok", measurements=many, environment=environment))
+    numbers = {f"cpu/m{index}": float(index) for index in range(1_100)}
+    environment = {f"lib{index}": "1" for index in range(120)}
+    log(store, "many", Result(VARIANT, "ok", measurements=numbers, environment=environment))
     run = only(query(store, ["many"]))
-    assert run.metrics == many
-    assert run.tags.items() >= {f"compress.env.lib{at}": "1" for at in range(120)}.items()
+    assert run.metrics == numbers
+    assert run.tags.items() >= {f"compress.env.lib{index}": "1" for index in range(120)}.items()
 
 
 def test_a_deleted_experiment_is_not_written_to(store: Store) -> None:
@@ -116,17 +116,17 @@ def test_a_refusal_is_a_store_error(store: Store) -> None:
 def test_two_comparisons_at_once_are_one_run(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both have searched, and found no run."""
     number = writing.experiment_id(store, "compared at once")
-    start, others = writing.start, []
+    start, other_ids = writing.start, []
 
-    def be_slower(*given: object) -> str:
+    def be_slower(*args: object) -> str:
         monkeypatch.undo()
-        others.append(writing.write_comparison(store, number, {"comparison.md": b"theirs"}, "theirs"))
-        return start(*given)  # type: ignore[arg-type]
+        other_ids.append(writing.write_comparison(store, number, {"comparison.md": b"theirs"}, "theirs"))
+        return start(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(writing, "start", be_slower)
     own = writing.write_comparison(store, number, {"comparison.md": b"own"}, "own")
     (run,) = store.client.search_runs([number])
-    assert others == [own] == [run.info.run_id]
+    assert other_ids == [own] == [run.info.run_id]
     assert (run.info.status, run.data.tags["mlflow.note.content"]) == ("FINISHED", "own")
 
 
