@@ -92,18 +92,18 @@ def test_in_one_run_the_first_result_takes_it_and_the_others_get_runs_below(stor
     assert note.count("## mlp") == 1
     query = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
     child_runs = client.search_runs([run.info.experiment_id], query)
-    assert [(each.info.status, each.data.tags["method"]) for each in child_runs] == [("FINISHED", "again")] * 2
+    assert [(run.info.status, run.data.tags["method"]) for run in child_runs] == [("FINISHED", "again")] * 2
     assert list(mc.compare("notebook", team="one run")["method"]) == ["original [batch 4]", "again [batch 4]"]
     assert len(mc.compare("notebook", team="one run", every_run=True)) == 3
 
 
 def test_the_module_is_measured_in_eval_mode_and_left_as_it_was() -> None:
-    model, seen = mlp(), []
+    model, modes = mlp(), []
     model[1].eval()
-    model[0].register_forward_hook(lambda module, *_: seen.append((module.training, torch.is_grad_enabled())))
+    model[0].register_forward_hook(lambda module, *_: modes.append((module.training, torch.is_grad_enabled())))
     mc.benchmark(model, torch.rand(1, 64), seconds=0.0, log=False)
-    assert set(seen) == {(False, False)}
-    assert [each.training for each in model] == [True, False, True, True]
+    assert set(modes) == {(False, False)}
+    assert [layer.training for layer in model] == [True, False, True, True]
 
 
 def test_threads_are_those_that_may_run_and_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:

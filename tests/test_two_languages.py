@@ -127,10 +127,10 @@ def texts(about: object, path: str) -> Iterator[tuple[str, dict[str, object]]]:
 
 
 TEXTS = {
-    where: by_language
+    path: by_language
     for name, about in vars(words).items()
     if name.isupper() and name != "LANGUAGES"
-    for where, by_language in texts(about, name)
+    for path, by_language in texts(about, name)
 }
 
 

@@ -12,8 +12,12 @@ import pytest
 from mlflow_compress.untrusted import Malformed
 from mlflow_compress.untrusted_yaml import MOST_CHARACTERS, MOST_DEPTH, MOST_VALUES, read_yaml, shown
 
-_LAUGHS = "\n".join(["a0: &a0 [x]", *(f"a{at}: &a{at} [{', '.join([f'*a{at - 1}'] * 9)}]" for at in range(1, 9))])
-_MERGES = "\n".join(["a0: &a0 {x: 1}", *(f"a{at}: &a{at} {{<<: [*a{at - 1}, *a{at - 1}]}}" for at in range(1, 30))])
+_LAUGHS = "\n".join(
+    ["a0: &a0 [x]", *(f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]" for level in range(1, 9))]
+)
+_MERGES = "\n".join(
+    ["a0: &a0 {x: 1}", *(f"a{level}: &a{level} {{<<: [*a{level - 1}, *a{level - 1}]}}" for level in range(1, 30))]
+)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def variant(model: str, method: str, batch_size: int = 1) -> Variant:
 
 plans = st.lists(
     st.builds(variant, st.sampled_from("ABC"), st.sampled_from(["original", "x", "y", "z"]), st.integers(1, 3)),
-    unique_by=lambda each: (each.model, each.method, each.batch_size),
+    unique_by=lambda planned: (planned.model, planned.method, planned.batch_size),
     max_size=30,
 )
 

@@ -284,7 +284,7 @@ def test_a_plan_is_the_product_minus_the_exclusions(
             sweep_recipe.plan([path], TRUST)
         return
     plan = sweep_recipe.plan([path], TRUST)
-    assert {point(each) for each in plan} == left
+    assert {point(candidate) for candidate in plan} == left
     remaining = [to_json(candidate) for candidate in all_variants if point(candidate) in left]
     assert sorted(map(repr, remaining)) == sorted(repr(to_json(planned)) for planned in plan)
 

@@ -12,7 +12,7 @@ from mlflow_compress.records import Comparison, Row
 from mlflow_compress.renderers.csv import Csv
 from mlflow_compress.reporting.table_text import METRICS
 
-anything = st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+any_text = st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 
 
 def read(content: bytes) -> list[dict[str, str]]:
@@ -65,7 +65,7 @@ def test_what_is_no_number_is_left_empty() -> None:
     assert (line["cpu/latency_p50_ms"], line["size/weights_mib"]) == ("", "")
 
 
-@given(anything, anything, anything, anything)
+@given(any_text, any_text, any_text, any_text)
 def test_any_text_survives(team: str, model: str, method: str, note: str) -> None:
     comparison = Comparison((Row(team, model, method, notes=(0,)),) * 2, footnotes=(note,))
     lines = read(Csv().render(comparison))

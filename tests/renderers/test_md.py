@@ -49,7 +49,7 @@ HOSTILE = [
     "\u202egnp.exe",
     "",
 ]
-anything = st.one_of(
+any_text = st.one_of(
     st.sampled_from(HOSTILE),
     st.text(
         alphabet=st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("\n\t\r|\\`*_[]()<>&~$@:/#!-. w")
@@ -129,7 +129,7 @@ def test_usual_names_stay_readable() -> None:
 
 
 @example("a", "b", "c", "d")
-@given(anything, anything, anything, anything)
+@given(any_text, any_text, any_text, any_text)
 def test_any_text_survives_and_is_never_more_than_text(team: str, model: str, method: str, reason: str) -> None:
     comparison = Comparison(
         rows=(Row(team, model, method, notes=(0,)), Row("last", "last", "last")),

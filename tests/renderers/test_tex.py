@@ -12,7 +12,7 @@ from mlflow_compress.plain_text import plain
 from mlflow_compress.records import Comparison, Failure, Row
 from mlflow_compress.renderers.tex import _COMMANDS, MOST_ON_A_PAGE, Tex, escape
 
-anything = st.text(alphabet=st.characters() | st.sampled_from("\\{}$&#^_~%<>|\"'`-,[]*≈\n\t "))
+any_text = st.text(alphabet=st.characters() | st.sampled_from("\\{}$&#^_~%<>|\"'`-,[]*≈\n\t "))
 BACK = {command: char for char, command in _COMMANDS.items()}
 COMMAND = re.compile("|".join(map(re.escape, sorted(BACK, key=len, reverse=True))))
 
@@ -27,7 +27,7 @@ def test_golden(comparison: Comparison, golden: Callable[[str, bytes], None], la
 
 
 @example("-\\-")
-@given(anything)
+@given(any_text)
 def test_any_text_survives_and_no_special_is_left(text: str) -> None:
     escaped = escape(text)
     assert unescape(escaped) == plain(text)
@@ -35,7 +35,7 @@ def test_any_text_survives_and_no_special_is_left(text: str) -> None:
     assert not re.search(r"[\\{}$&#^_~%<>|\"'`\[\]*]|--|,,", left)
 
 
-@given(anything, anything, anything, anything)
+@given(any_text, any_text, any_text, any_text)
 def test_every_row_has_its_cells_whatever_they_hold(team: str, model: str, method: str, note: str) -> None:
     failures = (Failure(team, model, method, "failed", "", note, "run1"),)
     content = Tex().render(Comparison((Row(team, model, method, notes=(0,)),) * 3, failures, (note,), team)).decode()

@@ -87,7 +87,7 @@ def test_a_front_is_what_it_is_by_definition(points: list[tuple[int, int]]) -> N
     ranked = ranking.marked(Comparison(rows), ["size", "cpu"]).rows
     for (size, cpu), ranked_row in zip(points, ranked, strict=True):
         assert ranked_row.dominated == any(a <= size and b <= cpu and (a, b) != (size, cpu) for a, b in points)
-    assert not all(each.dominated for each in ranked)
+    assert not all(ranked_row.dominated for ranked_row in ranked)
 
 
 def in_turns(method: str, ratio: float, width: float = 0.02) -> Row:

@@ -43,7 +43,7 @@ def test_each_variant_is_listed_with_what_would_happen() -> None:
     data = json.loads(json.dumps(dry_run.data(planned)))
     assert (data["measured"], data["seconds"]) == (1, 20)
     assert data["variants"][2]["requires"] == {"gpu": "A100"}
-    assert [each["number"] for each in data["variants"]] == [1, 2, 3]
+    assert [entry["number"] for entry in data["variants"]] == [1, 2, 3]
 
 
 def test_a_bound_is_called_one() -> None:

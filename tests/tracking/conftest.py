@@ -55,7 +55,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def served(filled: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server_uri(filled: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Serve the filled store, with our app."""
     server = TrackingServer(tmp_path_factory.mktemp("served"), filled, options=("--app-name", "compress"))
     server.start()

@@ -26,16 +26,16 @@ def test_a_store_without_our_page_gets_the_command(store: Store) -> None:
 
 
 def test_a_server_with_our_page_is_linked_even_where_it_had_none_before(
-    served: str, monkeypatch: pytest.MonkeyPatch
+    server_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = open_store(served)
+    store = open_store(server_uri)
     number = writing.experiment_id(store, "described & linked")
     with monkeypatch.context() as patch:
         patch.setattr(reading, "has_page", lambda store, experiment_id: False)
         experiment_note.describe(store, number, "described & linked")
     assert "compress-report" in note(store, number)
     experiment_note.describe(store, number, "described & linked")
-    address = f"{served}/compress?experiment=described+%26+linked"
+    address = f"{server_uri}/compress?experiment=described+%26+linked"
     assert note(store, number) == f"[The comparison of these runs]({address})"
 
 

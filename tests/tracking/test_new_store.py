@@ -22,7 +22,7 @@ WRITERS, READERS = 5, 2
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def nothing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def missing_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """Return the address of a store that does not exist yet."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'a folder' / 'mlflow.db'}"
@@ -34,8 +34,10 @@ def nothing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-def test_many_first_commands_at_once_all_succeed(nothing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = [sys.executable, str(COMMANDS), nothing, str(WRITERS), str(READERS)]
+def test_many_first_commands_at_once_all_succeed(
+    missing_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [sys.executable, str(COMMANDS), missing_store, str(WRITERS), str(READERS)]
     process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False)
     assert process.returncode == 0, process.stderr
     lines = process.stdout.splitlines()
@@ -45,12 +47,12 @@ def test_many_first_commands_at_once_all_succeed(nothing: str, tmp_path: Path, m
     for line in lines:
         assert line.startswith(("wrote ", "read ", "refused: There is no tracking store")), line
     monkeypatch.chdir(tmp_path)
-    store = open_store(nothing, create=False)
+    store = open_store(missing_store, create=False)
     ids = reading.experiments(store)
     assert sorted(ids) == ["Default", "hw1"]
     runs = reading.runs(store, {ids["hw1"]: "hw1"})
     assert sorted(run.tags["compress.result_id"] for run in runs) == [f"result {number}" for number in range(WRITERS)]
-    if nothing.startswith("sqlite"):
+    if missing_store.startswith("sqlite"):
         assert [path.name for path in (tmp_path / "a folder").iterdir()] == ["mlflow.db"]
 
 

@@ -32,22 +32,22 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("selection", SELECTIONS)
 @pytest.mark.parametrize("by", ["our page", "MLflow's search"])
 def test_a_server_gives_the_same_runs(
-    filled: str, served: str, selection: Selection, by: str, monkeypatch: pytest.MonkeyPatch
+    filled: str, server_uri: str, selection: Selection, by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unused = "runs" if by == "our page" else "served"
     monkeypatch.setattr(reading, unused, lambda *args: pytest.fail(f"{unused}: {args}"))
-    by_client = find(["query *"], selection, [served], directly=by == "our page")
+    by_client = find(["query *"], selection, [server_uri], directly=by == "our page")
     directly = find(["query *"], selection, [filled])
-    ids = reading.experiments(open_store(served))
+    ids = reading.experiments(open_store(server_uri))
     for run in (*by_client.runs, *by_client.originals):
-        assert run.link == f"{served}/#/experiments/{ids[run.experiment]}/runs/{run.run_id}"
+        assert run.link == f"{server_uri}/#/experiments/{ids[run.experiment]}/runs/{run.run_id}"
     assert plain([replace(run, link="") for run in by_client.runs]) == plain(directly.runs)
     assert plain([replace(run, link="") for run in by_client.originals]) == plain(directly.originals)
 
 
-def test_a_server_that_refuses(served: str) -> None:
+def test_a_server_that_refuses(server_uri: str) -> None:
     with pytest.raises(StoreError, match="refused"):
-        find(["query 1"], Selection(where="nonsense ="), [served])
+        find(["query 1"], Selection(where="nonsense ="), [server_uri])
 
 
 def test_what_is_selected(filled: str) -> None:

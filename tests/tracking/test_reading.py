@@ -68,10 +68,10 @@ def test_a_server_without_our_page(status: int, content: bytes) -> None:
         server.shutdown()
 
 
-def test_pages_make_one_answer(filled: str, served: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_make_one_answer(filled: str, server_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlflow_compress.tracking.reading._PAGE", 2)
     monkeypatch.setattr("mlflow_compress.tracking.reading._EXPERIMENTS_PER_PAGE", 1)
-    for uri in (filled, served):
+    for uri in (filled, server_uri):
         assert [run.started_ms for run in find(["query *"], EVERYTHING, [uri], directly=False).runs] == [
             6000, 5000, 4000, 3000, 2000, 1000,
         ]  # fmt: skip
