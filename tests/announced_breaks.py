@@ -1,7 +1,7 @@
-"""What libraries announce to break: collected over the whole suite, and listed at its end, those that are new apart.
+"""Deprecation warnings of libraries: collected over the whole suite, and listed at its end, the new ones separately.
 
-An announcement never fails a test: a library that was released today must not. It is moved to the new way, or it gets a
-line in `KNOWN`, with the date and why it stays.
+A warning never fails a test: a library that was released today must not break the suite. Move the code to the new
+interface, or add a line to `KNOWN` with the date and the reason.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ KNOWN: dict[str, str] = {
 
 
 class _Announcements(logging.Handler):
-    """Makes warnings of what a library announces in its log."""
+    """Turns deprecations in a library's log into warnings."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if _WORDS.search(text := record.getMessage()):
@@ -49,7 +49,7 @@ class _Announcements(logging.Handler):
 
 
 class _Collector:
-    """Collects the announcements of all processes of the suite."""
+    """Collects the deprecation warnings of all processes of the suite."""
 
     def __init__(self) -> None:
         self.seen: dict[str, str] = {}

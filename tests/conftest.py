@@ -1,4 +1,4 @@
-"""What several test files need: golden files, one tracking store for all, and made-up runs."""
+"""Fixtures for several test files: golden files, one shared tracking store, and made-up runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # of torch, before it is imported: tiny models only wait for more
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # for torch, before it is imported: tiny models gain nothing from more threads
 
 sys.path.append(str(Path(__file__).parents[1]))  # for benchmarks.servers; last, so that the installed package is tested
 os.environ.setdefault("COMPRESS_LOCK", str(Path(tempfile.gettempdir(), f"mlflow-compress-tests-{os.getpid()}", "lock")))
@@ -27,7 +29,7 @@ from mlflow_compress import registry
 from mlflow_compress.records import Comparison, Failure, Row, Run, Summary
 from mlflow_compress.tracking.connection import Store, open_store
 
-# on top of Hypothesis' own profile: how long a test takes decides nothing
+# in addition to Hypothesis' own profile: the duration of a test is not checked
 settings.register_profile("suite", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
 
@@ -35,13 +37,13 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the slow files where several processes share the tests, or one ends long after the others."""
+    """Run slow files first if several processes share the tests, so that all end at about the same time."""
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def pytest_collection_finish() -> None:
-    """Have the garbage collector leave alone what imports made: some millions of objects, looked at in each round."""
+    """Exclude the objects from imports from garbage collection: millions would be checked in each round."""
     gc.collect()
     gc.freeze()
 
@@ -50,7 +52,9 @@ pytest_plugins = ["announced_breaks", "lab", "quick"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="write the golden files anew, to be looked at in git")
+    parser.addoption(
+        "--update-golden", action="store_true", help="write the golden files again; check them with git diff"
+    )
 
 
 @pytest.fixture
@@ -67,10 +71,10 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, bytes], None]:
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a SQLite file with MLflow's tables and nothing in them, to be copied: making the tables takes seconds."""
+    """Return a SQLite file with MLflow's empty tables, to be copied: creating the tables takes seconds."""
     folder = tmp_path_factory.mktemp("empty")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)  # MLflow makes a folder for artifacts where it is
+        patch.chdir(folder)  # MLflow creates a folder for artifacts in the working folder
         open_store(f"sqlite:///{folder / 'mlflow.db'}")
     return folder / "mlflow.db"
 
@@ -83,7 +87,7 @@ def tracking_uri(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def store(tracking_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """Give the shared store, opened; artifacts go to the test's own folder."""
+    """Open and return the shared store; artifacts go to the test's own folder."""
     monkeypatch.chdir(tmp_path)
     return open_store(tracking_uri)
 
@@ -93,7 +97,7 @@ MakeRun = Callable[..., Run]
 
 @pytest.fixture
 def make_run() -> MakeRun:
-    """Make runs that look as if they had been logged, each newer than the one before."""
+    """Return a function that makes runs as if they were logged, each newer than the previous one."""
     count = itertools.count(1)
 
     def make(
@@ -138,7 +142,7 @@ def make_run() -> MakeRun:
 
 @pytest.fixture
 def comparison() -> Comparison:
-    """Give a small comparison that has some of everything."""
+    """Return a small comparison with an example of every feature."""
     return Comparison(
         rows=(
             Row(
@@ -234,7 +238,7 @@ def comparison() -> Comparison:
 
 @pytest.fixture(scope="module")
 def plugin_path() -> Iterator[Path]:
-    """Install another distribution's plugins for the tests of a module, and for the processes that they start."""
+    """Install plugins of another distribution for the tests of a module and for the processes that they start."""
     folder = Path(__file__).parent / "fake_distribution"
     caches = (registry.names, registry.find, registry._foreign)
     with pytest.MonkeyPatch.context() as patch:
@@ -250,7 +254,7 @@ def plugin_path() -> Iterator[Path]:
 
 @pytest.fixture
 def ctrl_c() -> Iterator[Callable[[], None]]:
-    """Return what does as Ctrl-C does, without a signal: libraries hook signals, and may end the process."""
+    """Return a function that acts like Ctrl-C, without a signal: libraries hook signals, and may end the process."""
 
     def interrupt() -> None:
         handler = signal.getsignal(signal.SIGINT)

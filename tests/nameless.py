@@ -23,12 +23,12 @@ _NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME")
 
 
 def run(words: Sequence[str], folder: Path, environment: Mapping[str, str | None]) -> subprocess.CompletedProcess[str]:
-    """Run a program; skip the test where this system lets nobody be such a user.
+    """Run a program; skip the test if this system does not allow such a user.
 
     Args:
-        words: of the command line.
+        words: the words of the command line.
         folder: the working folder.
-        environment: what is changed in the environment; None: not set.
+        environment: changes to the environment; None removes a variable.
     """
     changed = {**os.environ, **dict.fromkeys(_NAMES), **environment}
     set_variables = {name: text for name, text in changed.items() if text is not None}
@@ -45,7 +45,7 @@ def folder_for_all(folder: Path) -> Path:
 
 @functools.cache
 def _prefix() -> tuple[str, ...]:
-    """Return what makes the user such a one: root may become it, others by a namespace where the system allows that."""
+    """Return the prefix of a command that runs as such a user: root may change its id, others may use a namespace."""
     may_read = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")  # Python may be in root's own home
     candidates = (
         ("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", *may_read),
@@ -57,4 +57,4 @@ def _prefix() -> tuple[str, ...]:
             process = subprocess.run(words, capture_output=True, text=True, check=False)
             if process.stdout == "nameless\n":
                 return candidate
-    pytest.skip("nobody here can be a user without a name who may read the environment of the tests")
+    pytest.skip("this system has no way to run as a user without a name who can read the environment of the tests")

@@ -1,7 +1,7 @@
-"""Programs that can't import this package, in processes forked from one that has torch and transformers already.
+"""Programs that can't import this package, in processes forked from one with torch and transformers.
 
-Each is as a user's own program: a process with its own arguments, in which importing `mlflow_compress` fails. Importing
-torch and transformers takes seconds, and dozens of tests start such a program.
+Each program runs like a user's own: a process with its own arguments, in which importing `mlflow_compress` fails.
+Importing torch and transformers takes seconds, and dozens of tests start such a program.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import torch, safetensors.torch, transformers
 from transformers import AutoFeatureExtractor, AutoModelForCausalLM, AutoTokenizer
 
 def run(code, arguments, output):
-    there = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(there, 1)
-    os.dup2(there, 2)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
     sys.argv = ["-c", *arguments]
     exec(compile(code, "<outsider>", "exec"), {"__name__": "__main__"})
 
@@ -47,14 +47,14 @@ for line in sys.stdin:
 
 
 class Done(NamedTuple):
-    """How a program ended, and what it printed."""
+    """Exit code and output of a program."""
 
     returncode: int
     output: str
 
 
 def run(code: str, *arguments: str) -> Done:
-    """Run a program's code with arguments, and wait for its end."""
+    """Run a program's code with arguments, and wait until it ends."""
     server = _server()
     assert server.stdin is not None
     assert server.stdout is not None
@@ -63,13 +63,13 @@ def run(code: str, *arguments: str) -> Done:
         server.stdin.write(json.dumps([code, arguments, str(output)]) + "\n")
         server.stdin.flush()
         answer = server.stdout.readline()
-        assert answer, "the process that forks programs is gone"
+        assert answer, "the process that forks programs has ended"
         return Done(int(answer), output.read_text(encoding="utf-8", errors="replace") if output.exists() else "")
 
 
 @functools.cache
 def _server() -> subprocess.Popen[str]:
-    """Start the process that forks; it ends when the end of its input comes, with the process of the tests."""
+    """Start the process that forks; it ends when its input is closed, at the end of the tests' process."""
     command = [sys.executable, "-c", _SERVER]
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)

@@ -54,7 +54,7 @@ def saved(chain: str, folder: Path, weights: str = "auto", code: str = OWN) -> t
 
 
 def groups(weight: torch.Tensor, of: int) -> torch.Tensor:
-    """Give consecutive weights along the input, found the slow way: [n, of]."""
+    """Return groups of consecutive weights along the input: [n, of]. Slow and simple."""
     rows = []
     for output in weight:
         for column in output.reshape(len(output), -1).T:

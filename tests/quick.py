@@ -1,8 +1,8 @@
-"""The quick tests: no heavy library, no process, no socket. A guard fails those that break this.
+"""The quick tests: no heavy library, no process, no socket. A guard fails tests that break this.
 
-`pytest -m quick` runs every test but these: all of a file that imports something heavy (pytest does not even collect
-it); a test whose code, or a fixture's, imports something heavy or names a module that starts processes or opens
-sockets; a test that is marked `full`, as the package does it. All other sessions ignore this file.
+`pytest -m quick` runs all tests except these: tests in a file that imports a heavy library (pytest does not collect
+it); tests whose code or fixtures import a heavy library, or use a module that starts processes or opens sockets; and
+tests marked `full`, because the package does so. Other sessions ignore this file.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ import pytest
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
-MARK = "pytest.mark.full"  # of a whole file too: `pytestmark = pytest.mark.full`
-LOOKED_INTO = (str(TESTS), str(ROOT / "benchmarks"))
+MARK = "pytest.mark.full"  # also for a whole file: `pytestmark = pytest.mark.full`
 HEAVY = frozenset(
     {
         *("accelerate", "bitsandbytes", "codecarbon", "ctranslate2", "cv2", "datasets", "evaluate", "gguf"),
@@ -34,7 +33,7 @@ HEAVY = frozenset(
         *("transformers", "ultralytics"),
     }
 )
-HEAVY_FIXTURES = frozenset({"empty_store", "lab"})  # the package does the heavy part, where bytecode doesn't show it
+HEAVY_FIXTURES = frozenset({"empty_store", "lab"})  # the heavy part is in the package, which is not searched
 STARTERS = (multiprocessing, socket, subprocess)
 OUTSIDE = frozenset(
     {
@@ -85,7 +84,7 @@ class QuickSession:
             self._refuse(f"calls {event}")
 
     def _refuse(self, deed: str) -> None:
-        self.is_guarding = False  # pytest itself may do so to report the failure
+        self.is_guarding = False  # pytest itself may do the same to report the failure
         pytest.fail(f"a quick test {deed}: mark it with @{MARK}, or its file (tests/quick.py says why)")
 
 
@@ -95,7 +94,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def is_heavy_file(path: Path) -> bool:
-    """Return whether a heavy library is imported when a file is, also through other files of this repository."""
+    """Return whether importing a file imports a heavy library, also through other files of this repository."""
     reached, left = {path}, [path]
     while left:
         for module in _imports(left.pop()):
@@ -108,7 +107,7 @@ def is_heavy_file(path: Path) -> bool:
 
 
 def is_heavy_test(item: pytest.Function) -> bool:
-    """Return whether a test is marked as not quick, or something heavy shows in its code or in a fixture's."""
+    """Return whether a test is marked `full`, or its code or a fixture's code uses something heavy."""
     if item.get_closest_marker("full") or HEAVY_FIXTURES.intersection(item.fixturenames):
         return True
     hypothesis = getattr(item.function, "hypothesis", None)
@@ -119,7 +118,7 @@ def is_heavy_test(item: pytest.Function) -> bool:
 
 
 def _reached(functions: list[Any]) -> Iterator[types.FunctionType]:
-    """Return functions, and those of the tests and the benchmarks that they name."""
+    """Yield functions, and the functions of tests and benchmarks that they use."""
     left, reached = list(functions), set()
     while left:
         function = left.pop()
@@ -145,7 +144,7 @@ def _is_heavy_code(function: types.FunctionType) -> bool:
 
 
 def _codes(function: types.FunctionType) -> Iterator[types.CodeType]:
-    """Return a function's code, and that of the functions inside it."""
+    """Yield the code of a function and of the functions inside it."""
     left = [function.__code__]
     while left:
         code = left.pop()
@@ -159,7 +158,7 @@ def _is_heavy(module: str) -> bool:
 
 @functools.cache
 def _imports(path: Path) -> frozenset[str]:
-    """Return the modules that a file imports when it is imported, not in its functions."""
+    """Return the modules that a file imports outside its functions."""
     modules: set[str] = set()
     left: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
     while left:
@@ -185,7 +184,7 @@ def _is_for_types(node: ast.AST) -> bool:
 
 @functools.cache
 def _files_of(module: str) -> frozenset[Path]:
-    """Return the file of a module of this repository; none for all other modules."""
+    """Return the file of a module of this repository; empty for all other modules."""
     tops = (ROOT, TESTS) if "." not in module else (ROOT,)
     places = [top.joinpath(*module.split(".")) for top in tops]
     files = [file for path in places for file in (path.with_suffix(".py"), path / "__init__.py")]

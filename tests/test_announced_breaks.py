@@ -1,4 +1,4 @@
-"""Announcements of libraries are listed, each with a test that met it; a suite that loses a worker ends and says so."""
+"""Deprecation warnings of libraries are listed, each with a test that caused it; a suite that loses a worker ends and reports it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def run(folder: Path, code: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run the suite's own configuration over a test file of this code."""
+    """Run pytest with the suite's own configuration on three test files with this code."""
     for index in range(3):
         (folder / f"test_{index}.py").write_text(code.replace("INDEX", str(index)))
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(folder), *options]

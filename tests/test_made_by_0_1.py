@@ -74,7 +74,7 @@ def test_a_model_that_it_logged_predicts(uri: str, tmp_path: Path) -> None:
 
 
 def tells_the_digit(model: str, uri: str) -> bool:
-    """Return whether a logged model of digits tells the digit that 0.1 told of the model's example."""
+    """Return whether a logged model of digits predicts the same digit for its example as in version 0.1."""
     images = json.loads((MADE / "logged_model" / "input_example.json").read_text())
     mlflow.set_tracking_uri(uri)
     try:

@@ -1,4 +1,4 @@
-"""What people read is plain, modern technical English: words that the project does not use do not come back."""
+"""Texts for people are in plain, modern technical English: words that the project does not use do not come back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every sentence of SECURITY.md is held by a test; those that had none elsewhere have theirs here."""
+"""Every sentence of SECURITY.md is verified by a test; tests that have no other place are here."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from mlflow_compress.sockets import Family
 ROOT = Path(__file__).parents[1]
 HERE = "tests/test_security.py::"
 
-# What a sentence begins with, and the tests that hold it. A sentence that promises nothing has none, and a reason.
+# The beginning of each sentence, and the tests that verify it. A sentence without a promise has no tests, and a reason.
 HELD: Mapping[str, tuple[str, ...]] = {
     "Nothing that comes with a model runs as code unless you say": (
         "tests/hostile/test_hostile.py::test_loading_a_checkpoint_without_trust_is_harmless",
@@ -201,7 +201,7 @@ HELD: Mapping[str, tuple[str, ...]] = {
 
 
 def sentences() -> Iterator[str]:
-    """Return the sentences of SECURITY.md, and the rows of its tables."""
+    """Yield the sentences of SECURITY.md and the rows of its tables."""
     for block in re.split(r"\n\s*\n", (ROOT / "SECURITY.md").read_text(encoding="utf-8")):
         lines = [line for line in block.splitlines() if not line.startswith(("#", "| what |", "| :--"))]
         if lines and lines[0].startswith("|"):

@@ -1,4 +1,4 @@
-"""What `.ci/` says of the packages that this one needs: known vulnerabilities, and the bill of materials."""
+"""The checks in `.ci/` of required packages: known vulnerabilities, and the bill of materials."""
 
 from __future__ import annotations
 

@@ -140,12 +140,12 @@ def batch(size):
 
 
 def tiny_model(name: str, architecture: Mapping[str, Any] | None = None, **options: Any) -> tuple[Family, Model]:
-    """Return a transformers family, and a model of it with random weights.
+    """Return a transformers family and a model of it with random weights.
 
     Args:
-        name: the family's.
-        architecture: fields that are not as in `TINY`.
-        options: of the family, likewise.
+        name: name of the family.
+        architecture: fields of the architecture that differ from `TINY`.
+        options: options of the family that differ from `TINY`.
     """
     fields = {**TINY[name]["architecture"], **(architecture or {})}
     family: Family = registry.build("families", name, {**TINY[name], **options, "architecture": fields})
@@ -153,7 +153,7 @@ def tiny_model(name: str, architecture: Mapping[str, Any] | None = None, **optio
 
 
 def gguf_file(path: Path, seed: int = 0) -> Path:
-    """Write a tiny LLaMA of 8-bit weights, with a tokenizer."""
+    """Write a tiny LLaMA with 8-bit weights and a tokenizer."""
     import gguf
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""The site builds without a warning, refers to no other host, and a wrong name on a page fails it."""
+"""The site builds without warnings and refers to no other host; a wrong name on a page fails the build."""
 
 from __future__ import annotations
 

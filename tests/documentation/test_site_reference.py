@@ -1,4 +1,4 @@
-"""What the reference pages say is what the code says."""
+"""The reference pages agree with the code."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_every_caution_is_listed_once() -> None:
 
 @pytest.mark.full
 def test_every_metric_that_the_code_writes_is_declared() -> None:
-    """All `f"{group}/..."` of the measuring code: what is in braces may be anything."""
+    """Check every `f"{group}/..."` of the measuring code; braces stand for any text."""
     package = repository.ROOT / "mlflow_compress"
     templates = set()
     for folder in ("measuring", "meters", "scoring"):
@@ -107,7 +107,7 @@ def _templates(path: Path) -> set[str]:
 
 
 def _is_declared(template: str) -> bool:
-    """Return whether a template could be a declared name, or is one of the samples, which are no metrics."""
+    """Return whether a template could be a declared name, or belongs to the samples, which are not metrics."""
     name = re.sub(r"\{(group|device)\}", "cpu", template)
     if re.fullmatch(r"cpu/(latency|warmup|latency_events|ram_timeline)_(ms|s|mib)|cpu/.*_sizes|cpu/original_.*", name):
         return True
