@@ -1,4 +1,4 @@
-"""Deprecation warnings of libraries are listed, each with a test that caused it; a suite that loses a worker ends and reports it."""
+"""Deprecation warnings are listed, each with a test that caused it; a suite reports that it lost a worker."""
 
 from __future__ import annotations
 
