@@ -20,14 +20,14 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         OSError: It can't be written. The old file stays, and nothing else is left.
     """
-    aside = path.with_name(f"{path.name}.partial")
-    aside.unlink(missing_ok=True)  # do not write into a link or pipe that somebody created there
+    partial_path = path.with_name(f"{path.name}.partial")
+    partial_path.unlink(missing_ok=True)  # do not write into a link or pipe that somebody created there
     try:
-        yield aside
-        aside.replace(path)
+        yield partial_path
+        partial_path.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
+            partial_path.unlink(missing_ok=True)
         raise
 
 
@@ -38,17 +38,17 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     Raises:
         OSError: It can't be written.
     """
-    aside = folder.with_name(f"{folder.name}.{os.getpid()}")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    partial_folder = folder.with_name(f"{folder.name}.{os.getpid()}")
+    shutil.rmtree(partial_folder, ignore_errors=True)
+    partial_folder.mkdir(parents=True)
     try:
-        yield aside
-        aside.rename(folder)
+        yield partial_folder
+        partial_folder.rename(folder)
     except OSError:
         if not folder.is_dir():
             raise
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(partial_folder, ignore_errors=True)
 
 
 def sha256(path: Path) -> str:

@@ -551,8 +551,8 @@ class Comparison:
 def row_label(method: str, batch_size: str, *apart: str) -> str:
     """Return the name of a row among those of its model, as in tables: `int8_dynamic [batch 4, threads=1]`."""
     batch = "" if batch_size == "1" else f"batch {batch_size}"
-    inside = ", ".join(filter(None, (batch, *apart)))
-    return f"{method} [{inside}]" if inside else method
+    details = ", ".join(filter(None, (batch, *apart)))
+    return f"{method} [{details}]" if details else method
 
 
 def _cut(text: str, longest: int) -> str:
@@ -584,5 +584,7 @@ def write_json(path: Path, record: Any) -> None:
     Raises:
         OSError: The folder can't be written to.
     """
-    with whole_file(path) as aside:
-        aside.write_text(json.dumps(to_json(record), ensure_ascii=False, indent=1, allow_nan=False), encoding="utf-8")
+    with whole_file(path) as partial_path:
+        partial_path.write_text(
+            json.dumps(to_json(record), ensure_ascii=False, indent=1, allow_nan=False), encoding="utf-8"
+        )

@@ -536,9 +536,9 @@ class Metric(ABC):
 
         Scores with different lines are not compared, so change that docstring only when the number changes.
         """
-        about = (inspect.getdoc(type(self)) or "").partition("\n")[0].rstrip(".")
+        summary = (inspect.getdoc(type(self)) or "").partition("\n")[0].rstrip(".")
         options = ", ".join(f"{option.name}={getattr(self, option.name)}" for option in fields(self))
-        return f"{about} ({options})" if options else about
+        return f"{summary} ({options})" if options else summary
 
     @abstractmethod
     def compute(self, references: Sequence[Any], predictions: Sequence[Any]) -> float:

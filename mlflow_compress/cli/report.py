@@ -346,8 +346,8 @@ def _write(path: Path, content: bytes) -> None:
 
     target = path.resolve()  # a link stays a link
     try:
-        with whole_file(target) as aside:
-            aside.write_bytes(content)
+        with whole_file(target) as partial_path:
+            partial_path.write_bytes(content)
     except OSError as error:
         raise CompressError(f"{path} can't be written: {error.strerror or error}.") from error
 

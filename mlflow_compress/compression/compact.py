@@ -139,8 +139,8 @@ def _read(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
         forms = {name: Form(**form) for name, form in json.loads(metadata[_FORMS]).items()}
-        inside = {f"{name}.{part}" for name, form in forms.items() for part in (form.kind, "values")}
-        state = {name: file.get_tensor(name) for name in file.keys() if name not in inside}  # noqa: SIM118
+        part_names = {f"{name}.{part}" for name, form in forms.items() for part in (form.kind, "values")}
+        state = {name: file.get_tensor(name) for name in file.keys() if name not in part_names}  # noqa: SIM118
         for name, form in forms.items():
             state[name] = _decoded(form, file.get_tensor(f"{name}.{form.kind}"), file.get_tensor(f"{name}.values"))
     return state | {name: state[owner] for name, owner in json.loads(metadata[_ALIASES]).items()}
@@ -162,13 +162,13 @@ def _as_codes(tensor: Any, coding: Coding) -> tuple[Form, Mapping[str, Any]] | N
     from mlflow_compress.compression.packing import pack
 
     flat = tensor.reshape(-1)
-    wide = flat.to(torch.promote_types(flat.dtype, torch.float32))  # NumPy and bucketize do not support bfloat16
+    promoted = flat.to(torch.promote_types(flat.dtype, torch.float32))  # NumPy and bucketize do not support bfloat16
     values = torch.empty(0)
-    for elements in (wide[:_PEEK], wide):
+    for elements in (promoted[:_PEEK], promoted):
         values = torch.from_numpy(np.unique(elements.numpy()))
         if len(values) > _MOST_CODES:
             return None
-    codes = torch.cat([torch.bucketize(part, values).to(torch.uint8) for part in wide.split(_PART)])
+    codes = torch.cat([torch.bucketize(part, values).to(torch.uint8) for part in promoted.split(_PART)])
     bits = max(1, (len(values) - 1).bit_length())
     parts = {"codes": pack(codes, bits), "values": values.to(tensor.dtype)}
     form = Form("codes", tuple(tensor.shape), bits)

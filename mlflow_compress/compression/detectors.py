@@ -122,15 +122,15 @@ def _join(convolution: Any, left: Any, right: Any) -> int:
 def _forward_of(block: Any, activation: Any) -> Callable[[Any], Any]:
     import torch
 
-    inside = getattr(block, "m", None)
+    inner = getattr(block, "m", None)
 
     def forward(features: Any) -> Any:
         parts = [activation(half(features)) for half in block.cv1]
-        if isinstance(inside, torch.nn.ModuleList):  # C2f: each stage reads the previous one, all are concatenated
-            for stage in inside:
+        if isinstance(inner, torch.nn.ModuleList):  # C2f: each stage reads the previous one, all are concatenated
+            for stage in inner:
                 parts.append(stage(parts[-1]))
-        elif inside is not None:  # C2PSA: the right half is replaced
-            parts[1] = inside(parts[1])
+        elif inner is not None:  # C2PSA: the right half is replaced
+            parts[1] = inner(parts[1])
         return block.cv2(torch.cat(parts, 1))  # PSA: skip its attention, which keeps the width
 
     return forward

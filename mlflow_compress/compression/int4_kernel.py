@@ -42,11 +42,11 @@ def int4_kernel(codes: Tensor, scales: Tensor, zeros: Tensor, bits: int, group_s
     if bits > _MOST_BITS or not size or not _works(codes.device.type):
         return None
     rows, columns = codes.shape
-    wide = -(-columns // group_size) * group_size if group_size < columns else -(-columns // size) * size
+    padded_columns = -(-columns // group_size) * group_size if group_size < columns else -(-columns // size) * size
     shift = 2 ** (_MOST_BITS - 1) - 2 ** (bits - 1)  # centres the codes of fewer bits
     rows_left = -rows % ((_tile()[0] if codes.device.type == "cpu" else 0) or _ROWS)
-    filled = functional.pad(codes + shift, (0, wide - columns, 0, rows_left), value=_MIDDLE)
-    repeats = (group_size if group_size < columns else wide) // size
+    filled = functional.pad(codes + shift, (0, padded_columns - columns, 0, rows_left), value=_MIDDLE)
+    repeats = (group_size if group_size < columns else padded_columns) // size
     steps = functional.pad(scales.float().repeat_interleave(repeats, 1), (0, 0, 0, rows_left))
     middle = functional.pad(zeros.float().repeat_interleave(repeats, 1) + shift, (0, 0, 0, rows_left))
     grid = torch.stack([steps, (_MIDDLE - middle) * steps], -1).transpose(0, 1).contiguous().to(torch.bfloat16)
@@ -171,8 +171,8 @@ class Int4Kernel(nn.Module):
     def weight(self, dtype: torch.dtype) -> Tensor:
         """Return the weight [out, in]."""
         if self.block:
-            turned, order = self._turned(dtype)
-            return turned.index_select(1, order)[: self.columns, : self.rows].T.contiguous()
+            transposed, order = self._turned(dtype)
+            return transposed.index_select(1, order)[: self.columns, : self.rows].T.contiguous()
         identity = torch.eye(self.wide, dtype=torch.bfloat16, device=self.codes.device)
         product = _multiply(identity, self.codes, self.group, self.grid)
         return product[: self.columns, : self.rows].T.to(dtype).contiguous()

@@ -150,10 +150,10 @@ def read_parquet(path: Path) -> Records:
 
         table = parquet.read_table(path)
         rows = table.to_pylist()
-        about = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
+        metadata = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
     except (ImportError, OSError, ValueError, RecursionError) as error:  # Arrow's errors are ValueErrors and OSErrors
         raise RecipeError(f"{path} can't be read as Parquet: {one_line(error, 200)}") from error
-    features = about.get("info", {}).get("features", {}) if isinstance(about, dict) else {}
+    features = metadata.get("info", {}).get("features", {}) if isinstance(metadata, dict) else {}
     if isinstance(features, dict):
         named_features = {name: feature for name, feature in features.items() if _has_names(feature)}
         for row in rows:

@@ -124,8 +124,8 @@ class Asr(TransformersFamily):
                 f"{type(model.module).__name__} takes {expected}, but the feature extractor beside it returns "
                 f"{extracted}: it belongs to another model. Use the right preprocessor_config.json."
             )
-        short = replace(self, new_tokens=2)
-        short.run(model, short.batch(model, 1, 0), lambda stage: None)
+        short_family = replace(self, new_tokens=2)
+        short_family.run(model, short_family.batch(model, 1, 0), lambda stage: None)
 
     def batch(self, model: Model, size: int, seed: int) -> Any:
         """Create 30 s of quiet noise for each sample: a list of `size` float32 arrays [480000] at 16 kHz."""

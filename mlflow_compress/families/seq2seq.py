@@ -104,8 +104,10 @@ class Seq2Seq(TransformersFamily):
         )
         note_positions(model.module, model.config)
         max_positions = positions(model.config) or self.source_tokens
-        short = dataclasses.replace(self, source_tokens=min(self.source_tokens, max_positions), new_tokens=2)
-        require_pass(model, lambda: short.run(model, short.batch(model, 1, 0), lambda stage: None), "token ids")
+        short_family = dataclasses.replace(self, source_tokens=min(self.source_tokens, max_positions), new_tokens=2)
+        require_pass(
+            model, lambda: short_family.run(model, short_family.batch(model, 1, 0), lambda stage: None), "token ids"
+        )
         return model
 
     def batch(self, model: Model, size: int, seed: int) -> dict[str, Any]:

@@ -128,8 +128,8 @@ class TokenClassification(TextEncoder):
                 chunk = parts[start : start + _PREDICT_BATCH]
                 batch = _padded(model, [ids for _, ids, _ in chunk])
                 best = model.module(**taken(model.module, batch))["logits"].argmax(-1).tolist()
-                for (number, _, firsts), row in zip(chunk, best, strict=True):
-                    tags[number] += [_OUTSIDE if first is None else names[row[first]] for first in firsts]
+                for (number, _, first_tokens), row in zip(chunk, best, strict=True):
+                    tags[number] += [_OUTSIDE if first is None else names[row[first]] for first in first_tokens]
         return tags
 
     def example(self, model: Model) -> list[Any]:
@@ -143,30 +143,30 @@ def _words(sentence: Any) -> list[str]:
 
 def _encode(tokenizer: Any, words: list[str]) -> tuple[list[int], list[int | None]]:
     """Return a sentence's token ids and the position of each word's first token; None for a word without tokens."""
-    firsts: list[int | None] = [None] * len(words)
+    first_tokens: list[int | None] = [None] * len(words)
     if tokenizer.is_fast:
         encoded = tokenizer(words, is_split_into_words=True, verbose=False)
         for position, word in reversed(list(enumerate(encoded.word_ids()))):
             if word is not None:
-                firsts[word] = position
-        return list(encoded["input_ids"]), firsts
+                first_tokens[word] = position
+        return list(encoded["input_ids"]), first_tokens
     pieces = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
     bare = [token for piece in pieces for token in piece]
     with_specials = tokenizer.build_inputs_with_special_tokens(bare)
     position = with_specials.index(bare[0]) if bare else 0
     for word, piece in enumerate(pieces):
-        firsts[word] = position if piece else None
+        first_tokens[word] = position if piece else None
         position += len(piece)
-    return with_specials, firsts
+    return with_specials, first_tokens
 
 
 def _parts(tokenizer: Any, words: list[str], limit: int | None) -> list[tuple[list[int], list[int | None]]]:
     """Encode a sentence; halve it repeatedly while it has more tokens than the limit."""
-    ids, firsts = _encode(tokenizer, words)
+    ids, first_tokens = _encode(tokenizer, words)
     if limit is None or len(ids) <= limit:
-        return [(ids, firsts)]
+        return [(ids, first_tokens)]
     if len(words) == 1:
-        return [(ids[:limit], firsts)]
+        return [(ids[:limit], first_tokens)]
     middle = len(words) // 2
     return [*_parts(tokenizer, words[:middle], limit), *_parts(tokenizer, words[middle:], limit)]
 

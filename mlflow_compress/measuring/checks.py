@@ -345,8 +345,8 @@ def _drift(timing: Timing, group: str) -> list[Caution]:
     """Compare the first half of the calls with the second: a drift needs 95 % intervals of the medians apart."""
     half = len(timing.wall_ms) // 2
     first, second = timing.wall_ms[:half], timing.wall_ms[half:]
-    bounds, later = interval(first, 50), interval(second, 50)
-    if bounds is None or later is None or (bounds[0] <= later[1] and later[0] <= bounds[1]):
+    bounds, later_bounds = interval(first, 50), interval(second, 50)
+    if bounds is None or later_bounds is None or (bounds[0] <= later_bounds[1] and later_bounds[0] <= bounds[1]):
         return []
     change = percentile(second, 50) / percentile(first, 50) - 1
     if abs(change) <= _DRIFT:

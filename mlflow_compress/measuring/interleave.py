@@ -137,12 +137,12 @@ def _pair(own: Side, base: Side, device: str, launch: str, number: int, planned:
         planned: Number of pairs that share the budget; 0: this is the first pair, which determines it.
         listener: Receives the events of both.
     """
-    started, verb, further = time.monotonic(), "time" if planned else "measure", launch if planned else "1/1"
+    started, verb, base_launch = time.monotonic(), "time" if planned else "measure", launch if planned else "1/1"
     try:
         for side in (own, base):  # variants with other settings share the original's folder
             write_json(side.folder / VARIANT, side.variant)
         with ExitStack() as stack:
-            base_worker = stack.enter_context(Worker("time", base.variant, base.folder, device, further))
+            base_worker = stack.enter_context(Worker("time", base.variant, base.folder, device, base_launch))
             own_worker = stack.enter_context(Worker(verb, own.variant, own.folder, device, launch))
             timeline = stack.enter_context(Timeline(own_worker.pid))
             own_turns, base_turns = Turns(own_worker, listener), Turns(base_worker, listener)

@@ -133,8 +133,8 @@ def _pooled(launches: Sequence[Part], group: str) -> Timing:
     def all_of(name: str) -> list[float]:
         return [value for launch in launches for value in launch.samples.get(f"{group}/{name}", ())]
 
-    further = {name.removeprefix(f"{group}/") for launch in launches[1:] for name in launch.samples}
-    stages = {name.removesuffix("_ms") for name in further if name.endswith("_ms")} - set(_NOT_STAGES)
+    names = {name.removeprefix(f"{group}/") for launch in launches[1:] for name in launch.samples}
+    stages = {name.removesuffix("_ms") for name in names if name.endswith("_ms")} - set(_NOT_STAGES)
     return Timing(
         wall_ms=all_of("latency_ms"),
         events_ms=all_of("latency_events_ms"),

@@ -78,8 +78,8 @@ def score(family: Family, model: Model, variant: Variant, folder: Path, progress
     predicted = samples[: len(predictions)]
     references = [sample.reference for sample in predicted]
     scores = bootstrap.score(metrics, references, predictions, variant.seed, progress)
-    with whole_file(folder / PREDICTIONS) as aside:
-        aside.write_text(_table(references, predictions), encoding="utf-8")
+    with whole_file(folder / PREDICTIONS) as partial_path:
+        partial_path.write_text(_table(references, predictions), encoding="utf-8")
     statistics_file.write(scores.statistics(), folder / STATISTICS)
     is_bounded = len(predicted) >= bootstrap.FEWEST_SAMPLES
     cautions = checks.quality(len(predicted)) if is_bounded else [INTERVAL_UNKNOWN.of(samples=len(predicted))]

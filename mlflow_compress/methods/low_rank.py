@@ -134,8 +134,8 @@ def _spectrum(layer: Any, moments: Any) -> tuple[Any, Any]:
     """
     import torch
 
-    basis, inside = _basis(layer)
-    energies, vectors = torch.linalg.eigh(inside @ inside.T if moments is None else moments)
+    basis, projected = _basis(layer)
+    energies, vectors = torch.linalg.eigh(projected @ projected.T if moments is None else moments)
     return energies.flip(0).clamp_min(0), (basis @ vectors.flip(1)).float()
 
 
@@ -156,8 +156,8 @@ def _output_moments(model: Model, family: Family, layers: list[Any], samples: in
     def see(layer: Any, inputs: Any, output: Any) -> None:
         vectors = output.float().movedim(1 - layer.weight.dim(), -1)  # channels come before the positions
         vectors = vectors - (0 if layer.bias is None else layer.bias.float())
-        inside = vectors.reshape(-1, vectors.shape[-1]) @ bases[layer]
-        moments[layer] = moments.get(layer, 0) + (inside.T @ inside).double()
+        projected = vectors.reshape(-1, vectors.shape[-1]) @ bases[layer]
+        moments[layer] = moments.get(layer, 0) + (projected.T @ projected).double()
 
     pruning.observe(model, family, layers, samples, see)
     return moments

@@ -61,13 +61,13 @@ def form_of(output: Any, names: Mapping[str, Any] | None = None) -> OutputForm:
         return _TENSOR
     if isinstance(output, _PLAIN):
         return {"value": output}
-    inside = [form_of(child, names) for child in _children(output)]
+    children = [form_of(child, names) for child in _children(output)]
     if type(output) in (list, tuple):
-        return {"kind": type(output).__name__, "children": inside}
+        return {"kind": type(output).__name__, "children": children}
     if class_name := next((name for name, value in (names or {}).items() if value is type(output)), ""):
-        return {"kind": "class", "name": class_name, "fields": _fields(output), "children": inside}
+        return {"kind": "class", "name": class_name, "fields": _fields(output), "children": children}
     if isinstance(output, Mapping) and all(isinstance(key, str) for key in output):
-        return {"kind": "dict", "keys": list(output), "children": inside}
+        return {"kind": "dict", "keys": list(output), "children": children}
     raise Unsupported(
         f"the module returns a {type(output).__name__}, which an exported graph can't return: use tensors, numbers, "
         "strings, None, lists, tuples, dictionaries, or classes that the model's file defines"

@@ -139,9 +139,9 @@ def compare(family: Family, model: Model, path: Path, device: str) -> None:
 def _batches(family: Family, model: Model) -> list[Any]:
     if type(family).generate is Family.generate:  # the family generates nothing: read no data for it
         return []
-    quiet = dataclasses.replace(model, cautions=[])  # cautions about this check's inputs do not concern the model
+    silent = dataclasses.replace(model, cautions=[])  # cautions about this check's inputs do not concern the model
     sizes = sorted({*_BATCH_SIZES, min(model.batch_size, _LARGEST_BATCH)})
-    return [batch for size in sizes for batch in family.calibration(quiet, 1, _SEED, size)]
+    return [batch for size in sizes for batch in family.calibration(silent, 1, _SEED, size)]
 
 
 def _generate(family: Family, model: Model, batches: Sequence[Any]) -> list[Continuation]:

@@ -29,10 +29,10 @@ def note_cut(model: Model, texts: Sequence[str], tokens: int | None) -> None:
     if tokens is None:
         return
     # a token has at least one byte, except the special tokens around every text
-    long = [text for text in texts if len(text.encode("utf-8", "replace")) >= tokens - _AROUND]
+    candidates = [text for text in texts if len(text.encode("utf-8", "replace")) >= tokens - _AROUND]
     tokenizer, cut = companions(model).tokenizer, 0
-    for start in range(0, len(long), _AT_ONCE):
-        ids = tokenizer(long[start : start + _AT_ONCE], truncation=False, verbose=False)["input_ids"]
+    for start in range(0, len(candidates), _AT_ONCE):
+        ids = tokenizer(candidates[start : start + _AT_ONCE], truncation=False, verbose=False)["input_ids"]
         cut += sum(len(encoded) > tokens for encoded in ids)
     if cut:
         model.cautions.append(CUT_TEXTS.of(cut=cut, all=len(texts), tokens=tokens))

@@ -160,8 +160,8 @@ def _stacked(one: Any, two: Any, samples: Sequence[Any]) -> Any:
     if isinstance(one, list) and isinstance(two, list) and len(two) != len(one):  # one item for each sample
         return [_tensor(sample, one[0]) for sample in samples] if one else list(samples)
     if isinstance(one, (list, tuple)):
-        inside = [_stacked(parts[0], parts[1], parts[2:]) for parts in zip(one, two, *samples, strict=True)]
-        return inside if isinstance(one, list) else tuple(inside)
+        stacked = [_stacked(parts[0], parts[1], parts[2:]) for parts in zip(one, two, *samples, strict=True)]
+        return stacked if isinstance(one, list) else tuple(stacked)
     if value_trees.tensors(one):  # a dataclass, or another mapping
         return _stacked_trees(one, two, samples)
     return samples[0]

@@ -64,11 +64,11 @@ def fill_cached(module: Any, own: OwnCode, function: str) -> None:
         older = _sources_of(entry)
         if older is None or not older.has_same_files(sources.told):  # an old value of a variable may come back
             folder_trees.remove(entry)
-    with whole_folder(entries / f"{prefix}{sources.digest}") as aside:
-        save_weights(module, aside)
-        tensor_layouts.keep(module, aside)
-        write_outside(own.outside, aside)
-        (aside / _MADE_OF).write_text(json.dumps(dataclasses.asdict(sources)), encoding="utf-8")
+    with whole_folder(entries / f"{prefix}{sources.digest}") as partial_folder:
+        save_weights(module, partial_folder)
+        tensor_layouts.keep(module, partial_folder)
+        write_outside(own.outside, partial_folder)
+        (partial_folder / _MADE_OF).write_text(json.dumps(dataclasses.asdict(sources)), encoding="utf-8")
 
 
 def write_outside(values: outside_state.Values, folder: Path) -> None:

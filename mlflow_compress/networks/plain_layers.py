@@ -68,12 +68,12 @@ def _turned(module: Any, layers: list[Any]) -> Any:
     Returns:
         The module, or the new linear layer if the module itself was a transposed one.
     """
-    turned = {layer: _linear(layer) for layer in layers}
+    linear_layers = {layer: _linear(layer) for layer in layers}
     for parent in list(module.modules()):
         for name, child in list(parent._modules.items()):
-            if child in turned:
-                setattr(parent, name, turned[child])
-    return turned.get(module, module)
+            if child in linear_layers:
+                setattr(parent, name, linear_layers[child])
+    return linear_layers.get(module, module)
 
 
 def _linear(layer: Any) -> Any:

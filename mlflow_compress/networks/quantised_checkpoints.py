@@ -296,8 +296,8 @@ def _held_compressed(layer: Any) -> Iterator[Held]:
         elif name in ("weight", "bias"):
             values = tensor.data
             is_small = values.itemsize < _BYTES_OF_HALF and values.is_floating_point()
-            wide = functools.partial(values.to, torch.float32) if is_small else None  # float8 can't be compared
-            yield Held(values, values.numel(), wide)
+            unpack = functools.partial(values.to, torch.float32) if is_small else None  # float8 can't be compared
+            yield Held(values, values.numel(), unpack)
         else:
             yield Held(tensor.data, 0)
 

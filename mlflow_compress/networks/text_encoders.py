@@ -46,8 +46,10 @@ class TextEncoder(TransformersFamily):
         """
         note_positions(model.module, model.config)
         settle_start(model)
-        short = replace(self, tokens=min(self.tokens, positions(model.config) or self.tokens))
-        require_pass(model, lambda: short.run(model, short.batch(model, 1, 0), lambda stage: None), "token ids")
+        short_family = replace(self, tokens=min(self.tokens, positions(model.config) or self.tokens))
+        require_pass(
+            model, lambda: short_family.run(model, short_family.batch(model, 1, 0), lambda stage: None), "token ids"
+        )
 
     def batch(self, model: Model, size: int, seed: int) -> dict[str, Any]:
         """Make random token ids and a full attention mask, both [size, tokens], int64.

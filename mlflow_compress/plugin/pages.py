@@ -87,7 +87,7 @@ def index(
     other_workspaces = [
         Link(site.list_of(name), name) for name in sorted(workspaces, key=natural) if name != site.workspace
     ]
-    about = {
+    page_values = {
         "language": site.language,
         "texts": words.SERVER_PAGES[site.language],
         "here": site.here,
@@ -96,7 +96,7 @@ def index(
         "others": other_workspaces,
         "experiments": lines,
     }
-    return filled("experiments.html", about)
+    return filled("experiments.html", page_values)
 
 
 def page(runs: Iterable[Run], experiments: Mapping[str, str], site: Site) -> bytes:

@@ -64,7 +64,7 @@ class Html(Renderer):
         script_texts = words.PAGE_SCRIPT[language]
         style, script = _part("page.css"), page_script()
         columns = _columns(comparison)
-        about = {
+        page_values = {
             "language": language,
             "style": style,
             "style_hash": _hash(style),
@@ -90,7 +90,7 @@ class Html(Renderer):
             "failures_title": table_text.failures_title(comparison.failures, language),
             "failures": table_text.failure_lines(comparison.failures, language),
         }
-        return filled("page.html", about)
+        return filled("page.html", page_values)
 
 
 @dataclass(frozen=True)
@@ -270,8 +270,8 @@ def _cell(comparison: Comparison, row: Row, column: Column, columns: Sequence[Co
     cell = _sorted(_Cell("number" if column.numeric else column.key, text), row, column, comparison.metrics)
     if column.key == "method":
         keys = {shown_column.key for shown_column in columns}
-        whose = " · ".join(filter(None, (getattr(row, kind) for kind in ("model", "team") if kind in keys)))
-        return replace(cell, text=_breakable(text), value=text, whose=whose, notes=row.notes)
+        model_and_team = " · ".join(filter(None, (getattr(row, kind) for kind in ("model", "team") if kind in keys)))
+        return replace(cell, text=_breakable(text), value=text, whose=model_and_team, notes=row.notes)
     if cell.is_missing:
         return cell
     if column.key == "quality":

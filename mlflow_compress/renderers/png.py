@@ -239,14 +239,17 @@ def _bars(plot: Any, comparison: Comparison, name: str, texts: Text) -> None:
 
 def _of_rows(comparison: Comparison, name: str) -> list[_Bar]:
     rows = [row for row in comparison.rows if _is_drawable(row.ratios.get(name)) and not is_original(row)]
-    several = {kind: len({getattr(row, kind) for row in rows}) > 1 for kind in ("model", "team")}
+    has_several = {kind: len({getattr(row, kind) for row in rows}) > 1 for kind in ("model", "team")}
     bars_of_rows = []
     for row in rows:
         (name_shown,) = cells(row, columns(("method",)), comparison.language)
-        whose = (_short(row.model, 18) if several["model"] else "", _short(row.team, 12) if several["team"] else "")
+        model_and_team = (
+            _short(row.model, 18) if has_several["model"] else "",
+            _short(row.team, 12) if has_several["team"] else "",
+        )
         ends = row.ratio_intervals.get(name, (0.0, 0.0))
         ends = ends if all(map(math.isfinite, ends)) else (0.0, 0.0)
-        parts = (_short(name_shown, 34), *whose)
+        parts = (_short(name_shown, 34), *model_and_team)
         bars_of_rows.append(_Bar(" · ".join(filter(None, parts)), row.ratios[name], *ends, is_told_apart(row, name)))
     return bars_of_rows
 

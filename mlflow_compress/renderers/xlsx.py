@@ -62,12 +62,12 @@ class Xlsx(Renderer):
         for number, column in enumerate(columns, 1):
             _write(table, number, column)
         _lay_out(table, frozen=sum(column.is_name for column in columns))
-        numbers, about = book.create_sheet(words.ALL_NUMBERS[language]), book.create_sheet(words.NOTES[language])
+        numbers, notes = book.create_sheet(words.ALL_NUMBERS[language]), book.create_sheet(words.NOTES[language])
         for number, (header, *values) in enumerate(zip(*_lines(comparison), strict=True), 1):
             _write(numbers, number, _Column(str(header), [_Cell(value) for value in values]))
         _lay_out(numbers, frozen=len(_TEXTS))
-        _write(about, 1, _Column("", [_Cell(text) for text in _about(comparison)]), rows_above=0)
-        about.column_dimensions["A"].width = 120
+        _write(notes, 1, _Column("", [_Cell(text) for text in _about(comparison)]), rows_above=0)
+        notes.column_dimensions["A"].width = 120
         buffer = io.BytesIO()
         book.save(buffer)
         return buffer.getvalue()
@@ -141,7 +141,7 @@ def _ratios(comparison: Comparison, name: str) -> Iterator[_Column]:
 def _scores(comparison: Comparison) -> Iterator[_Column]:
     """Yield a column for each score, its difference from the original's, and the number of samples."""
     scores_by_row = [table_text.scores(row.values, comparison.metrics) for row in comparison.rows]
-    for name in dict.fromkeys(name for several in scores_by_row for name in several):
+    for name in dict.fromkeys(name for row_scores in scores_by_row for name in row_scores):
         values = [
             row.values[name] if name in scores else None
             for row, scores in zip(comparison.rows, scores_by_row, strict=True)

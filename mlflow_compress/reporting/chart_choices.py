@@ -114,9 +114,9 @@ def axes(comparison: Comparison) -> tuple[Axis, Axis] | None:
         return None
     plain = (Axis(chosen_names[0]), Axis(chosen_names[1]))
     relative = (Axis(chosen_names[0], relative=True), Axis(chosen_names[1], relative=True))
-    several = len({row.model for row in _on(plain, comparison.rows)}) > 1
+    has_several_models = len({row.model for row in _on(plain, comparison.rows)}) > 1
     has_distances = any(not is_original(row) for row in _on(relative, comparison.rows))
-    return relative if several and has_distances else plain
+    return relative if has_several_models and has_distances else plain
 
 
 def objectives(comparison: Comparison) -> tuple[Axis, Axis] | None:

@@ -49,13 +49,17 @@ def work(run: Run) -> str:
 
 def apart(own: Run, original: Run, device: str, language: str) -> Note | None:
     """Return a note that explains why numbers of a device can't be divided by the original's; None where they can."""
-    about = DEVICES.get(device, device)
+    device_name = DEVICES.get(device, device)
     differing = _differing(own, original, device)
     if differing:
         differences = tuple(_difference(name, own, original, device, language) for name in differing)
-        return Note("hardware", about, differences)
+        return Note("hardware", device_name, differences)
     is_older = [not work(run) for run in (own, original)]
-    return Note("measure_again", about, (words.OLDER[is_older[0]][language],)) if is_older[0] != is_older[1] else None
+    return (
+        Note("measure_again", device_name, (words.OLDER[is_older[0]][language],))
+        if is_older[0] != is_older[1]
+        else None
+    )
 
 
 def counts_other_memory(own: Run, original: Run) -> bool:

@@ -344,7 +344,7 @@ def _differ(hardware: Iterable[Mapping[str, str]]) -> bool:
     for names in hardware:
         for device in DEVICES:
             by_device.setdefault(device, set()).update(filter(None, [names.get(device, "")]))
-    return any(len(several) > 1 for several in by_device.values())
+    return any(len(device_hardware) > 1 for device_hardware in by_device.values())
 
 
 def _circumstances(line: Line) -> dict[str, str]:

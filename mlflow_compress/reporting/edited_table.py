@@ -171,10 +171,10 @@ def _keys_of(table: Table, places: Mapping[Kind, int]) -> list[_Key]:
         )
         for line in table.rows
     ]
-    plainly = {_key(*names) for names in all_names if is_plainly_original(names[2].partition(" [")[0])}
+    plain_keys = {_key(*names) for names in all_names if is_plainly_original(names[2].partition(" [")[0])}
     loosely = [_key(*names, loosely=True) for names in all_names]
     return [
-        loose if loose not in plainly and loosely.count(loose) == 1 else _key(*names)
+        loose if loose not in plain_keys and loosely.count(loose) == 1 else _key(*names)
         for names, loose in zip(all_names, loosely, strict=True)
     ]
 

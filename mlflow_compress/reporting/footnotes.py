@@ -67,7 +67,7 @@ def numbered(notes: Iterable[Sequence[Note]], language: str) -> tuple[tuple[str,
     Returns:
         The footnotes, and for each row the indices of its footnotes.
     """
-    rows = [[(note, (note.kind, note.about)) for note in several] for several in notes]
+    rows = [[(note, (note.kind, note.about)) for note in row_notes] for row_notes in notes]
     merged: dict[tuple[str, str], dict[str, None]] = {}
     ranks: dict[tuple[str, str], int] = {}
     for note, key in (pair for row in rows for pair in row):

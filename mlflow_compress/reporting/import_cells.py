@@ -51,7 +51,7 @@ def read_cells(line: Line, row: int, columns: Sequence[Heading], said: Said, dou
     readings: list[Reading] = []
     sources: dict[str, str] = {}
     names = [cell.text for cell, heading in zip(line.cells, columns, strict=False) if heading.kind in _NAMES]
-    several = next(filter(None, map(several_inputs, names)), "")
+    input_count = next(filter(None, map(several_inputs, names)), "")
     for number, cell in enumerate(line.cells, 1):
         beyond = Heading("", "unknown", reason="the table has no such column")
         heading = columns[number - 1] if number <= len(columns) else beyond
@@ -62,7 +62,7 @@ def read_cells(line: Line, row: int, columns: Sequence[Heading], said: Said, dou
             reading = replace(reading, fate="missing")
         else:
             try:
-                metrics, remarks, environment = _read(cell, heading, sources, said, several)
+                metrics, remarks, environment = _read(cell, heading, sources, said, input_count)
             except Unreadable as error:
                 reading = replace(reading, reason=str(error))
             else:
@@ -76,7 +76,7 @@ def read_cells(line: Line, row: int, columns: Sequence[Heading], said: Said, dou
 
 
 def _read(
-    cell: Cell, heading: Heading, sources: Mapping[str, str], statements: Said, several: str
+    cell: Cell, heading: Heading, sources: Mapping[str, str], statements: Said, input_count: str
 ) -> tuple[dict[str, float], list[str], dict[str, str]]:
     """Return the metrics, remarks and circumstances of a cell that is not empty."""
     if heading.reason:
@@ -86,8 +86,8 @@ def _read(
         return metrics, remarks, {}
     quantity = measure(cell.text)
     if heading.kind == "time":
-        several = next(filter(None, map(several_inputs, quantity.notes)), "") or heading.several or several
-        _refuse_several(several, quantity, heading)
+        input_count = next(filter(None, map(several_inputs, quantity.notes)), "") or heading.several or input_count
+        _refuse_several(input_count, quantity, heading)
     name, value, remarks = _quantity(quantity, heading)
     if name in sources:
         raise Unreadable(f"{name} was already read from the column {sources[name]!r}")

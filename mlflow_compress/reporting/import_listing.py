@@ -23,12 +23,12 @@ def listing(tables: Import) -> str:
             if reading.fate in _WITHOUT:
                 lines.append(f"  {_WITHOUT[reading.fate]}   <- {reading.header}: {unbroken(reading.text)}".rstrip())
         blocks.append("\n".join(lines))
-    for title, several in (
+    for title, readings in (
         ("Not read; the text is kept with the run", tables.unread),
         ("Read, but please check", tables.doubtful),
     ):
-        if several:
-            blocks.append("\n".join([f"{title}:", *(f"  {reading.remark}" for reading in several)]))
+        if readings:
+            blocks.append("\n".join([f"{title}:", *(f"  {reading.remark}" for reading in readings)]))
     if tables.ignored:
         lines = [f"  line {line}, {ignored_part}: {why}" for line, ignored_part, why in tables.ignored]
         blocks.append("\n".join(["Ignored:", *lines]))

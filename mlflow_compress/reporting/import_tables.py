@@ -163,12 +163,12 @@ def _named(table: Table, columns: Sequence[Heading], statements: Said) -> list[_
     rows = []
     for line, first in zip(table.rows, models, strict=True):
         team = text(line, "team")
-        whose = statements.team if is_missing(team) else team
+        team_name = statements.team if is_missing(team) else team
         if are_methods:
-            rows.append(_Names(whose, model if not is_missing(first) else "", first, doubt))
+            rows.append(_Names(team_name, model if not is_missing(first) else "", first, doubt))
         else:
             model_name = first if "model" in places else model
-            rows.append(_Names(whose, model_name, text(line, "method") if "method" in places else UNNAMED, doubt))
+            rows.append(_Names(team_name, model_name, text(line, "method") if "method" in places else UNNAMED, doubt))
     return rows
 
 

@@ -36,17 +36,17 @@ def of(run: Run, device: str, others: Iterable[Run] = ()) -> LogError | None:
         return error_of_launches(spread, launches)
     squares, degrees = 0.0, 0
     medians = {_median(run, device)}  # a set: a result that was logged twice counts once
-    several: set[tuple[int, float, float]] = set()
+    earlier_launches: set[tuple[int, float, float]] = set()
     own_circumstances = circumstances.of(run, device)
     for other in islice(others, _ENOUGH):
         if other.run_id == run.run_id or circumstances.of(other, device) != own_circumstances:
             continue
         count, spread, median = _count(other, device), _spread(other, device), _median(other, device)
         if count >= FEWEST_LAUNCHES and spread > 0:
-            several.add((count, spread, median))
+            earlier_launches.add((count, spread, median))
         elif count == 1:
             medians.add(median)
-    for count, spread, _ in several:
+    for count, spread, _ in earlier_launches:
         squares, degrees = squares + spread**2 * (count - 1), degrees + count - 1
     logarithms = [math.log(median) for median in medians if median > 0]
     if launches == 1 and len(logarithms) > 1:

@@ -31,11 +31,11 @@ def peers(row: Row, groups: Iterable[str], *, score: str = "", against_originals
     is_scored = QUALITY in names
     circumstances = [row.circumstances.get(group, "") for group in names]
     if is_scored and row.circumstances.get(QUALITY) and not row.by_hand and not against_originals:
-        whose = ("", "")
+        team_and_model = ("", "")
     else:
-        whose = (row.team if row.by_hand or (is_scored and not against_originals) else "", row.model)
+        team_and_model = (row.team if row.by_hand or (is_scored and not against_originals) else "", row.model)
         circumstances += [row.circumstances.get(f"{group}_work", "") for group in names]
-    return (row.by_hand, row.table, *whose, score, *circumstances)
+    return (row.by_hand, row.table, *team_and_model, score, *circumstances)
 
 
 def verdicts(

@@ -322,8 +322,8 @@ def _joint_error(by_model: Collection[Sequence[float]]) -> float:
 
 
 def _mean(numbers: Iterable[float]) -> float:
-    several = list(numbers)
-    return math.fsum(several) / len(several)
+    values = list(numbers)
+    return math.fsum(values) / len(values)
 
 
 def _with_verdict(row: Row, verdict: tuple[bool, int] | None) -> Row:

@@ -97,5 +97,5 @@ def block_below(text: str, page: Page, table: Table) -> tuple[int, int] | None:
 
 def block(lines: Iterable[str], newline: str) -> str:
     """Return the text below a table: its footnotes between their comments; empty without footnotes."""
-    several = list(lines)
-    return newline.join(["", "", BEGIN, "", *several, "", END]) if several else ""
+    all_lines = list(lines)
+    return newline.join(["", "", BEGIN, "", *all_lines, "", END]) if all_lines else ""

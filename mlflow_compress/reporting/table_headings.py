@@ -170,12 +170,12 @@ def is_original(name: str) -> bool:
     """Return whether a method's name means that nothing was done: `Baseline`, `full model`, `FP32 (Baseline)`."""
     if is_plainly_original(name):
         return True
-    inside = [text.strip() for text in re.findall(r"\(([^()]*)\)", name)]
-    outside = re.sub(r"\([^()]*\)", " ", name)
+    bracketed = [text.strip() for text in re.findall(r"\(([^()]*)\)", name)]
+    without_brackets = re.sub(r"\([^()]*\)", " ", name)
     if _CHANGED.search(name):
         return False
-    bare = " ".join(_AS_IT_IS.sub(" ", outside).split())
-    return bool(_ORIGINALS.fullmatch(bare)) or any(_CALLED.fullmatch(text) for text in inside)
+    bare = " ".join(_AS_IT_IS.sub(" ", without_brackets).split())
+    return bool(_ORIGINALS.fullmatch(bare)) or any(_CALLED.fullmatch(text) for text in bracketed)
 
 
 def is_plainly_original(name: str) -> bool:
@@ -223,9 +223,9 @@ def _heading(text: str) -> Heading:
     except Unreadable as error:
         return Heading(text, "unknown", reason=str(error))
     names_score = bool(_QUALITY.search(words) or spellings().pattern.search(words))
-    outside = re.sub(r"\([^()]*\)", " ", words)
-    is_score_outside = bool(_QUALITY.search(outside) or spellings().pattern.search(outside))
-    is_quantity = kind is not None and (_fits(sign, kind) or (not is_score_outside and _is_in(kind, outside)))
+    without_brackets = re.sub(r"\([^()]*\)", " ", words)
+    is_score_outside = bool(_QUALITY.search(without_brackets) or spellings().pattern.search(without_brackets))
+    is_quantity = kind is not None and (_fits(sign, kind) or (not is_score_outside and _is_in(kind, without_brackets)))
     if names_score and not is_quantity:
         return Heading(text, "quality", device=device, scores=_scores(text), is_percent="%" in words)
     if kind is None:
@@ -279,9 +279,9 @@ def rate(device: str, sign: Unit) -> str:
 
 def _scores(text: str) -> tuple[Score, ...]:
     names = spellings()
-    inside = " ".join(re.findall(r"\(([^()]*)\)", text))
-    matches = [*names.pattern.finditer(inside)] or [*names.pattern.finditer(re.sub(r"\([^()]*\)", " ", text))]
-    if not names.pattern.search(inside) and (score := unknown_score(inside.strip())):
+    bracketed = " ".join(re.findall(r"\(([^()]*)\)", text))
+    matches = [*names.pattern.finditer(bracketed)] or [*names.pattern.finditer(re.sub(r"\([^()]*\)", " ", text))]
+    if not names.pattern.search(bracketed) and (score := unknown_score(bracketed.strip())):
         return (score,)
     return tuple(dict.fromkeys(map(names.score, matches)))
 

@@ -153,7 +153,7 @@ def sorted_out(
     launched: dict[tuple[Key, str], list[Run]] = {}
     for run in newest:
         key, variant = Key.of(run, every_run), Key.of(run)
-        later = frozenset(devices_tried.setdefault(key, set()))
+        newer_devices = frozenset(devices_tried.setdefault(key, set()))
         for device, outcome in _outcomes(run, language).items():
             devices_tried[key].add(device)
             if outcome.status == "ok" and device == "quality":
@@ -165,13 +165,13 @@ def sorted_out(
                 if device not in line.runs:
                     line.launches[device] = launches
                     line.runs[device] = without_impossible(run)
-            elif device not in later and (device or not later):
+            elif device not in newer_devices and (device or not newer_devices):
                 failure = Failure(
                     key.team, key.model, key.label(), outcome.status, device, outcome.reason.strip(), run.run_id
                 )
                 failures.setdefault(key, []).append(failure)
-    for several in failures.values():
-        several.sort(key=lambda failure: (failure.device, failure.run_id))
+    for row_failures in failures.values():
+        row_failures.sort(key=lambda failure: (failure.device, failure.run_id))
     return lines, failures
 
 

@@ -91,8 +91,8 @@ def legend(comparison: Comparison) -> str:
         sentences.append(words.LEGEND_UNKNOWN[language].format(metrics=metrics))
     if any(row.by_hand for row in comparison.rows):
         sentences.append(words.LEGEND_BY_HAND[language])
-    several = [row.values for row in comparison.rows if len(scores(row.values, comparison.metrics)) > 1]
-    if deciding := dict.fromkeys(headline(values, comparison.metrics) for values in several):
+    with_several_scores = [row.values for row in comparison.rows if len(scores(row.values, comparison.metrics)) > 1]
+    if deciding := dict.fromkeys(headline(values, comparison.metrics) for values in with_several_scores):
         metrics = ", ".join(label(name, language, comparison.metrics) for name in deciding if name)
         sentences.append(words.LEGEND_HEADLINE[language].format(metrics=metrics))
     if "pareto" in comparison.columns and comparison.objectives:
@@ -147,8 +147,8 @@ def summary(method_summary: Summary, language: str, known: Known = NOTHING_SAID)
             unknown = words.NOISE_UNKNOWN[language] if name in method_summary.noise_unknown else ""
             behind = ", ".join(filter(None, [device, _behind(method_summary, name, language), unknown]))
             speed = _speed(method_summary.ratios[name], language)
-            about = "" if speed == words.AS_FAST[language] else _about(method_summary, name)
-            parts.append(f"{about}{speed} ({behind})")
+            approximately = "" if speed == words.AS_FAST[language] else _about(method_summary, name)
+            parts.append(f"{approximately}{speed} ({behind})")
     for name, smaller in words.SMALLER.items():
         is_in_weights = name == _DISK and method_summary.ratios.get(_DISK, 1) >= _MUCH_LESS * method_summary.ratios.get(
             _WEIGHTS, 1

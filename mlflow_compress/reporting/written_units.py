@@ -169,8 +169,8 @@ def measure(text: str) -> Measure:
         else:
             notes.append(note.strip())
     number_text = _BRACKETS.sub(" ", text).strip()
-    if about := _ABOUT.match(number_text):
-        number_text = number_text[about.end() :]
+    if prefix := _ABOUT.match(number_text):
+        number_text = number_text[prefix.end() :]
         remarks.append("the table calls the number approximate")
     if _BOUND.match(number_text):
         raise Unreadable("a bound, not a value")

@@ -40,7 +40,7 @@ def write(kept: Mapping[str, Statistics], path: Path) -> None:
 
     arrays: dict[str, Any] = {name: statistics.values for name, statistics in kept.items()}
     arrays |= {name + _COLUMNS: np.array(statistics.columns, dtype=np.str_) for name, statistics in kept.items()}
-    with whole_file(path) as aside, aside.open("wb") as file:
+    with whole_file(path) as partial_path, partial_path.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
 

@@ -65,13 +65,13 @@ def compared(metrics: Mapping[str, Metric], references: Sequence[Any], answers: 
 
 def _case(texts: Sequence[str]) -> str:
     """Return which letters texts have; empty if too few letters have a case."""
-    capital = small = 0
+    capitals = small_letters = 0
     for text in texts:
-        capital += sum(map(str.isupper, text))
-        small += sum(map(str.islower, text))
-    if capital + small < _FEWEST_LETTERS:
+        capitals += sum(map(str.isupper, text))
+        small_letters += sum(map(str.islower, text))
+    if capitals + small_letters < _FEWEST_LETTERS:
         return ""
-    share = capital / (capital + small)
+    share = capitals / (capitals + small_letters)
     return "capital" if share >= _ALL else "small" if share <= _NONE else "both"
 
 

@@ -115,8 +115,10 @@ def contents(variant: Variant) -> Parcel | None:
     for text in _texts(variant):
         if text and (path := _existing(folder, text)) is not None:
             paths |= dict.fromkeys([path, *_beside(path)])
-    outside = [path for path in paths if not path.is_relative_to(folder)]
-    roots = [path for path in outside if not any(path.is_relative_to(root) for root in outside if root != path)]
+    outside_paths = [path for path in paths if not path.is_relative_to(folder)]
+    roots = [
+        path for path in outside_paths if not any(path.is_relative_to(root) for root in outside_paths if root != path)
+    ]
     files: dict[str, File] = {}
     try:
         for path in paths:
@@ -173,11 +175,11 @@ def unpack(parcel: Parcel, chunks: Iterable[bytes]) -> str:
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
             _forget_unused(cache)
-            with tempfile.TemporaryFile(dir=cache) as file, whole_folder(folder) as aside:
+            with tempfile.TemporaryFile(dir=cache) as file, whole_folder(folder) as partial_folder:
                 for chunk in chunks:
                     file.write(chunk)
                 file.seek(0)
-                _extract(parcel, file, aside)
+                _extract(parcel, file, partial_folder)
     os.utime(folder)
     return str(folder)
 

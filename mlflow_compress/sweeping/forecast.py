@@ -70,9 +70,11 @@ def _row(variant: Variant) -> tuple[str, str, str]:
 def _bound(variant: Variant) -> float:
     """Return an upper bound for measuring, without compressing and scoring, whose durations are unknown."""
     budget, sides = variant.budget, 2 if variant.interleave and not variant.is_original else 1
-    further = budget.launches - 1 if budget.launches >= FEWEST_LAUNCHES else 0
-    restoring = min(further * _PROCESS_SECONDS, budget.restoring_seconds(budget.max_seconds))  # both of a pair at once
-    warmup = budget.warmup_max_seconds * (1 + further / budget.launches)
+    further_launches = budget.launches - 1 if budget.launches >= FEWEST_LAUNCHES else 0
+    restoring = min(
+        further_launches * _PROCESS_SECONDS, budget.restoring_seconds(budget.max_seconds)
+    )  # both of a pair at once
+    warmup = budget.warmup_max_seconds * (1 + further_launches / budget.launches)
     on_device = _PROCESS_SECONDS + restoring + sides * (warmup + budget.max_seconds) + budget.energy_seconds
     return sides * _PROCESS_SECONDS + len(variant.devices) * on_device
 

@@ -50,8 +50,8 @@ def sweep(
             position = f"[{len(results) + 1}/{count}] " if count > 1 else ""
             progress.begin(f"{position}{variant.model}, {variant.label}")
             digest = resume.digest(variant)
-            earlier = None if again else delivery.earlier(variant, digest, progress.end)
-            results.append(earlier or _measured(variant, digest, delivery, progress, originals))
+            earlier_result = None if again else delivery.earlier(variant, digest, progress.end)
+            results.append(earlier_result or _measured(variant, digest, delivery, progress, originals))
             if fails_all(results[-1]):
                 queue.leave_out(variant, [result.variant for result in results if result.status == "ok"])
             show(results[-1])

@@ -43,14 +43,14 @@ class Node:
 
         Cores and memory are those that a container's limits allow.
         """
-        has = self.machine
-        memory = min(float(has.get(name, math.inf)) for name in ("ram_total_mib", "ram_limit_mib"))
+        facts = self.machine
+        memory = min(float(facts.get(name, math.inf)) for name in ("ram_total_mib", "ram_limit_mib"))
         steps = round(memory / _MIB_PER_STEP) if math.isfinite(memory) else 0
-        cores = has.get("cores_logical", "")
-        if "cores_limit" in has:
-            cores = f"{has['cores_limit']} of {cores}"
-        gpu = f"{self.gpus:g} x {has['gpu_model']}" if "gpu_model" in has else ""
-        return has.get("cpu_model", ""), cores, gpu, f"{steps * 4} GiB"
+        cores = facts.get("cores_logical", "")
+        if "cores_limit" in facts:
+            cores = f"{facts['cores_limit']} of {cores}"
+        gpu = f"{self.gpus:g} x {facts['gpu_model']}" if "gpu_model" in facts else ""
+        return facts.get("cpu_model", ""), cores, gpu, f"{steps * 4} GiB"
 
 
 @dataclass

@@ -194,9 +194,11 @@ class _Sweep:
         if not self._task.again:
             placed = self._task.placed(variant, node)
             digest = resume.digest(placed, node.machine)
-            earlier = self._delivery.earlier(placed, digest, lambda text: self._board.tell(f"{who(variant)}: {text}"))
-            if earlier is not None:
-                self._home.have(variant, earlier)
+            earlier_result = self._delivery.earlier(
+                placed, digest, lambda text: self._board.tell(f"{who(variant)}: {text}")
+            )
+            if earlier_result is not None:
+                self._home.have(variant, earlier_result)
                 return
         flight = self._flight(variant, node)
         flight.generator = self._cluster.stream(self._machines.seen(node), measure, *self._sent(flight))

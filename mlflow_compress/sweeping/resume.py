@@ -74,8 +74,8 @@ def _revisions(variant: Variant) -> dict[str, dict[str, int]]:
     """Return the revisions of a family and of a chain's methods that are above 1."""
     revisions = {step.method: registry.find("methods", step.method).revision for step in variant.chain}
     revisions[variant.family] = registry.find("families", variant.family).revision
-    later = {name: revision for name, revision in revisions.items() if revision > 1}
-    return {"revisions": later} if later else {}
+    raised = {name: revision for name, revision in revisions.items() if revision > 1}
+    return {"revisions": raised} if raised else {}
 
 
 def measured(

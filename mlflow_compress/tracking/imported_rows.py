@@ -54,9 +54,9 @@ def write_rows(
         by_place.setdefault(_place(row.tags), []).append(row)
     new = [
         row
-        for origin_key, several in by_place.items()
-        if [row.digest for row in several] != digests.get(origin_key, [])[-len(several) :]
-        for row in several
+        for origin_key, rows_of_origin in by_place.items()
+        if [row.digest for row in rows_of_origin] != digests.get(origin_key, [])[-len(rows_of_origin) :]
+        for row in rows_of_origin
     ]
     now, started = int(time.time() * 1000), time.monotonic()
     for number, row in enumerate(sorted(new, key=lambda row: row.line)):

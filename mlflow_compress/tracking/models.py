@@ -100,16 +100,16 @@ def write_model(
         model = _model_of(store, run)
         if model.status != "READY":
             path = str(Path(temporary, "model"))
-            about = Model(model.artifact_location, run_id, model_uuid=model.model_id, model_id=model.model_id)
+            mlflow_model = Model(model.artifact_location, run_id, model_uuid=model.model_id, model_id=model.model_id)
             mlflow.pyfunc.save_model(
                 path,
                 loader_module="mlflow_compress.pyfunc",
                 data_path=str(folder),
                 pip_requirements=list(requirements),
-                mlflow_model=about,
+                mlflow_model=mlflow_model,
                 **(_shown(example) if example else {}),
             )
-            flavor = add_native_flavor(about, folder, Path(path))
+            flavor = add_native_flavor(mlflow_model, folder, Path(path))
             store.client.set_logged_model_tags(model.model_id, cut({NATIVE_FLAVOR: flavor}))
             try:
                 store.client.log_model_artifacts(model.model_id, path)

@@ -57,15 +57,15 @@ def _make_file(path: Path) -> None:
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > _OLD_SECONDS:
                 left.unlink()
-    aside = path.with_name(f".{path.name}.{os.getpid()}.new")
-    aside.unlink(missing_ok=True)
+    partial_path = path.with_name(f".{path.name}.{os.getpid()}.new")
+    partial_path.unlink(missing_ok=True)
     try:
-        private_mlflow.make_tables(f"sqlite:///{aside.absolute()}")
+        private_mlflow.make_tables(f"sqlite:///{partial_path.absolute()}")
         # Unlike a rename, a link never replaces a file. Where there are no links, MLflow creates the tables.
         with contextlib.suppress(OSError, NotImplementedError):
-            os.link(aside, path)
+            os.link(partial_path, path)
     finally:
-        aside.unlink(missing_ok=True)
+        partial_path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

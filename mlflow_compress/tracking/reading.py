@@ -86,12 +86,12 @@ def runs(store: Store, experiments: Mapping[str, str], where: str = "") -> list[
     """
     by_id: dict[str, Run] = {}
     with quiet(), refusals(store.uri):
-        several = run_tags.filters(where)
-        for part in several:
+        filters = run_tags.filters(where)
+        for part in filters:
             pages = _pages(store, list(experiments), part)
             by_id |= {run.run_id: replace(run, experiment=experiments[run.experiment]) for run in pages}
     newest_first = list(by_id.values())
-    if len(several) > 1:
+    if len(filters) > 1:
         newest_first.sort(key=lambda run: -run.started_ms)
     return newest_first
 

@@ -111,17 +111,17 @@ def write_into_open_run(
         StoreError: the server refused, or is gone.
     """
     all_files = {**_pictures(result), **(files or {})}
-    about = {**(asked or {}), **_resolved(result)}
+    params = {**(asked or {}), **_resolved(result)}
     note, result_id = run_summary.page(result), uuid.uuid4().hex
     if writing.take(store, run_id, result_id):
         user_note = reading.run(store, run_id).tags.get(NOTE, "").rstrip()
         note = f"{user_note}\n\n{note}" if user_note else note
-        writing.write_result(store, run_id, result, about, note, all_files, with_metrics=with_metrics)
+        writing.write_result(store, run_id, result, params, note, all_files, with_metrics=with_metrics)
         writing.tag(store, run_id, {LOGGED: "complete"})
         return run_id
     if not with_metrics:
         _move_below(store, run_id)
-    return _write_below(store, run_id, result, result_id, about, all_files)
+    return _write_below(store, run_id, result, result_id, params, all_files)
 
 
 def _move_below(store: Store, run_id: str) -> None:

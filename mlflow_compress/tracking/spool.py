@@ -98,8 +98,10 @@ class Shipment:
             self._write()
         except OSError:
             self.entry.drop_model()
-            lost = _LEFT_OUT if self.address.with_model else ""
-            smaller = dataclasses.replace(self, address=dataclasses.replace(self.address, with_model=False, lost=lost))
+            missing_model = _LEFT_OUT if self.address.with_model else ""
+            smaller = dataclasses.replace(
+                self, address=dataclasses.replace(self.address, with_model=False, lost=missing_model)
+            )
             smaller._write()
             return smaller
         return self
@@ -261,9 +263,9 @@ def default_folder() -> Path:
 
 def _write(path: Path, data: Any) -> None:
     """Write JSON so that after a power cut it is complete or absent: it is forced to the disk too."""
-    with whole_file(path) as aside:
-        aside.write_text(json.dumps(data, ensure_ascii=False, allow_nan=False), encoding="utf-8")
-        _sync(aside)
+    with whole_file(path) as partial_path:
+        partial_path.write_text(json.dumps(data, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+        _sync(partial_path)
     _sync(path.parent)
 
 
