@@ -1,4 +1,4 @@
-"""Each call changes a buffer and a cache that the next one uses."""
+"""Each call changes a buffer and a cache that the next call uses."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""Its weights and inputs are laid out with the channels last."""
+"""Its weights and inputs have the memory layout channels_last."""
 
 import torch
 from torch import nn

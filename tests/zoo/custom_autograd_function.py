@@ -1,4 +1,4 @@
-"""It computes in an autograd function of its own."""
+"""It computes in a custom autograd function."""
 
 import torch
 from torch import nn

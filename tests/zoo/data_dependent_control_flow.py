@@ -1,4 +1,4 @@
-"""What it computes depends on the values of its input."""
+"""Its control flow depends on the values of its input."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""It gives a dataclass."""
+"""It returns a dataclass."""
 
 from dataclasses import dataclass
 

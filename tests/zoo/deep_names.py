@@ -1,4 +1,4 @@
-"""Its layers lie thirty modules deep, under names that modules use for other things."""
+"""Its layers are nested thirty modules deep, under names that modules use for other things."""
 
 import torch
 from torch import nn

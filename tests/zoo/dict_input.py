@@ -1,4 +1,4 @@
-"""Its batch is one dictionary, which forward takes whole."""
+"""Its batch is one dictionary, which forward takes as one argument."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""Its dropout is on in inference too."""
+"""Its dropout is also active in inference."""
 
 import torch
 from torch import nn

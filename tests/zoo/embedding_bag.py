@@ -1,4 +1,4 @@
-"""A bag of embeddings with offsets, a padding row and a greatest norm."""
+"""An EmbeddingBag with offsets, a padding row and a maximum norm."""
 
 import torch
 from torch import nn

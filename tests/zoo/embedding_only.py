@@ -1,4 +1,4 @@
-"""It is an embedding, and nothing else."""
+"""It is only an embedding."""
 
 import torch
 from torch import nn

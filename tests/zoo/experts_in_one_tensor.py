@@ -1,4 +1,4 @@
-"""The weights of all experts are one parameter of three axes."""
+"""The weights of all experts are one parameter with three axes."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""Query, key and value are one linear layer, cut by numbers in the code."""
+"""Query, key and value are one linear layer, split by constants in the code."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""It gives None."""
+"""It returns None."""
 
 import torch
 from torch import nn

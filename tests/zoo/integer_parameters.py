@@ -1,4 +1,4 @@
-"""It holds parameters of whole numbers and of truth values."""
+"""It has parameters of integers and booleans."""
 
 import torch
 from torch import nn

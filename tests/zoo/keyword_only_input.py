@@ -1,4 +1,4 @@
-"""Its forward takes arguments by name only."""
+"""Its forward takes only keyword arguments."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""Its forward takes keywords of any name."""
+"""Its forward takes any keyword arguments."""
 
 import torch
 from torch import nn
@@ -10,8 +10,8 @@ class Net(nn.Module):
         self.first = nn.Linear(16, 64)
         self.last = nn.Linear(64, 4)
 
-    def forward(self, *inputs, **named):
-        return self.last(self.first(inputs[0] if inputs else named["x"]).relu() + named.get("shift", 0))
+    def forward(self, *inputs, **keywords):
+        return self.last(self.first(inputs[0] if inputs else keywords["x"]).relu() + keywords.get("shift", 0))
 
 
 def model():

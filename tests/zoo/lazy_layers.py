@@ -1,4 +1,4 @@
-"""Its parameters exist after the first batch only."""
+"""Its parameters are created by the first batch."""
 
 import torch
 from torch import nn

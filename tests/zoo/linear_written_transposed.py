@@ -1,4 +1,4 @@
-"""Its linear layers are Conv1D of transformers, whose weight is [in, out]."""
+"""Its linear layers are transformers' Conv1D, whose weight is [in, out]."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""Its only argument is a list of tensors of several lengths."""
+"""Its only argument is a list of tensors of different lengths."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""An LSTM of two layers and both directions, called with batch_first."""
+"""A bidirectional LSTM with two layers and batch_first."""
 
 import torch
 from torch import nn

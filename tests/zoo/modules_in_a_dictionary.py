@@ -1,4 +1,4 @@
-"""Its layers are held by ModuleDict, ModuleList and ParameterList."""
+"""Its layers are in a ModuleDict, a ModuleList and a ParameterList."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""Attention of torch's own, whose projections are read and never called."""
+"""torch's MultiheadAttention, whose projections are read and never called."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""Its argument nests lists, tuples and dictionaries of tensors."""
+"""Its argument is a nested structure of lists, tuples and dictionaries of tensors."""
 
 import torch
 from torch import nn
@@ -11,8 +11,8 @@ class Net(nn.Module):
         self.last = nn.Linear(64, 4)
 
     def forward(self, tree):
-        first, (second, rest) = tree
-        return self.last(self.first(first + second["x"]).relu()) + rest[0]
+        first, (second, further) = tree
+        return self.last(self.first(first + second["x"]).relu()) + further[0]
 
 
 def model():

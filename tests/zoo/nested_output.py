@@ -1,4 +1,4 @@
-"""It gives a dictionary of nested tensors, None and a number."""
+"""It returns a dictionary of nested tensors, None and a number."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""A tensor that it computes with is a plain attribute, which no state dict holds."""
+"""It computes with a tensor in a plain attribute, which is not in the state dict."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""Its layers are int8 already."""
+"""Its layers are already int8."""
 
 import torch
 from torch import nn

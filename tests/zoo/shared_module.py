@@ -1,4 +1,4 @@
-"""The same module stands in two places."""
+"""The same module is used in two places."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""It is one linear layer itself."""
+"""It is a single linear layer."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""Spectral normalisation, of both kinds, with its own buffers."""
+"""Both kinds of spectral normalisation, with their own buffers."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""torch's whole encoder and decoder, with a mask."""
+"""torch's complete Transformer, encoder and decoder, with a mask."""
 
 import torch
 from torch import nn

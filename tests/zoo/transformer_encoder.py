@@ -1,4 +1,4 @@
-"""torch's encoder, whose fast path hands all weights to one kernel."""
+"""torch's encoder, whose fast path passes all weights to one kernel."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""Transposed convolutions, one in groups."""
+"""Transposed convolutions, one of them grouped."""
 
 import torch
 from torch import nn

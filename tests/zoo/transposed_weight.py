@@ -8,8 +8,8 @@ class Net(nn.Module):
     def __init__(self):
         super().__init__()
         self.first, self.second, self.last = nn.Linear(16, 64), nn.Linear(16, 64), nn.Linear(64, 4)
-        whole = torch.randn(128, 16)
-        self.first.weight, self.second.weight = nn.Parameter(whole[:64]), nn.Parameter(whole[64:])
+        weights = torch.randn(128, 16)
+        self.first.weight, self.second.weight = nn.Parameter(weights[:64]), nn.Parameter(weights[64:])
         self.last.weight = nn.Parameter(torch.randn(64, 4).t())
 
     def forward(self, x):

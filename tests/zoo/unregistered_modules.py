@@ -1,4 +1,4 @@
-"""A layer is held in a plain list, which torch does not look into."""
+"""One layer is in a plain list, which torch does not search."""
 
 import torch
 from torch import nn

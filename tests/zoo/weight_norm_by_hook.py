@@ -1,4 +1,4 @@
-"""Weight normalisation of the old kind: a hook computes the weight before each call."""
+"""Old weight normalisation: a hook computes the weight before each call."""
 
 import torch
 from torch import nn
