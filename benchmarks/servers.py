@@ -120,17 +120,19 @@ def postgres() -> Iterator[str]:
             shutil.chown(folder, "postgres")
             prefix = ["runuser", "-u", "postgres", "--"]
         data, log = str(folder / "data"), str(folder / "log")
-        quiet = {"stdout": subprocess.DEVNULL, "check": True, "cwd": "/"}
+        run_settings = {"stdout": subprocess.DEVNULL, "check": True, "cwd": "/"}
         subprocess.run(
             [*prefix, programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-N"],
-            **quiet,  # type: ignore[call-overload]
+            **run_settings,  # type: ignore[call-overload]
         )
         options = f"-p {port} -h 127.0.0.1 -k {folder} -c max_connections=200 -c fsync=off"
-        subprocess.run([*prefix, programs / "pg_ctl", "-D", data, "-l", log, "-o", options, "-w", "start"], **quiet)  # type: ignore[call-overload]
+        subprocess.run(
+            [*prefix, programs / "pg_ctl", "-D", data, "-l", log, "-o", options, "-w", "start"], **run_settings
+        )  # type: ignore[call-overload]
         try:
             yield f"postgresql+psycopg://postgres@127.0.0.1:{port}"
         finally:
-            subprocess.run([*prefix, programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop"], **quiet)  # type: ignore[call-overload]
+            subprocess.run([*prefix, programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop"], **run_settings)  # type: ignore[call-overload]
 
 
 def make_database(server: str, name: str) -> str:

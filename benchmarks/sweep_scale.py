@@ -70,12 +70,12 @@ def find(quick: bool) -> Finding:
             os.chdir(old_folder)
     gaps = sorted(_gaps(long_results))
     dispatch = statistics.median(gaps)
-    lost = many - len(runs)
+    lost_count = many - len(runs)
     twice = sum(count - 1 for count in runs.values())
     overlapping = sum(gap < 0 for gap in (*_gaps(results), *gaps))
     growth = memory[many] - memory[many // 10]
     facts: list[tuple[str, Cell, str]] = [
-        ("variants lost, of the short ones", lost, "0"),
+        ("variants lost, of the short ones", lost_count, "0"),
         ("variants with two results", twice, "0"),
         ("measurements that overlap another on their node", overlapping, "0"),
         ("nodes killed in the middle", len(killed), ""),
@@ -91,7 +91,7 @@ def find(quick: bool) -> Finding:
         name="sweep_scale",
         goal=f"{many} variants on {_NODES} nodes of which one is killed: none lost, none twice, none overlapping; at "
         f"most {_MOST_SHARE:.0%} of a {_TYPICAL_SECONDS:g} s variant between two; the driver's memory flat.",
-        met=not (lost or twice or overlapping)
+        met=not (lost_count or twice or overlapping)
         and dispatch <= _MOST_SHARE * _TYPICAL_SECONDS
         and growth <= _MOST_GROWTH_MIB,
         rows=[{"what": fact, "found": value, "goal": goal} for fact, value, goal in facts],

@@ -83,9 +83,9 @@ class QuickSession:
         elif event in OUTSIDE:
             self._refuse(f"calls {event}")
 
-    def _refuse(self, deed: str) -> None:
+    def _refuse(self, action: str) -> None:
         self.is_guarding = False  # pytest itself may do the same to report the failure
-        pytest.fail(f"a quick test {deed}: mark it with @{MARK}, or its file (tests/quick.py says why)")
+        pytest.fail(f"a quick test {action}: mark it with @{MARK}, or its file (tests/quick.py says why)")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -196,9 +196,9 @@ def imports_of(path: Path) -> Iterator[tuple[str, bool]]:
 def walk(node: ast.AST, eager: bool) -> Iterator[tuple[ast.AST, bool]]:
     for child in ast.iter_child_nodes(node):
         yield child, eager
-        inside = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        is_function = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
         for_types = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test)
-        yield from walk(child, eager and not inside and not for_types)
+        yield from walk(child, eager and not is_function and not for_types)
 
 
 def is_own_module(dotted: str) -> bool:

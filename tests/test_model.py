@@ -75,13 +75,13 @@ def test_a_config_among_the_assets_makes_a_transformer() -> None:
     assert model.is_transformer
     assert model.config is config
     assert dict(model.assets) == {"config": config, "tokenizer": "mine"}
-    later = Model(None)
-    assert not later.is_transformer
-    assert "config" not in later.assets
-    later.assets["config"] = config
-    assert later.is_transformer
-    assert later.assets.pop("config") is config
-    assert later.config is None
+    empty_model = Model(None)
+    assert not empty_model.is_transformer
+    assert "config" not in empty_model.assets
+    empty_model.assets["config"] = config
+    assert empty_model.is_transformer
+    assert empty_model.assets.pop("config") is config
+    assert empty_model.config is None
 
 
 def test_a_copy_has_assets_of_its_own_fields_and_shares_the_rest() -> None:
@@ -130,11 +130,11 @@ def test_what_is_said_of_loading_is_a_caution(weights: Any, kind: CautionKind) -
     model = Model(None, weights=weights, caution="no network")
     assert model.cautions == [expected]
     assert dataclasses.replace(model, device="cuda").cautions == [expected]
-    later = Model(None, weights=weights)
-    assert later.cautions == []
-    later.cautions.append(Caution("other", "else"))
-    later.caution = "no network"
-    assert later.cautions == [expected, Caution("other", "else")]
+    empty_model = Model(None, weights=weights)
+    assert empty_model.cautions == []
+    empty_model.cautions.append(Caution("other", "else"))
+    empty_model.caution = "no network"
+    assert empty_model.cautions == [expected, Caution("other", "else")]
 
 
 def test_a_model_that_is_used_no_more_leaves_the_memory() -> None:

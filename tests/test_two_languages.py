@@ -71,9 +71,9 @@ def test_a_caution_says_the_same_in_both_languages(name: str) -> None:
 
 
 def test_kinds_of_one_code_say_the_same_in_a_table() -> None:
-    short: dict[str, object] = {}
+    short_texts: dict[str, object] = {}
     for kind in KINDS.values():
-        assert short.setdefault(kind.code, kind.short) == kind.short
+        assert short_texts.setdefault(kind.code, kind.short) == kind.short
 
 
 def test_what_0_1_could_warn_of_is_said_in_the_words_of_today() -> None:

@@ -243,8 +243,8 @@ def test_several_threads_are_part_of_the_label() -> None:
     chains = [("original", parse_chain("original"))]
     planned = plan(model_recipe, chains, Settings(threads=(2,)))
     assert [(variant.threads, variant.setting) for variant in planned] == [(2, "")]
-    several = plan(model_recipe, chains, Settings(threads=(1, 2), options={"tokens": ["64"]}))
-    assert [(variant.threads, variant.label) for variant in several] == [
+    planned_variants = plan(model_recipe, chains, Settings(threads=(1, 2), options={"tokens": ["64"]}))
+    assert [(variant.threads, variant.label) for variant in planned_variants] == [
         (1, "original [tokens=64, threads=1]"),
         (2, "original [tokens=64, threads=2]"),
     ]

@@ -72,5 +72,5 @@ def test_half_a_surrogate_pair_does_not_break_the_file() -> None:
 
 
 def _summary(data: dict[str, Any]) -> Summary:
-    several = {name: tuple(value) for name, value in data.items() if isinstance(value, list)}
-    return Summary(**{**data, **several})
+    tuples = {name: tuple(value) for name, value in data.items() if isinstance(value, list)}
+    return Summary(**{**data, **tuples})

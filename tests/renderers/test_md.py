@@ -147,8 +147,8 @@ def test_any_text_survives_and_is_never_more_than_text(team: str, model: str, me
     assert rows[2][:3] == ["last", "last", "last"]
     note, failure = items(tokens)
     assert note == (f"[1] {reason}" if reason else "[1]")
-    whose = ", ".join(part for part in (team, model, method) if part)
-    assert failure == f"failed (GPU): {whose}: {reason or 'no reason was recorded'}"
+    names = ", ".join(part for part in (team, model, method) if part)
+    assert failure == f"failed (GPU): {names}: {reason or 'no reason was recorded'}"
 
 
 @pytest.mark.parametrize("text", HOSTILE)

@@ -122,8 +122,8 @@ def test_the_original_at_the_same_setting_comes_first_and_another_batch_size_is_
     runs: list[Run], make_run: MakeRun
 ) -> None:
     def packed(**tags: str) -> Run:
-        about = {**LM, "compress.packed": "gptq 4 bit", **{f"compress.{name}": text for name, text in tags.items()}}
-        return make_run("smollm-gptq", metrics=numbers(4, 60), tags=about)
+        all_tags = {**LM, "compress.packed": "gptq 4 bit", **{f"compress.{name}": text for name, text in tags.items()}}
+        return make_run("smollm-gptq", metrics=numbers(4, 60), tags=all_tags)
 
     runs += [packed(setting="dtype=native"), packed(batch_size="8")]
     comparison = compared(runs, "smollm")

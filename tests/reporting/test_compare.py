@@ -611,8 +611,8 @@ def test_what_two_runs_say_is_compared_though_one_is_of_an_earlier_version(
 ) -> None:
     old = {f"{ENV}torch": "2.13.0"}
     original = make_run(metrics={P50: 10.0}, tags=old if original_is_older else {**COMPLETE})
-    later = {f"{ENV}torch": "2.14.1"} if original_is_older else old
-    comparison = compare([original, make_run(method="fp16", metrics={P50: 5.0}, tags=later)])
+    newer_tags = {f"{ENV}torch": "2.14.1"} if original_is_older else old
+    comparison = compare([original, make_run(method="fp16", metrics={P50: 5.0}, tags=newer_tags)])
     assert comparison.rows[1].ratios == {}
     own, base = ("2.14.1", "2.13.0") if original_is_older else ("2.13.0", "2.14.1")
     assert notes(comparison, comparison.rows[1]) == [

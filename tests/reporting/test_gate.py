@@ -242,8 +242,8 @@ def test_every_cell_of_the_matrix(make_run: MakeRun, state: str) -> None:
 
 def test_an_original_whose_scoring_failed_is_listed_once_without_demands(make_run: MakeRun) -> None:
     scene = Scene(make_run)
-    lost = {"compress.reason.quality": "no idea"}
-    original = scene.original(without(ORIGINAL, "quality/"), cpu="ok", quality="failed", tags=lost)
+    tags = {"compress.reason.quality": "no idea"}
+    original = scene.original(without(ORIGINAL, "quality/"), cpu="ok", quality="failed", tags=tags)
     checks = check(compare([original, scene.variant()]), ALL)
     (judged,) = (result for result in checks if result.method == "original")
     assert (judged.option, judged.verdict) == ("", "fails")
@@ -256,8 +256,8 @@ def test_no_row_of_a_name_takes_anothers_place(make_run: MakeRun) -> None:
     scene = Scene(make_run)
     judged_twice = check(compare([*bad(scene), copied(scene)]), ALL)
     assert [check.verdict for check in judged_twice] == ["fails"] * 5 + ["not checked"] * 5
-    lost = check(compare([scene.original(), copied(scene), failed(scene, "failed", "out of memory")]), ALL)
-    assert [check.verdict for check in lost] == ["fails"] * 5 + ["not checked"] * 5
+    checks = check(compare([scene.original(), copied(scene), failed(scene, "failed", "out of memory")]), ALL)
+    assert [check.verdict for check in checks] == ["fails"] * 5 + ["not checked"] * 5
     rows = (measured(0.9, name="size/weights_mib"), measured(0.1, name="size/weights_mib"))
     assert [result.verdict for result in check(Comparison(rows), Demands(max_size_ratio=0.5))] == ["fails", "passes"]
 

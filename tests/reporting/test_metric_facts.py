@@ -142,9 +142,9 @@ def test_a_reader_without_the_plugin_reads_what_the_run_says(store: Store, plugi
     for method in ("original", "same"):
         log(store, "read elsewhere", method, metrics, (["a"] * 20, ["a"] * 20))
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    about = ["-e", "read elsewhere", "--tracking-uri", store.uri]
+    options = ["-e", "read elsewhere", "--tracking-uri", store.uri]
     code = "from mlflow_compress import registry; assert 'half_right' not in registry.names('metrics')"
-    for line in (["gate", *about, "--max-quality-drop", "18%"], [*about, "--pareto", "quality,size", "--json"]):
+    for line in (["gate", *options, "--max-quality-drop", "18%"], [*options, "--pareto", "quality,size", "--json"]):
         program = f"{code}\nfrom mlflow_compress.cli.report import main\nmain.main({line!r})"
         process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
         assert process.returncode == 0, process.stdout + process.stderr

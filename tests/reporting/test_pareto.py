@@ -168,10 +168,10 @@ def test_in_a_browser_the_columns_verdict_is_drawn(tmp_path: Path) -> None:
     comparison = ranking.marked(ranking.directed(Comparison(TWO_MODELS)), ("quality", "size"))
     file = tmp_path / "page.html"
     file.write_bytes(Html().render(comparison))
-    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
     profile = f"--user-data-dir={tmp_path / 'profile'}"
     process = subprocess.run(
-        [CHROMIUM, *quiet, profile, "--virtual-time-budget=3000", "--dump-dom", file.as_uri()],
+        [CHROMIUM, *options, profile, "--virtual-time-budget=3000", "--dump-dom", file.as_uri()],
         capture_output=True,
         timeout=120,
         check=True,

@@ -259,8 +259,8 @@ def test_means_over_models_are_judged_together() -> None:
     ratio = math.exp(2.1 * math.log(1.1) / 1.959964)
     (single_claim,) = ranking.summed_up(Comparison((of("x", ratio),))).summaries
     assert single_claim.within_noise == ()
-    several = ranking.summed_up(Comparison(tuple(of(method, ratio) for method in "xyz"))).summaries
-    assert [summary.within_noise for summary in several] == [(CPU,)] * 3
+    summaries = ranking.summed_up(Comparison(tuple(of(method, ratio) for method in "xyz"))).summaries
+    assert [summary.within_noise for summary in summaries] == [(CPU,)] * 3
     with_one_sure = ranking.summed_up(Comparison((of("sure", 2.0), of("x", ratio)))).summaries
     assert [summary.within_noise for summary in with_one_sure] == [(), ()]  # Holm judges the second of two at 5 %
 

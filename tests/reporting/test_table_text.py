@@ -230,8 +230,8 @@ def test_a_score_that_is_no_number_is_not_shown() -> None:
 
 
 def test_a_mean_over_one_model_is_not_shown() -> None:
-    several = (SUMMARY, Summary("fp16", 1, {"size/weights_mib": 0.5}), Summary("bf16", 4))
-    assert table_text.summaries(Comparison((), summaries=several)) == (table_text.summary(SUMMARY, "en"),)
+    summaries = (SUMMARY, Summary("fp16", 1, {"size/weights_mib": 0.5}), Summary("bf16", 4))
+    assert table_text.summaries(Comparison((), summaries=summaries)) == (table_text.summary(SUMMARY, "en"),)
 
 
 @pytest.mark.parametrize(

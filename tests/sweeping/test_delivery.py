@@ -90,9 +90,9 @@ def test_what_was_measured_is_not_measured_again(delivery: Delivery) -> None:
     messages: list[str] = []
     assert delivery.earlier(RESULT.variant, "digest", messages.append) is None
     deliver(delivery, messages)
-    earlier = delivery.earlier(RESULT.variant, "digest", messages.append)
-    assert earlier is not None
-    assert dataclasses.replace(earlier, samples={}) == dataclasses.replace(RESULT, samples={})
+    earlier_result = delivery.earlier(RESULT.variant, "digest", messages.append)
+    assert earlier_result is not None
+    assert dataclasses.replace(earlier_result, samples={}) == dataclasses.replace(RESULT, samples={})
     assert "already measured" in messages[-1]
 
 

@@ -58,13 +58,13 @@ def test_requirements_and_devices_choose_the_machine() -> None:
 
 def test_a_variant_that_failed_goes_elsewhere_if_it_can() -> None:
     nodes = [node("a"), node("b")]
-    lost = variant("m")
-    placing = Placing([lost])
-    assert placing.failed(lost, nodes[0]) == 1
-    assert not placing.serves(nodes[0], nodes)(lost)
-    assert placing.serves(nodes[1], nodes)(lost)
-    assert placing.serves(nodes[0], nodes[:1])(lost)
-    assert placing.failed(lost, nodes[0]) == 2
+    lost_variant = variant("m")
+    placing = Placing([lost_variant])
+    assert placing.failed(lost_variant, nodes[0]) == 1
+    assert not placing.serves(nodes[0], nodes)(lost_variant)
+    assert placing.serves(nodes[1], nodes)(lost_variant)
+    assert placing.serves(nodes[0], nodes[:1])(lost_variant)
+    assert placing.failed(lost_variant, nodes[0]) == 2
 
 
 def test_equal_variants_are_counted_apart() -> None:

@@ -84,7 +84,7 @@ def test_what_is_too_much_is_sent_to_nobody_but_may_lie_there(
     needs = cargo.needs(variant(tmp_path))
     assert needs is not None
     monkeypatch.setattr(file_bundle, "MOST_BYTES", needs.size - 1)
-    has, lacks = Node("a", "lab1", {}, parcels={needs.digest: file_bundle.HERE}), Node("b", "lab2", {})
-    cargo.require_small([has])
+    with_parcel, without_parcel = Node("a", "lab1", {}, parcels={needs.digest: file_bundle.HERE}), Node("b", "lab2", {})
+    cargo.require_small([with_parcel])
     with pytest.raises(RecipeError, match=r"m\.py, would have to be sent to lab2; the limit is"):
-        cargo.require_small([has, lacks])
+        cargo.require_small([with_parcel, without_parcel])

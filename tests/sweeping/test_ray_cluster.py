@@ -69,8 +69,8 @@ def test_only_living_machines_that_hand_out_processors_measure() -> None:
 
 def listed(name: str, alive: bool = True, **resources: float) -> dict[str, object]:
     """Return a machine as Ray lists it."""
-    about = {"NodeID": f"id of {name}", "NodeManagerHostname": name, "NodeManagerAddress": "10.0.0.1"}
-    return {**about, "Alive": alive, "Resources": resources}
+    fields = {"NodeID": f"id of {name}", "NodeManagerHostname": name, "NodeManagerAddress": "10.0.0.1"}
+    return {**fields, "Alive": alive, "Resources": resources}
 
 
 @pytest.mark.parametrize(

@@ -88,8 +88,8 @@ def test_what_0_1_made_otherwise_is_measured_anew(
 ) -> None:
     variant = dataclasses.replace(variant, method=method, chain=(Step(method),))
     now, method_class = resume.digest(variant), registry.find("methods", method)
-    for earlier in range(1, {"onnx_int8": 4, "openvino_int8": 3}.get(method, 2)):
-        monkeypatch.setattr(method_class, "revision", earlier)
+    for old_revision in range(1, {"onnx_int8": 4, "openvino_int8": 3}.get(method, 2)):
+        monkeypatch.setattr(method_class, "revision", old_revision)
         assert resume.digest(variant) != now
 
 

@@ -69,20 +69,20 @@ def test_what_a_user_wrote_stays_around_what_comparisons_say() -> None:
 def test_what_earlier_versions_and_describe_wrote_is_replaced_and_the_link_stays() -> None:
     unmarked = experiment_note.with_part(SUMMARY, NEWER)
     assert unmarked == experiment_note.with_part("", NEWER)
-    around = experiment_note.with_part(f"before\n\n{SUMMARY}\n\nbehind", NEWER)
-    assert around.startswith("before\n\n")
-    assert around.endswith("behind")
-    assert "3 rows" not in around
+    note = experiment_note.with_part(f"before\n\n{SUMMARY}\n\nbehind", NEWER)
+    assert note.startswith("before\n\n")
+    assert note.endswith("behind")
+    assert "3 rows" not in note
     linked = experiment_note.with_part(LINK, SUMMARY)
     assert linked.count(LINK) == 1
     assert experiment_note.with_part(linked, NEWER) == linked.replace(SUMMARY, NEWER)
 
 
 def test_a_long_summary_is_cut_and_a_full_description_stays_alone() -> None:
-    long = experiment_note.with_part("theirs", "- line\n" * 2000)
-    assert len(long) == 5000
-    assert long.startswith("theirs\n\n")
-    assert experiment_note.with_part(long, SUMMARY) == experiment_note.with_part("theirs", SUMMARY)
+    long_note = experiment_note.with_part("theirs", "- line\n" * 2000)
+    assert len(long_note) == 5000
+    assert long_note.startswith("theirs\n\n")
+    assert experiment_note.with_part(long_note, SUMMARY) == experiment_note.with_part("theirs", SUMMARY)
     full = "x" * 4990
     assert experiment_note.with_part(full, SUMMARY) == full
 

@@ -72,8 +72,8 @@ def test_a_filter_finds_runs_whichever_way_their_tags_were_kept(store: Store, qu
 
 def test_a_run_that_an_earlier_version_began_is_read_as_it_was_ended(store: Store) -> None:
     number = writing.experiment_id(store, "begun earlier")
-    earlier = {"compress.result_id": "b" * 32, "compress.env.cpu_model": "of another", "compress.reason": "refused"}
-    run_id = as_earlier(store, number, "half", earlier)
+    old_tags = {"compress.result_id": "b" * 32, "compress.env.cpu_model": "of another", "compress.reason": "refused"}
+    run_id = as_earlier(store, number, "half", old_tags)
     assert writing.claim(store, number, "b" * 32, "half", {"compress.process": "mine"}) == run_id
     writing.untag(store, run_id, {"compress.reason", "compress.process"})
     writing.write_result(store, run_id, RESULT, {}, "", {})
