@@ -30,8 +30,8 @@ def quantise_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
 class Int8Linear(nn.Module):
     """A linear layer in 8 bits: one scale per output channel, and one per token at each call.
 
-    It multiplies integers with oneDNN's int8 kernels through `torch._int_mm`, or exactly in float32. It has no memory
-    until it is filled.
+    It multiplies integers with oneDNN's int8 kernels through `torch._int_mm` where they are fast, else exactly in
+    float32. It has no memory until it is filled.
 
     Args:
         in_features: Length of an input.
@@ -76,15 +76,14 @@ class Int8Linear(nn.Module):
 
 
 def _product(codes: Tensor, weight: Tensor) -> Tensor:
-    """Multiply int8 [rows, in] by int8 [out, in]: exact sums, int32 [rows, out].
-
-    Where `torch._int_mm` saturates, it also has no fast kernel. float32 then multiplies the integers, exactly and
-    faster.
-    """
+    """Multiply int8 [rows, in] by int8 [out, in]: exact sums, int32 [rows, out]."""
     if not len(codes):
         return torch.zeros(0, len(weight), dtype=torch.int32)
-    if not _saturates():
-        return torch._int_mm(codes, weight.T)
+    return torch._int_mm(codes, weight.T) if _has_fast_integers() else _product_in_float(codes, weight)
+
+
+def _product_in_float(codes: Tensor, weight: Tensor) -> Tensor:
+    """Multiply the integers in float32, in parts whose sums it represents exactly."""
     total = torch.zeros(len(codes), len(weight), dtype=torch.int32)
     with torch.autocast("cpu", enabled=False):
         for start in range(0, codes.shape[1], _EXACT_PRODUCTS):
@@ -94,10 +93,14 @@ def _product(codes: Tensor, weight: Tensor) -> Tensor:
 
 
 @functools.cache
-def _saturates() -> bool:
-    """Return whether sums of two 8-bit products saturate at 16 bits on this CPU, as on CPUs without VNNI."""
+def _has_fast_integers() -> bool:
+    """Return whether `torch._int_mm` has an exact, vectorised kernel on this CPU.
+
+    It has vectorised kernels with AVX-512; those without VNNI add two products in 16 bits, and large sums saturate.
+    """
     full = torch.full((32, 256), _MOST, dtype=torch.int8)
-    return bool((torch._int_mm(full, full.T) != _MOST * _MOST * 256).any())
+    is_vectorised = torch.backends.cpu.get_cpu_capability().startswith(("AVX512", "AMX"))
+    return is_vectorised and bool((torch._int_mm(full, full.T) == _MOST * _MOST * 256).all())
 
 
 class Int8Recurrent(nn.Module):

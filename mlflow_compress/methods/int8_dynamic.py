@@ -19,11 +19,11 @@ from mlflow_compress.sockets import Family, Model, Published
 class Int8Dynamic(DynamicInt8):
     """Dynamic int8 (W8A8): weights with one scale per output channel, inputs with one per token at each call.
 
-    All 8 bits, symmetric; integers are multiplied by integers (oneDNN's kernels, through torch). A CPU without VNNI has
-    no fast kernel for that: float32 multiplies the same integers there, exactly, so that the numbers are the same.
-    Linear layers are replaced, including GPT-2's, and so are LSTM and GRU, whose torch kernels round inputs to 7 bits
-    with one scale per step. A language model's head, layers that share their weight, embeddings, convolutions and
-    normalisation stay in float32. It runs only on the CPU.
+    All 8 bits, symmetric; integers are multiplied by integers (oneDNN's kernels, through torch). A CPU without AVX-512
+    and VNNI has no fast kernel for that: float32 multiplies the same integers there, exactly, so that the numbers are
+    the same. Linear layers are replaced, including GPT-2's, and so are LSTM and GRU, whose torch kernels round inputs
+    to 7 bits with one scale per step. A language model's head, layers that share their weight, embeddings, convolutions
+    and normalisation stay in float32. It runs only on the CPU.
 
     Source: Yao et al., ZeroQuant, arXiv 2206.01861 (one scale per token); Dettmers et al., LLM.int8(), arXiv
     2208.07339, section 2.1, without its outliers; torch._int_mm, torch.quantized_lstm.
