@@ -92,7 +92,7 @@ HELD: Mapping[str, tuple[str, ...]] = {
     "What this tool saves holds no pickled code": (f"{HERE}test_what_is_saved_is_read_without_code",),
     "Three exceptions: a model of the family `python`": (
         "tests/networks/test_custom_code.py::test_trusted_code_builds_a_model_that_is_saved_with_it",
-        "tests/families/test_mlflow_model.py::test_a_structure_needs_trust_whatever_its_copy_is",
+        "tests/families/test_mlflow_model.py::test_a_structure_needs_trust_with_any_copy",
         f"{HERE}test_models_that_bring_code_are_loaded_unless_mlflow_is_told_not_to",
     ),
     "Where MLflow is told to unpickle nothing": (
@@ -132,11 +132,11 @@ HELD: Mapping[str, tuple[str, ...]] = {
         "tests/hostile/test_hostile_runs.py::test_what_can_not_be_is_left_out_and_the_row_says_so",
     ),
     "`result.json`, `variant.json`, predictions and statistics": (
-        "tests/hostile/test_texts.py::test_every_reader_refuses_them_in_its_own_words",
+        "tests/hostile/test_texts.py::test_every_reader_rejects_them_with_its_own_message",
         "tests/hostile/test_hostile_runs.py::test_every_hostile_run_has_a_row_or_a_reason",
     ),
     "A sweep skips a variant as measured": (
-        "tests/hostile/test_texts.py::test_a_run_with_a_forged_digest_keeps_nobody_from_measuring",
+        "tests/hostile/test_texts.py::test_a_run_with_a_forged_digest_does_not_stop_a_measurement",
     ),
     "What each release was tested with": (
         "tests/test_supply_chain.py::test_a_bill_holds_every_requirement_in_a_version_that_is_allowed",

@@ -419,7 +419,7 @@ def test_a_machine_that_does_not_serve_skips_and_loads_nothing(home: Home) -> No
     assert "loading" not in done.stderr
 
 
-def test_what_is_asked_for_by_name_and_lacks_a_library_fails(home: Home) -> None:
+def test_a_named_method_without_its_library_fails(home: Home) -> None:
     done = home.bench("run", "small.yaml", "--trust", "-e", "lacking", "--method", "absent", *BRIEF)
     assert done.returncode == 1
     assert 'Error: absent needs a-distribution-that-nobody-has: pip install "mlflow-compress[imag' in done.stderr

@@ -29,7 +29,7 @@ def parsed(taker: Taker, *words: str) -> Options:
 
 
 @pytest.mark.parametrize("taker", ["run", "sweep"])
-def test_nothing_said_is_every_default(taker: Taker) -> None:
+def test_without_options_all_fields_are_defaults(taker: Taker) -> None:
     assert parsed(taker) == Options()
 
 
@@ -55,7 +55,7 @@ def test_nothing_said_is_every_default(taker: Taker) -> None:
     ],
 )
 @pytest.mark.parametrize("taker", ["run", "sweep"])
-def test_what_is_said_is_the_field(taker: Taker, words: str, field: str, value: Any) -> None:
+def test_an_option_sets_its_field(taker: Taker, words: str, field: str, value: Any) -> None:
     options = parsed(taker, *words.split())
     assert getattr(options, field) == value
     other_names = {option.name for option in declared()} - {field}

@@ -91,7 +91,7 @@ def test_an_option_of_one_value_is_not_given_twice(words: list[str], message: st
     assert ("--model: Whose." in result.stderr) == ("--model" in message)
 
 
-def test_what_may_be_given_again_is() -> None:
+def test_repeatable_options_may_be_repeated() -> None:
     result = CliRunner().invoke(options, ["--quiet", "--quiet", "--some", "a", "--some", "b", "--model", "a"])
     assert result.exit_code == 0, result.stderr
 

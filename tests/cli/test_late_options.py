@@ -22,7 +22,7 @@ print(sorted(name for name in sys.modules if name in ("mlflow_compress.planning.
     assert done.stdout.endswith("[]\n")
 
 
-def test_options_are_made_once_however_often_they_are_asked_for() -> None:
+def test_options_are_made_only_once() -> None:
     @click.command(cls=LateOptions, taker="run")
     def command(options: object) -> None: ...
 

@@ -188,7 +188,7 @@ def test_a_baseline_is_a_model_or_a_run_whatever_is_selected(tracking_uri: str, 
     assert sizes(report(tracking_uri, *arguments, "--baseline", "yolo=smollm"))["yolo original"] == 0.1
 
 
-def test_a_baseline_stands_in_the_table_and_its_footnotes(tracking_uri: str, quantised: dict[str, str]) -> None:
+def test_a_baseline_is_in_the_table_and_its_footnotes(tracking_uri: str, quantised: dict[str, str]) -> None:
     result = report(tracking_uri, "-e", "report baseline", "--baseline", "smollm")
     assert result.stderr == ""
     (line,) = [line for line in result.stdout.splitlines() if "gptq 4 bit" in line]
@@ -362,7 +362,7 @@ def test_a_kept_comparison_is_updated_and_not_doubled(filled: str) -> None:
     files = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
     assert files == {"comparison.md", "comparison.html", "comparison.png"}
     assert "3 rows of 2 teams" in client.get_experiment(experiment.experiment_id).tags["mlflow.note.content"]
-    assert len(methods(report(filled, "-e", "report hw1", "--json"))) == 3  # it is no row of the next one
+    assert len(methods(report(filled, "-e", "report hw1", "--json"))) == 3  # a stored comparison is not a row
 
 
 README = "# Ours\n\n<!-- compress-report: begin -->\n<!-- compress-report: end -->\n\nthe end\r\n"
@@ -385,7 +385,7 @@ def test_a_readme_is_updated_once(filled: str) -> None:
     assert file.read_bytes() == updated
 
 
-def test_a_table_stays_in_its_language_unless_told_otherwise(filled: str) -> None:
+def test_a_table_keeps_its_language_by_default(filled: str) -> None:
     Path("README.md").write_text(f"{BEGIN}\n\n| Модель | Метод |\n|---|---|\n\n{END}\n")
     assert report(filled, "-e", "report hw1", "--update", "README.md").exit_code == 0
     assert "Размер весов" in Path("README.md").read_text()
@@ -593,7 +593,7 @@ def test_unread_cells_are_reported_and_a_scale_can_be_given(tracking_uri: str) -
     assert (refused.exit_code, "there is no metric 'blue'" in refused.stderr) == (2, True)
 
 
-def test_files_of_one_name_are_told_apart(tracking_uri: str, tmp_path: Path) -> None:
+def test_files_of_the_same_name_are_distinguished(tracking_uri: str, tmp_path: Path) -> None:
     files = [tmp_path / folder / "README.md" for folder in "ab"]
     for size, file in enumerate(files, 1):
         file.parent.mkdir()

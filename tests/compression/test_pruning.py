@@ -54,7 +54,7 @@ def test_observers_see_each_call_and_are_removed_again(tmp_path: Path) -> None:
     model.module(torch.rand(1, 8))  # the hook that failed is removed too
 
 
-def test_inputs_lie_last() -> None:
+def test_inputs_are_the_last_axis() -> None:
     weight = torch.arange(24).reshape(2, 3, 2, 2)
     assert pruning.by_input(weight).shape == (2, 2, 2, 3)
     assert pruning.by_input(weight)[1, 0, 1].tolist() == weight[1, :, 0, 1].tolist()

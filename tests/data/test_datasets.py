@@ -299,7 +299,7 @@ def test_samples_beyond_the_limit_are_drawn(tmp_path: Path) -> None:
     assert not scored & set(inputs)
     assert drawn(tmp_path, "a.csv", 30, 5, seed=1) != inputs[:5]
     assert drawn(tmp_path, "a.csv", 30, 5) == inputs[:5]
-    assert len(set(drawn(tmp_path, "a.csv", 48, count=6))) == 2  # there are no more, so they are repeated
+    assert len(set(drawn(tmp_path, "a.csv", 48, count=6))) == 2  # only two are left, so they are repeated
     assert not scored & set(drawn(tmp_path, "a.csv:limit=30", None, count=20))
     assert drawn(tmp_path, "a.csv", None) == []
 

@@ -52,7 +52,7 @@ def test_a_name_that_is_a_number_is_one_with_a_decimal_point_too() -> None:
     assert labels_of(rows(0.0, 4.0), stars) == ["1", "5"]
 
 
-def test_true_and_false_are_no_numbers_of_many_classes() -> None:
+def test_true_and_false_are_not_numbers_of_many_classes() -> None:
     with pytest.raises(RecipeError, match=r"row 2: the label 'True'"):
         labels_of(rows(True, False), {0: "a", 1: "b", 2: "c"})
 

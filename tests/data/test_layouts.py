@@ -189,7 +189,7 @@ def test_files_of_editors_and_systems_are_not_samples(tmp_path: Path, place: str
     assert values(read("d", tmp_path, ("image", "label")), "label") == ["cat", "dog"]
 
 
-def test_the_data_itself_may_lie_in_a_hidden_folder(tmp_path: Path) -> None:
+def test_the_data_may_be_in_a_hidden_folder(tmp_path: Path) -> None:
     picture(tmp_path / ".cache" / "d" / "cat" / "1.png")
     assert values(read(".cache/d", tmp_path, ("image", "label")), "label") == ["cat"]
 
@@ -229,7 +229,7 @@ def test_files_are_found_as_other_systems_write_them(tmp_path: Path, file_name: 
     assert values(read("d", tmp_path, ("image", "label")), "label") == ["cat"]
 
 
-def test_of_names_that_differ_in_case_the_same_one_is_taken(tmp_path: Path) -> None:
+def test_a_name_in_the_same_case_is_preferred(tmp_path: Path) -> None:
     picture(tmp_path / "d" / "x" / "A.png", 1)
     picture(tmp_path / "d" / "x" / "a.png", 2)
     write(tmp_path / "d" / "labels.csv", "image,label\na.png,cat\n")
@@ -290,7 +290,7 @@ def test_of_three_values_between_tabs_none_is_guessed_to_be_the_text(tmp_path: P
     assert values(read("d", tmp_path, SPEECH)) == ["hello there", "good day"]
 
 
-def test_texts_may_lie_beside_their_sounds(tmp_path: Path) -> None:
+def test_texts_may_be_beside_their_sounds(tmp_path: Path) -> None:
     for number, stem in enumerate("ab"):
         sound(tmp_path / "d" / f"{stem}.wav", seed=number)
     with pytest.raises(RecipeError, match=r"/d: there are 2 sounds in it, but no transcripts.*\.csv"):

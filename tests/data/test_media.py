@@ -202,7 +202,7 @@ def test_pictures_of_any_colours_are_red_green_and_blue(
     assert (pixels.shape, pixels[0, 0].tolist()) == ((2, 3, 3), expected)
 
 
-def test_of_an_animation_the_first_picture_is_taken(tmp_path: Path) -> None:
+def test_the_first_picture_of_an_animation_is_read(tmp_path: Path) -> None:
     first, second = (Image.new("RGB", (3, 2), colour) for colour in ("red", "lime"))
     first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
     assert np.asarray(Picture.at(tmp_path / "a.gif"))[0, 0].tolist() == [255, 0, 0]

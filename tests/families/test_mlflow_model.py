@@ -334,7 +334,7 @@ def _is_at(shelf: Shelf, name: str, folder: Path) -> bool:
     return Path(mlflow.artifacts.download_artifacts(uri, tracking_uri=shelf.uri)) == folder
 
 
-def test_a_structure_needs_trust_whatever_its_copy_is(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_structure_needs_trust_with_any_copy(shelf: Shelf, tmp_path: Path) -> None:
     prepared(shelf, "net", "bf16", tmp_path)
     with pytest.raises(RecipeError, match=r"structure\.pt runs the code in it"):
         registry.build("families", "mlflow_model").restore(tmp_path / worker.MODEL_FOLDER)

@@ -266,7 +266,7 @@ def test_inputs_by_name_and_nested_outputs_are_predicted_by_the_output_that_was_
         family.predict(model, inputs)
 
 
-def test_batches_are_the_same_for_one_seed_whatever_they_are_drawn_with(tmp_path: Path) -> None:
+def test_batches_of_one_seed_are_the_same_for_all_generators(tmp_path: Path) -> None:
     drawn = "import random\nimport numpy as np\ndef batch(size): return np.random.rand(2), random.random()\n"
     family, model = custom(tmp_path, f"{OWN}\n{drawn}")
     first, repeated, another_seed = (family.batch(model, 1, seed) for seed in (5, 5, 6))

@@ -228,7 +228,7 @@ def speech(folder: Path, *seconds: float) -> str:
     )
 
 
-def test_sounds_are_decoded_only_when_they_are_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sounds_are_decoded_only_when_they_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     family, model = loaded("asr")
     data = speech(tmp_path, 0.5, 1)
     read = soundfile.read

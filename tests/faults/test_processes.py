@@ -85,7 +85,7 @@ class Lab:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds workers through /proc")
-def test_what_was_killed_is_measured_by_the_next_sweep(tmp_path: Path, empty_store: Path) -> None:
+def test_a_killed_variant_is_measured_by_the_next_sweep(tmp_path: Path, empty_store: Path) -> None:
     shutil.copy(empty_store, tmp_path)
     lab = Lab(tmp_path)
     assert lab.kill_when("original: loading", "parent") == -signal.SIGKILL

@@ -242,7 +242,7 @@ def test_experiments_named_to_steer_are_named_plainly(stores: Before, tmp_path: 
 
 
 @pytest.mark.parametrize("name", [name for name in RUNS if name.startswith("file_")])
-def test_rescoring_ends_in_a_sentence(stores: Before, name: str) -> None:
+def test_rescoring_ends_with_a_message(stores: Before, name: str) -> None:
     result = ended(CliRunner().invoke(bench, ["rescore", stores.ids[name], "--tracking-uri", stores.uri, "--log"]))
     assert result.exit_code in (2, 4)
     assert result.stderr.startswith("Error: ")

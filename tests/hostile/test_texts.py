@@ -40,13 +40,13 @@ def read_predicted(path: Path) -> object:
 
 
 @pytest.mark.parametrize("name", inputs("texts"))
-def test_every_reader_refuses_them_in_its_own_words(name: str) -> None:
+def test_every_reader_rejects_them_with_its_own_message(name: str) -> None:
     readers = {"result": read_result, "predictions": read_predicted, "statistics": statistics_file.read}
     assert_harmless(readers[name.removeprefix("texts.").partition("_")[0]], name, may_raise=(Malformed,))
 
 
 @pytest.mark.parametrize("name", inputs("texts"))
-def test_none_is_taken_for_data(name: str, tmp_path: Path) -> None:
+def test_none_is_accepted_as_data(name: str, tmp_path: Path) -> None:
     if name in ("texts.result_of_a_pipe", "texts.statistics_that_unpack_to_much"):
         return  # one would block a process that opens it; the other is data, and large
     path = inputs("texts")[name](tmp_path, "touch ran")
@@ -58,7 +58,7 @@ def test_none_is_taken_for_data(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", LOGGED_RESULTS)
-def test_a_run_with_a_forged_digest_keeps_nobody_from_measuring(store: Store, tmp_path: Path, name: str) -> None:
+def test_a_run_with_a_forged_digest_does_not_stop_a_measurement(store: Store, tmp_path: Path, name: str) -> None:
     number = writing.experiment_id(store, f"forged {name}")
     tags = {"compress.variant_digest": "abc", "status": "ok", "compress.logged": "complete", "team": "alpha"}
     honest, forged = (
@@ -97,7 +97,7 @@ def test_an_entry_of_the_spool_that_can_not_be_read_keeps_no_other_waiting(
 @pytest.mark.parametrize(
     "address", ["[]", '{"uri": 5, "experiment": "x"}', '{"uri": "x", "experiment": "y", "new": 1}']
 )
-def test_an_address_that_is_none_is_left_as_it_is(store: Store, tmp_path: Path, address: str) -> None:
+def test_an_invalid_address_is_left_as_it_is(store: Store, tmp_path: Path, address: str) -> None:
     spool, messages = Spool(tmp_path / "spool"), list[str]()
     entry = spool.begin()
     Shipment(entry, Result(VARIANT, "ok"), Address(store.uri, "x"), messages.append).keep()

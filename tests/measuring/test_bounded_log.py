@@ -54,7 +54,7 @@ def test_a_log_of_before_is_read_at_both_ends(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/etc/hostname")])
-def test_what_is_no_file_is_no_log(tmp_path: Path, make: object) -> None:
+def test_what_is_not_a_file_is_not_a_log(tmp_path: Path, make: object) -> None:
     path = tmp_path / "prepare.log"
     assert callable(make)
     make(path)

@@ -26,7 +26,7 @@ def test_a_method_that_changes_nothing_is_refused() -> None:
 
 
 @pytest.mark.parametrize("change", ["a weight", "a type", "a layer", "a number", "a hook"])
-def test_whatever_a_method_changes_is_seen(change: str) -> None:
+def test_any_change_by_a_method_is_detected(change: str) -> None:
     model = net()
     before = State.of(model)
     if change == "a weight":
@@ -87,7 +87,7 @@ def test_what_no_method_can_convert_is_named_if_types_differ(cause: str, is_name
 
 
 @pytest.mark.parametrize("error", [MemoryError(), ArithmeticError("NaN"), RuntimeError("std::bad_alloc")])
-def test_what_is_no_fault_of_the_pair_stays_a_failure(error: Exception) -> None:
+def test_an_error_unrelated_to_the_pair_stays_a_failure(error: Exception) -> None:
     def call() -> None:
         raise error
 

@@ -37,7 +37,7 @@ def test_a_worker_ends_with_its_children_and_theirs(bystander: subprocess.Popen[
     assert bystander.poll() is None
 
 
-def test_what_outlived_its_worker_is_known_by_its_mark(bystander: subprocess.Popen[bytes]) -> None:
+def test_a_process_that_outlives_its_worker_is_found_by_its_mark(bystander: subprocess.Popen[bytes]) -> None:
     mark = uuid.uuid4().hex
     marked = {**os.environ, descendants.MARK: mark}
     with (

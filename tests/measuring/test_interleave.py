@@ -73,22 +73,22 @@ def test_a_device_that_is_not_there_is_the_reason(lab: Lab) -> None:
 class Sides:
     """Two folders, and a fake program for the worker of both."""
 
-    own: Side
+    variant: Side
     base: Side
     program: Path
 
-    def act(self, variant: list[str], base: str = "") -> None:
+    def act(self, endings: list[str], base: str = "") -> None:
         """Make the processes write parts with these outcomes, or be killed for `die`.
 
         Args:
-            own: Outcomes of the variant in each pair: `ok`, `odd` (no rounds), `die`, or the reason of a failure.
+            endings: Outcomes of the variant in each pair: `ok`, `odd` (no rounds), `die`, or the reason of a failure.
             base: Outcome of the original; empty: `ok`.
         """
-        outcomes = {"own": variant, "base": [base or "ok"] * 9}
+        outcomes = {"variant": endings, "base": [base or "ok"] * 9}
         self.program.write_text(f"OUTCOMES = {outcomes!r}\n{_FAKE}")
 
     def alternate(self) -> Part:
-        return interleave.alternate(self.own, self.base, "cpu", False, lambda event: None)
+        return interleave.alternate(self.variant, self.base, "cpu", False, lambda event: None)
 
 
 _FAKE = """
@@ -99,12 +99,12 @@ verb, folder, device = sys.argv[1:4]
 work = Path(folder)
 count = len(list(work.glob("seen-*")))
 (work / f"seen-{count}").touch()
-what = OUTCOMES[work.name][count]
-if what == "die":
+ending = OUTCOMES[work.name][count]
+if ending == "die":
     os.kill(os.getpid(), signal.SIGKILL)
 latencies, sizes = [], []
-ms = (2.0 if work.name == "own" else 1.0) + 0.01 * count
-if what in ("ok", "odd"):
+ms = (2.0 if work.name == "variant" else 1.0) + 0.01 * count
+if ending in ("ok", "odd"):
     is_alone = not json.loads((work / "variant.json").read_text())["interleave"]
     turn = {"count": 0, "seconds": 0, "call_ms": 0}
     while not is_alone:
@@ -118,8 +118,8 @@ if what in ("ok", "odd"):
         turn = {"count": len(latencies), "seconds": 9, "call_ms": ms}
     if is_alone:
         latencies = [ms] * 3
-samples = {"cpu/latency_ms": latencies, **({"cpu/round_sizes": sizes} if what == "ok" else {})}
-outcome = {"status": "ok"} if what in ("ok", "odd") else {"status": "failed", "reason": what}
+samples = {"cpu/latency_ms": latencies, **({"cpu/round_sizes": sizes} if ending == "ok" else {})}
+outcome = {"status": "ok"} if ending in ("ok", "odd") else {"status": "failed", "reason": ending}
 part = {"outcome": outcome, "samples": samples, "measurements": {"cpu/first_call_ms": 5.0, "cpu/token_p50_ms": ms / 10}}
 (work / f"{verb}-{device}.json").write_text(json.dumps(part))
 """
@@ -132,7 +132,7 @@ def sides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Sides:
     monkeypatch.setattr(worker_process, "_PROGRAM", (str(program),))
     budget = _Roomy(min_iterations=6, min_seconds=0.01, timeout_seconds=60, launches=3)
     variant = Variant("tiny", "fp16", "alpha", "python", "x.py", budget=budget, interleave=True)
-    folders = [tmp_path / name for name in ("own", "base")]
+    folders = [tmp_path / name for name in ("variant", "base")]
     for folder in folders:
         folder.mkdir()
     return Sides(Side(variant, folders[0]), Side(variant, folders[1]), program)
@@ -166,7 +166,7 @@ def test_a_pair_that_is_lost_costs_no_more_than_itself(sides: Sides) -> None:
 
 @pytest.mark.full
 @pytest.mark.parametrize(
-    ("variant", "base", "reason"),
+    ("endings", "base", "reason"),
     [
         (["ok", "ok"], "die", "the original: the timing was killed by SIGKILL"),
         (["ok", "ok"], "no such layer", "the original: no such layer"),
@@ -174,9 +174,9 @@ def test_a_pair_that_is_lost_costs_no_more_than_itself(sides: Sides) -> None:
     ],
 )
 def test_what_cannot_be_measured_together_is_measured_alone(
-    sides: Sides, variant: list[str], base: str, reason: str
+    sides: Sides, endings: list[str], base: str, reason: str
 ) -> None:
-    sides.act(variant, base)
+    sides.act(endings, base)
     part = sides.alternate()
     assert part.outcome == Outcome("ok")
     assert len(part.samples["cpu/latency_ms"]) == 3
@@ -186,8 +186,8 @@ def test_what_cannot_be_measured_together_is_measured_alone(
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("behaviour", ["odd", "no such layer"])
-def test_a_first_pair_without_latencies_has_failed(sides: Sides, behaviour: str) -> None:
-    sides.act([behaviour])
-    reason = "measure wrote no latencies of the rounds" if behaviour == "odd" else behaviour
+@pytest.mark.parametrize("ending", ["odd", "no such layer"])
+def test_a_first_pair_without_latencies_has_failed(sides: Sides, ending: str) -> None:
+    sides.act([ending])
+    reason = "measure wrote no latencies of the rounds" if ending == "odd" else ending
     assert sides.alternate().outcome == Outcome("failed", reason)

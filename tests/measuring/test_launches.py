@@ -86,7 +86,7 @@ def test_further_launches_add_their_latencies_to_the_first_ones_numbers(monkeypa
     ("further", "counted", "tried"),
     [
         ([Part(Outcome("failed", "killed")), launch([8.0])], 2, 2),
-        ([Part(Outcome("failed", "killed"))] * 2, 1, 2),  # the others are not tried any more
+        ([Part(Outcome("failed", "killed"))] * 2, 1, 2),  # no further launch is tried
         ([Part(Outcome("ok")), Part(Outcome("ok"), samples={"cpu/latency_ms": [0.0]})], 1, 2),  # nothing that counts
     ],
 )
@@ -112,7 +112,7 @@ def test_there_is_one_launch_if_no_more_are_planned(monkeypatch: pytest.MonkeyPa
     assert "launches" not in part.facts
 
 
-def test_no_more_launches_than_were_asked_for_are_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_launches_than_requested_are_planned(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model's own code runs in the process that plans them."""
     _, processes = measured(monkeypatch, first([4.0], "99"), *[launch([5.0])] * 4)
     assert len(processes.asked) == VARIANT.budget.launches == 5

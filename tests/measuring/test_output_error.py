@@ -220,7 +220,7 @@ def test_numbers_that_only_the_compressed_model_lacks_make_it_fail(tmp_path: Pat
         compared("self.layer(x)", "self.layer(x) * torch.tensor([float('nan')] + [1.0] * 7)", tmp_path)
 
 
-def test_a_little_noise_is_no_reason_for_outputs_that_are_far_apart(tmp_path: Path) -> None:
+def test_a_little_noise_does_not_explain_a_large_difference(tmp_path: Path) -> None:
     """A model that was restored without its weights fails, even if two calls of it differ by a thousandth."""
     noise = "torch.from_numpy(np.random.default_rng().random(8) / 1000).float()"
     family, model, variant = custom("self.layer(x)", tmp_path)

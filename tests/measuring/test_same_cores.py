@@ -44,7 +44,7 @@ def test_each_pair_gets_the_next_cores(threads: int | None, number: int, cores: 
 
 
 @pytest.mark.parametrize("cores", [(), (3,)])
-def test_where_there_is_no_choice_nothing_is_held(cores: tuple[int, ...]) -> None:
+def test_without_a_choice_no_thread_is_pinned(cores: tuple[int, ...]) -> None:
     assert choose(cores, 1, 2) == ()
 
 
@@ -79,10 +79,10 @@ def test_threads_are_held_and_released(child: subprocess.Popen[str], tmp_path: P
     assert _affinities(child.pid) == {True: {first}, False: allowed}
     child.kill()
     child.wait()
-    cores.hold(child.pid)  # it is gone, and nothing is raised
+    cores.hold(child.pid)  # the process is gone, but nothing is raised
 
 
-def test_threads_of_one_core_stand_last(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_second_thread_of_a_core_is_used_last(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for core, siblings in {0: "0-1", 1: "0-1", 2: "2-3", 3: "2-3"}.items():
         topology = tmp_path / f"sys/devices/system/cpu/cpu{core}/topology"
         topology.mkdir(parents=True)

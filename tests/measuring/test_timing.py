@@ -217,7 +217,7 @@ def test_what_helped_in_the_warm_up_ends_before_calls_are_counted(clock: Clock) 
     assert states == [(1 + 8, ["warmup"])]
 
 
-def test_turns_are_asked_for_before_each_round(clock: Clock) -> None:
+def test_a_turn_is_requested_before_each_round(clock: Clock) -> None:
     class Turns(Silent):
         def __init__(self) -> None:
             self.asked: list[tuple[int, float, float]] = []

@@ -28,7 +28,7 @@ def test_a_traceback_is_kept_in_the_log(lab: Lab) -> None:
     assert b"RuntimeError: the plugin gave up" in isolate.logs(lab.work("crash:kind=raise"))["prepare.log"]
 
 
-def test_outputs_that_are_no_numbers_are_a_failure(lab: Lab) -> None:
+def test_outputs_that_are_not_numbers_are_a_failure(lab: Lab) -> None:
     result = lab.measure("crash:kind=nan")
     assert result.status == "failed"
     assert "NaN" in result.reason
@@ -42,7 +42,7 @@ def test_a_method_that_does_not_apply_is_skipped(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(("requested", "allowed", "threads"), [(None, 2, 2), (None, 64, 3), (5, 2, 5)])
-def test_threads_are_those_asked_for_or_at_most_those_that_may_run(
+def test_threads_are_the_requested_number_or_at_most_the_allowed(
     monkeypatch: pytest.MonkeyPatch, requested: int | None, allowed: int, threads: int
 ) -> None:
     chosen: list[int] = []
@@ -53,7 +53,7 @@ def test_threads_are_those_asked_for_or_at_most_those_that_may_run(
     assert chosen == [threads]
 
 
-def test_a_gpu_that_is_asked_for_by_name_is_missed_before_anything_is_loaded(lab: Lab) -> None:
+def test_a_missing_named_gpu_is_reported_before_loading(lab: Lab) -> None:
     result = lab.measure("original", devices=("cuda",), weights="bad.pt")
     assert (result.status, result.cause) == ("failed", "measuring")
     assert result.reason == "device=cuda was requested, but this machine has no CUDA device that torch can use"
@@ -107,7 +107,7 @@ def test_what_was_timed_stays_when_scoring_is_killed(lab: Lab) -> None:
         (RuntimeError("shapes do not fit"), "RuntimeError: shapes do not fit"),
     ],
 )
-def test_a_lack_of_memory_is_called_so_whatever_a_library_raises(error: Exception, reason: str) -> None:
+def test_a_lack_of_memory_is_recognised_in_any_error(error: Exception, reason: str) -> None:
     assert worker._reason(error).startswith(reason)
 
 

@@ -21,7 +21,7 @@ _TOO_LONG = b'{"stage": "' + b"x" * 20_000 + b'"}'
         *(b"[" * 9000, b'{"a":' * 3000, _TOO_LONG),
     ],
 )
-def test_a_line_that_is_no_event_says_nothing(line: bytes) -> None:
+def test_a_line_that_is_not_an_event_is_ignored(line: bytes) -> None:
     assert event(line) == {}
 
 
@@ -60,7 +60,7 @@ def test_the_thousandth_event_comes_and_a_long_line_hides_no_other() -> None:
     assert floods == 0
 
 
-def test_a_flood_is_noted_once_and_read_on_so_that_nobody_blocks() -> None:
+def test_a_flood_is_noted_once_and_read_to_its_end() -> None:
     events, floods = _read(b'{"stage": "a"}\n' * 200_000)
     assert floods == 1
     assert len(events) < 20_000
@@ -72,7 +72,7 @@ def test_gigabytes_without_an_end_of_line_are_a_flood_and_take_no_memory(monkeyp
     assert (events, floods) == ([], 1)
 
 
-def test_whoever_holds_the_pipe_is_not_waited_for() -> None:
+def test_another_holder_of_the_pipe_is_not_waited_for() -> None:
     reading, writing = os.pipe()
     events = WorkerEvents(os.fdopen(reading, "rb"), lambda: None)
     os.write(writing, b'{"stage": "a"}\n{"stage": "half')

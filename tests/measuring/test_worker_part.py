@@ -46,7 +46,7 @@ def test_what_an_honest_worker_writes_is_read_as_it_was(tmp_path: Path) -> None:
         ({**OK, "facts": {**DATA, "data_digest": "0" * 40}}, "The part's data_digest must have 1 to 36 characters."),
     ],
 )
-def test_what_mlflow_would_refuse_is_no_part(tmp_path: Path, part: Any, sentence: str) -> None:
+def test_a_part_that_mlflow_would_reject_is_rejected(tmp_path: Path, part: Any, sentence: str) -> None:
     (tmp_path / "part.json").write_text(json.dumps(part))
     with pytest.raises(WorkerError) as raised:
         worker_part.read(tmp_path / "part.json")
@@ -56,14 +56,14 @@ def test_what_mlflow_would_refuse_is_no_part(tmp_path: Path, part: Any, sentence
 @pytest.mark.parametrize(
     "text", ["", "{}", "[1, 2]", '{"outcome": 3}', '{"outcome": {"sta', "[" * 200_000, "NaN", "\0"]
 )
-def test_what_is_no_record_is_no_part(tmp_path: Path, text: str) -> None:
+def test_what_is_not_a_record_is_not_a_part(tmp_path: Path, text: str) -> None:
     (tmp_path / "part.json").write_text(text)
     with pytest.raises(WorkerError, match=r"^wrote no valid result: [^\n]{5,200}$"):
         worker_part.read(tmp_path / "part.json")
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
-def test_what_is_no_file_is_no_part(tmp_path: Path, make: Callable[[Path], object]) -> None:
+def test_what_is_not_a_file_is_not_a_part(tmp_path: Path, make: Callable[[Path], object]) -> None:
     make(tmp_path / "part.json")
     with pytest.raises(WorkerError, match=r"wrote no valid result: part\.json is not a file\.$"):
         worker_part.read(tmp_path / "part.json")

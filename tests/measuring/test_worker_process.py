@@ -25,7 +25,7 @@ from mlflow_compress.records import Budget, Outcome, Part, Variant, to_json
 def test_a_worker_knows_nothing_of_the_server(lab: Lab) -> None:
     lab.measure("original")
     environments = [json.loads(path.read_text()) for path in lab.work("original").glob("environment-*.json")]
-    assert len(environments) >= 2  # prepare and measure, and where others took turns with it, more
+    assert len(environments) >= 2  # prepare, measure, and pairs with other variants
     assert not [name for variables in environments for name in variables if name.startswith(("MLFLOW_", "DATABRICKS_"))]
     assert "secret" not in json.dumps(environments)
     may_download = [variables for variables in environments if variables.get("HF_HUB_OFFLINE") != "1"]

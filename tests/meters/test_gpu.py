@@ -171,7 +171,7 @@ def test_memory_of_another_engine_is_the_most_that_the_driver_saw(monkeypatch: p
 
 
 @pytest.mark.parametrize("works", [True, False])
-def test_memory_of_another_engine_that_nobody_knows_is_absent(monkeypatch: pytest.MonkeyPatch, works: bool) -> None:
+def test_unknown_memory_of_another_engine_is_absent(monkeypatch: pytest.MonkeyPatch, works: bool) -> None:
     Driver(processes={1: 99 * MIB, 2: 99 * MIB}, works=works).install(monkeypatch)
     with gpu.Watch() as watch:
         pass

@@ -87,7 +87,7 @@ def test_marks_become_stages(clock: Clock) -> None:
         (10, Budget(min_iterations=50, min_seconds=0), 50),
         (10, Budget(min_iterations=50, min_seconds=2), 200),  # both must be reached
         (10, Budget(min_iterations=50, min_seconds=0.1), 50),
-        (1000, Budget(min_iterations=50, min_seconds=3, max_seconds=20), 20),  # no more than this
+        (1000, Budget(min_iterations=50, min_seconds=3, max_seconds=20), 20),  # at most this
         (30_000, Budget(min_iterations=50, min_seconds=3, max_seconds=20), 6),  # but enough for a median
         (1000, Budget(min_iterations=2, min_seconds=0, max_seconds=0), 2),
         (1000, Budget(min_iterations=50, min_seconds=0, max_seconds=0, fewest_iterations=3), 3),
@@ -223,7 +223,7 @@ def test_two_launches_have_a_spread_and_no_interval() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(0.001, 1e5), min_size=1, max_size=80))
-def test_a_summary_stands_in_order(samples: list[float]) -> None:
+def test_percentiles_of_a_summary_are_in_order(samples: list[float]) -> None:
     numbers = latency.numbers(Timing(samples), "cpu", 1)
     order = ["min", "p50", "p90", "p95", "p99", "max"]
     ordered = [numbers[f"cpu/latency_{name}_ms"] for name in order if f"cpu/latency_{name}_ms" in numbers]

@@ -126,7 +126,7 @@ def test_a_function_written_as_a_layer_is_not_changed() -> None:
     assert torch.equal(bins.weight.view(-1), torch.arange(16.0))
 
 
-def test_it_says_why_it_can_not() -> None:
+def test_unsupported_models_get_a_reason() -> None:
     with pytest.raises(Unsupported, match="there is no layer to cluster"):
         compressed(nn.ReLU())
     with pytest.raises(Unsupported, match=r"there is no layer to cluster \(embedding\)"):

@@ -29,7 +29,7 @@ def test_static_int8_layers_are_those_of_torch() -> None:
     assert model.module[2].stride == (1,)
 
 
-def test_static_int8_steps_are_those_that_the_data_ask_for() -> None:
+def test_static_int8_steps_fit_the_data() -> None:
     torch.manual_seed(0)
     module = stack(nn.Linear(64, 8))
     weight, bias = module[0].weight.detach().clone(), module[0].bias.detach().clone()

@@ -201,7 +201,7 @@ def test_a_module_that_is_a_layer_is_split() -> None:
     assert isinstance(split(nn.Linear(40, 40)).module, nn.Sequential)
 
 
-def test_it_says_why_it_can_not() -> None:
+def test_unsupported_models_get_a_reason() -> None:
     with pytest.raises(Unsupported, match="there is no layer to split"):
         split(nn.ReLU())
     with pytest.raises(Unsupported, match="no layer gets smaller at this rank"):

@@ -60,7 +60,7 @@ def batch(size):
     assert model.module.head.weight is model.module.embedding.weight
 
 
-def test_they_say_why_they_can_not(tmp_path: Path) -> None:
+def test_unsupported_models_get_a_reason(tmp_path: Path) -> None:
     family, model = loaded(tmp_path)
     without_layers, odd = Model(nn.ReLU()), Model(nn.Linear(7, 7))
     with pytest.raises(Unsupported, match="inputs that are a multiple of 4"):

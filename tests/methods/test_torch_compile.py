@@ -50,7 +50,7 @@ def _children() -> set[psutil.Process]:
     return set(psutil.Process().children(recursive=True))
 
 
-def test_the_backend_and_the_mode_are_those_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_backend_and_the_mode_are_the_requested_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     requests: list[dict[str, Any]] = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: requests.append(options))
     _, _, target = saved("torch_compile:mode=max-autotune", tmp_path)
@@ -92,7 +92,7 @@ def test_without_pythons_headers_it_is_unsupported(tmp_path: Path, monkeypatch: 
         torch_compile.TorchCompile().compress(model, family)
 
 
-def test_what_cant_be_compiled_is_skipped_in_a_sentence(tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_compiled_is_skipped_with_a_message(tmp_path: Path) -> None:
     def broken(graph: Any, inputs: Any) -> Any:
         raise NotImplementedError("no kernel for this")
 

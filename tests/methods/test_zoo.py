@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 # one method of each kind that torch runs itself; all others are tried by the benchmark
 CHEAP = ("awq", "bf16", "gptq", "int8_dynamic", "int8_dynamic_torch", "int8_static", "prune_magnitude")
 REFUSED = {"scripted"}
-FEWEST_SERVED = 1250  # cells of all
+FEWEST_SERVED = 1250
 REACHED = [  # where a method once changed nothing, broke the model, or missed layers
     ("single_linear", "int8_dynamic"),
     ("single_linear", "int8_dynamic_torch"),

@@ -92,7 +92,7 @@ def test_sums_of_parts_make_the_whole(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_what_is_no_number_raises(name: str) -> None:
+def test_what_is_not_a_number_raises(name: str) -> None:
     metric, references, predictions = build(name)
     invalid: Any = float("nan")
     if metric.takes == "likelihoods":

@@ -23,7 +23,7 @@ def test_keys_and_values_come_back_as_they_were_put_in() -> None:
 
 
 @pytest.mark.parametrize("cache", [None, (), object()])
-def test_what_is_no_cache_is_refused(cache: Any) -> None:
+def test_what_is_not_a_cache_is_refused(cache: Any) -> None:
     with pytest.raises(Unsupported, match="its cache does not hold the keys and values"):
         tensors_of(cache)
 

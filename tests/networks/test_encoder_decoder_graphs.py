@@ -61,7 +61,7 @@ def test_what_the_graphs_take_and_give(name: str, inputs: list[str], heeded: lis
 
 
 @pytest.mark.parametrize("name", ["asr", "seq2seq"])
-def test_the_decoder_heeds_its_past_and_its_source(name: str) -> None:
+def test_the_decoder_uses_its_past_and_its_source(name: str) -> None:
     decode = graphs_of(name)[1]["decoder"]
     with torch.no_grad():
         logits = decode.module(*decode.inputs.values())[0]

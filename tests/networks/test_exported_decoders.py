@@ -47,7 +47,7 @@ def test_a_cache_is_taken_under_either_name(name: str, keyword: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["asr", "causal_lm", "seq2seq"])
-def test_an_argument_that_nobody_knows_is_an_error(name: str) -> None:
+def test_an_unknown_argument_is_an_error(name: str) -> None:
     _, model = attached(name)
     tokens = torch.tensor([[5, 6]])
     inputs = {"input_ids": tokens} if name == "causal_lm" else {"decoder_input_ids": tokens}

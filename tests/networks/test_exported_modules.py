@@ -112,12 +112,12 @@ def test_arguments_by_name_may_come_in_any_order(by_name: bool) -> None:
         (lambda values, scale: Answer(values), "returns a Answer, which an exported graph can't return"),
     ],
 )
-def test_what_no_graph_can_give_is_refused_in_words(give: Callable[..., Any], message: str) -> None:
+def test_outputs_that_no_graph_can_return_are_rejected_with_a_message(give: Callable[..., Any], message: str) -> None:
     with pytest.raises(Unsupported, match=message):
         graph_of(Giving(give), lambda size, seed: [torch.rand(size, 4)], 1)
 
 
-def test_what_no_graph_can_take_is_refused_in_words() -> None:
+def test_inputs_that_no_graph_can_take_are_rejected_with_a_message() -> None:
     module = Giving(lambda values, scale: torch.ones(1))
     with pytest.raises(Unsupported, match="takes no tensor"):
         graph_of(module, lambda size, seed: [2.0], 1)

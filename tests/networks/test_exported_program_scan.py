@@ -59,7 +59,7 @@ def test_honest_graphs_are_let_through(net: torch.nn.Module, arguments: Any, axe
     torch.export.load(path).module()(*arguments)
 
 
-def test_what_is_no_such_file_is_told(tmp_path: Path) -> None:
+def test_another_kind_of_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "text.pt2").write_text("no archive")
     assert code_in_program(tmp_path / "text.pt2") == "File is not a zip file"
     torch.save({"weight": torch.ones(2)}, tmp_path / "state.pt2")

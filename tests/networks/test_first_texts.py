@@ -56,7 +56,7 @@ def test_a_model_whose_tokens_see_later_ones_is_refused() -> None:
     assert not model.cautions
 
 
-def test_memory_that_runs_out_is_no_lack_of_a_cache() -> None:
+def test_running_out_of_memory_is_not_a_missing_cache() -> None:
     family, model = tiny_model("causal_lm")
 
     def generate(ids: torch.Tensor) -> Continuation:

@@ -130,7 +130,7 @@ def test_a_batch_of_the_timed_size_is_generated_too(timed: int, sizes: list[int]
     assert [len(c.tokens) for c in generation_check.generate(family, model)] == sizes
 
 
-def test_a_tie_that_rounding_breaks_is_no_difference() -> None:
+def test_a_tie_that_rounding_breaks_is_not_a_difference() -> None:
     tied = continuation([0, 1], [[1.0, 0.999, -2.0], [0.0, 1.0, -2.0]], [[0.999, 1.0, -2.0], [0.0, 1.0, -2.0]])
     generation_check.require_past([tied], [tied])
 
@@ -143,7 +143,7 @@ def test_what_compressing_changed_in_one_pass_explains_as_much_in_generating() -
         generation_check.require_past([coarse], [coarse])
 
 
-def test_what_changed_too_much_to_be_checked_is_said() -> None:
+def test_too_large_a_change_to_check_is_reported() -> None:
     original = continuation([0], [[3.0, 1.0]], [[3.0, 1.0]])
     near = continuation([0], [[2.9, 1.0]], [[2.9, 1.0]])
     far = continuation([0], [[1.5, 1.0]], [[1.5, 1.0]])
@@ -153,7 +153,7 @@ def test_what_changed_too_much_to_be_checked_is_said() -> None:
     assert "by up to 75%" in caution.message
 
 
-def test_logits_that_are_no_numbers_fail() -> None:
+def test_logits_that_are_not_numbers_fail() -> None:
     nan = float("nan")
     broken = continuation([0], [[nan, 1.0]], [[1.0, 0.0]])
     with pytest.raises(WorkerError, match="token 1 of text 1"):

@@ -95,7 +95,7 @@ LIES = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a_lying_header_is_refused_in_a_sentence(lie: str, tmp_path: Path) -> None:
+def test_an_invalid_header_is_rejected_with_a_message(lie: str, tmp_path: Path) -> None:
     path = written(tmp_path / "model.gguf")
     path.write_bytes(LIES[lie](path.read_bytes()))
     with pytest.raises(WeightsError) as caught:

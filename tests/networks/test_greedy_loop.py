@@ -64,10 +64,10 @@ def test_some_texts_end_before_others(model: Any) -> None:
         with torch.inference_mode():
             output = greedy(model)(input_ids=ids, max_new_tokens=12, pad_token_id=0)
         endings |= {int((row == 2).sum() > 0) for row in output[:, 4:]}
-    assert endings == {0, 1}  # else the loop above does not test both cases
+    assert endings == {0, 1}  # otherwise the loop above does not test both cases
 
 
-def test_a_streamer_hears_the_prompt_and_each_token(model: Any) -> None:
+def test_a_streamer_gets_the_prompt_and_each_token(model: Any) -> None:
     events: list[Any] = []
 
     class Streamer:

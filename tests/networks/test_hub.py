@@ -50,7 +50,7 @@ def test_without_a_network_auto_takes_random_weights_and_says_so(tmp_path: Path)
     assert "no network" in origin.caution
 
 
-def test_without_a_network_pretrained_weights_cannot_be_had(tmp_path: Path) -> None:
+def test_without_a_network_pretrained_weights_are_unavailable(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=SOURCE) as caught:
         find_weights(SOURCE, "pretrained", tmp_path)
     assert caught.value.exit_code == 3
@@ -169,7 +169,7 @@ def test_a_folder_outside_of_a_repository_is_refused(tmp_path: Path, source: str
         hub.in_package("package:torch/../torch/nn")
 
 
-def test_a_path_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_path_is_reported(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="nowhere"):
         find_weights(SOURCE, "nowhere", tmp_path)
 
@@ -228,7 +228,7 @@ class TestAsk:
         self.answer(monkeypatch, error)
         assert "https://hub can't be reached" in str(self.ask("https://hub"))
 
-    def test_an_endpoint_that_is_none(self) -> None:
+    def test_an_invalid_endpoint(self) -> None:
         assert "can't be reached" in str(self.ask("not an address"))
 
 
@@ -263,7 +263,7 @@ def test_a_package_carries_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("weights", ["auto", "pretrained"])
-def test_a_package_that_is_missing_is_told(tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_reported(tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(WeightsError, match=r"no_such_x.*mlflow-compress\[demo\].*--no-deps no-such-x.*weights=random"):
         find_weights("package:no_such_x", weights, tmp_path)
     (tmp_path / "site" / "empty_x").mkdir(parents=True)

@@ -96,7 +96,7 @@ def test_without_a_network_weights_are_of_the_cache_or_random(tmp_path: Path, mo
     assert (model.module.classifier[1].weight == 0.25).all()
 
 
-def test_names_that_torchvision_does_not_know_are_told_with_the_nearest() -> None:
+def test_names_unknown_to_torchvision_are_reported_with_the_nearest() -> None:
     with pytest.raises(UnknownName, match="Did you mean 'resnet18'"):
         loaded("torchvision:resnet81")
     with pytest.raises(UnknownName, match="IMAGENET1K_V1"):
@@ -108,7 +108,7 @@ def test_names_that_torchvision_does_not_know_are_told_with_the_nearest() -> Non
 
 
 @pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="timm is installed")
-def test_timm_is_asked_for() -> None:
+def test_timm_must_be_installed() -> None:
     with pytest.raises(Unsupported, match="pip install timm"):
         loaded("timm:resnet18")
 

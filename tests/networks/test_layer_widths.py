@@ -96,7 +96,7 @@ def test_a_model_built_from_the_config_is_narrowed_to_the_same_shapes(name: str)
     assert {key: tensor.shape for key, tensor in rebuilt.module.state_dict().items()} == shapes
 
 
-def test_a_share_that_leaves_everything_is_told_by_nothing() -> None:
+def test_a_share_that_removes_nothing_returns_nothing() -> None:
     _, model = deeper("text_classification")
     assert layer_widths.drop_heads(model, 0.1, 2) == ""
     assert layer_widths.drop_neurons(model, 0.01, 2) == ""

@@ -130,7 +130,7 @@ def test_a_head_that_was_trained_replaces_the_bases(tmp_path: Path) -> None:
         ({"alpha_pattern": {"q_proj|v_proj": 1}}, "regular expressions"),
     ],
 )
-def test_what_is_no_plain_lora_is_refused(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
+def test_what_is_not_a_plain_lora_is_refused(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
     base(tmp_path / "base")
     with pytest.raises(WeightsError, match=r"only plain LoRA is merged here.*merge_and_unload") as error:
         loaded(adapter(tmp_path / "mine", thin(QUERY), **fields))
@@ -235,7 +235,7 @@ def test_an_adapter_on_an_adapter_is_refused(tmp_path: Path) -> None:
         find_weights(str(inner), "auto", tmp_path)
 
 
-def test_a_base_that_cannot_be_had_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unavailable_base_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)

@@ -115,14 +115,14 @@ def test_settings_of_onnx_may_name_libraries(settings: str, message: str, tmp_pa
     "text",
     ["[", "flavors: 3", "flavors: {a: b}", "flavors: {}\nsaved_input_example_info: {artifact_path: ../../secret}"],
 )
-def test_a_description_that_is_none_is_told(text: str, tmp_path: Path) -> None:
+def test_an_invalid_description_is_reported(text: str, tmp_path: Path) -> None:
     (tmp_path / "MLmodel").write_text(text)
     with pytest.raises(WeightsError, match=r"MLmodel (can't be read|names an input example)"):
         mlflow_folders.describe(tmp_path)
 
 
 @pytest.mark.parametrize("before", [None, "true", "false"])
-def test_pickles_are_forbidden_where_nobody_trusts_and_else_as_mlflow_was_told(
+def test_pickles_are_forbidden_without_trust_and_otherwise_as_mlflow_is_set(
     before: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if before is None:

@@ -65,7 +65,7 @@ def test_a_manifest_says_what_the_folder_holds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["gone", "no JSON", "another program's"])
-def test_what_is_no_model_folder_is_told_with_its_path(tmp_path: Path, damage: str) -> None:
+def test_what_is_not_a_model_folder_is_reported_with_its_path(tmp_path: Path, damage: str) -> None:
     folder = saved(tmp_path, "original")
     if damage == "gone":
         shutil.rmtree(folder)

@@ -42,7 +42,7 @@ def test_random_weights_of_a_language_model_are_in_the_precision_of_their_archit
 
 
 @pytest.mark.parametrize("name", ["asr", "text_classification", "image_classification", "seq2seq"])
-def test_others_are_in_float32_where_nobody_says_otherwise(name: str) -> None:
+def test_other_families_are_in_float32_by_default(name: str) -> None:
     assert dtypes(name, architecture={"dtype": "bfloat16"}) == {torch.float32}
     assert dtypes(name, architecture={"dtype": "bfloat16"}, dtype="native") == {torch.bfloat16}
     assert dtypes(name, dtype="float16") == {torch.float16}

@@ -48,7 +48,7 @@ def test_weights_beside_and_within_are_its_own(place: str, tmp_path: Path) -> No
     require_own_weights(model(tmp_path / "model.onnx", within, place))
 
 
-def test_what_is_no_onnx_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_onnx_is_reported(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"\xff" * 100)
     with pytest.raises(WeightsError, match="is not a valid ONNX file"):
         require_own_weights(tmp_path / "model.onnx")

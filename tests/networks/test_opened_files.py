@@ -12,7 +12,7 @@ from mlflow_compress.networks import opened_files
 pytestmark = pytest.mark.full
 
 
-def test_threads_that_read_at_once_are_all_heard(tmp_path: Path) -> None:
+def test_reads_of_all_threads_are_recorded(tmp_path: Path) -> None:
     """Each thread inspects its file while the others open theirs."""
     paths = [tmp_path / str(index) for index in range(200)]
     for path in paths:
@@ -33,7 +33,7 @@ def test_threads_that_read_at_once_are_all_heard(tmp_path: Path) -> None:
     assert {Path(path) for path in watch.read} == set(paths)
 
 
-def test_the_look_at_a_folder_is_no_reading(tmp_path: Path) -> None:
+def test_listing_a_folder_is_not_reading(tmp_path: Path) -> None:
     (tmp_path / "inside").mkdir()
     with opened_files.watched() as watch:
         list(tmp_path.iterdir())

@@ -65,7 +65,7 @@ def test_what_chance_explains_is_not_a_difference() -> None:
     assert not Observed(1, [], [], spread=0.0).is_by_chance(0.7)
 
 
-def test_whatever_draws_random_numbers_is_noticed() -> None:
+def test_drawing_random_numbers_is_detected() -> None:
     import random
 
     for draw in (lambda: torch.rand(()), np.random.random, random.random):

@@ -80,7 +80,7 @@ def test_a_prefix_that_only_the_module_has_is_put_before(tmp_path: Path) -> None
     assert filled(tmp_path / "w.pt", module)[0].steps == ("'backbone.' was added to its names",)
 
 
-def test_a_layer_of_a_larger_model_is_not_taken_for_the_whole(tmp_path: Path) -> None:
+def test_a_layer_of_a_larger_model_is_not_mistaken_for_the_whole(tmp_path: Path) -> None:
     torch.save(
         under("decoder.3.", dict(nn.Linear(4, 3).state_dict())) | {"encoder.weight": torch.ones(2)}, tmp_path / "w"
     )
@@ -89,7 +89,7 @@ def test_a_layer_of_a_larger_model_is_not_taken_for_the_whole(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_another_precision_is_cast_to_the_modules_and_told(dtype: torch.dtype, tmp_path: Path) -> None:
+def test_another_precision_is_cast_to_the_modules_and_reported(dtype: torch.dtype, tmp_path: Path) -> None:
     cast = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state().items()}
     save_file(cast, str(tmp_path / "w.safetensors"))
     module = net()
@@ -168,20 +168,20 @@ def test_what_is_not_this_models_is_listed_in_short(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
-def test_a_pointer_of_git_lfs_is_told(name: str, tmp_path: Path) -> None:
+def test_a_pointer_of_git_lfs_is_reported(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
     with pytest.raises(WeightsError, match="run git lfs pull"):
         fill_from(net(), tmp_path / name)
 
 
 @pytest.mark.parametrize("content", [torch.ones(3), {"epoch": 3}, [1, 2]])
-def test_what_holds_no_weights_is_told(content: Any, tmp_path: Path) -> None:
+def test_files_without_weights_are_reported(content: Any, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "w.pt")
     with pytest.raises(WeightsError, match="not a state dict"):
         fill_from(net(), tmp_path / "w.pt")
 
 
-def test_a_pickle_that_calls_what_it_looked_up_is_refused_in_words(tmp_path: Path) -> None:
+def test_a_pickle_that_calls_what_it_looked_up_is_rejected_with_a_message(tmp_path: Path) -> None:
     class Strange:
         def __reduce__(self) -> Any:
             return (Path.touch, (Path("exploded"),))

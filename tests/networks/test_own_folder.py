@@ -150,7 +150,7 @@ def test_a_file_beside_this_package_does_not_take_it_for_its_own() -> None:
     assert [file for file in modules_beside.loaded_from(package.parent) if file.is_relative_to(package)] == []
 
 
-def test_what_is_too_much_to_keep_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_bytes_of_files_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own_folder, "MOST_BYTES", 5)
     _, model = loaded(written(tmp_path / "home", FILES))
     with pytest.raises(RecipeError, match=r"such as config\.json: at most .*Read weights in load_weights\(module\)"):
@@ -165,7 +165,7 @@ def test_code_outside_of_the_folder_is_not_run(tmp_path: Path) -> None:
         model_folder.restore(folder)
 
 
-def test_a_file_that_stands_alone_is_model_py(tmp_path: Path) -> None:
+def test_a_single_file_is_saved_as_model_py(tmp_path: Path) -> None:
     _, model = loaded(written(tmp_path, {"own.py": "from torch import nn\ndef model(): return nn.Linear(2, 2)"}))
     assert {path.name for path in saved(model, tmp_path / "saved").iterdir()} == {
         "manifest.json", "architecture.json", "model.safetensors", "model.py"
@@ -227,7 +227,7 @@ def test_a_checkpoint_that_load_weights_reads_is_not_copied(
     assert torch.equal(model_folder.restore(folder).model.module.weight, model.module.weight)
 
 
-def test_a_checkpoint_that_model_reads_is_kept_whatever_its_size_and_counted_once(
+def test_a_checkpoint_that_model_reads_is_kept_at_any_size_and_counted_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(own_folder, "MOST_BYTES", 5)
@@ -248,7 +248,7 @@ def test_a_checkpoint_that_model_reads_is_kept_whatever_its_size_and_counted_onc
     assert counted == sum(path.stat().st_size for path in files) / 2**20
 
 
-def test_data_that_is_read_to_make_a_batch_is_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_that_a_batch_reads_is_not_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own_folder, "MOST_BYTES", 500)
     code = NET.replace("...", "return torch.from_file('train.bin', size=2).reshape(1, 2)")
     home = written(tmp_path / "home", {"own.py": f"import torch\n{code}", "train.bin": "x" * 501})

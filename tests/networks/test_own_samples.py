@@ -78,7 +78,7 @@ def test_inputs_are_stacked_along_the_axis_of_the_batch() -> None:
     assert put_together(lambda size: [torch.ones(size, 4)], [torch.ones(1, 4)] * 3)[0][0].shape == (3, 4)
 
 
-def test_what_is_no_tensor_comes_from_the_batch() -> None:
+def test_values_that_are_not_tensors_come_from_the_batch() -> None:
     (inputs,) = put_together(lambda size: [torch.ones(size, 4), 2.0, "sum"], [ONE, ONE])
     assert (inputs[0].shape, inputs[1:]) == ((2, 4), [2.0, "sum"])
 
@@ -123,6 +123,6 @@ def test_a_call_of_a_fixed_number_is_filled_up() -> None:
         ((ONE, object()), "A sample's object can't be converted to a tensor"),
     ],
 )
-def test_samples_that_are_no_inputs_are_told(sample: Any, message: str) -> None:
+def test_samples_that_are_not_inputs_are_reported(sample: Any, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         put_together(lambda size: [torch.ones(size, 4), torch.ones(size, 4)], [sample])

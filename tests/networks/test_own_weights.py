@@ -80,7 +80,7 @@ def checkpoint(path: Path, value: float) -> None:
         ("w.pt", "module.load_state_dict(torch.load(sorted(Path(__file__).parent.glob('*.pt'))[-1]))"),
     ],
 )
-def test_a_checkpoint_that_was_written_anew_is_loaded_anew(name: str, reading: str, tmp_path: Path) -> None:
+def test_a_rewritten_checkpoint_is_loaded_again(name: str, reading: str, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     for value in (1.0, 1.0, 2.0):
@@ -172,9 +172,7 @@ def test_two_folders_with_the_same_file_have_each_their_own_weights(tmp_path: Pa
         ("module.register_forward_pre_hook(lambda *given: None)", "a forward pre-hook of the module"),
     ],
 )
-def test_what_is_set_elsewhere_than_on_the_module_is_told_and_set_each_time(
-    filling: str, place: str, tmp_path: Path
-) -> None:
+def test_changes_outside_the_module_are_reported_and_made_each_time(filling: str, place: str, tmp_path: Path) -> None:
     before = """import filler
 from types import SimpleNamespace
 SETTINGS, OPTIONS = {"scale": 1.0}, SimpleNamespace(scale=1.0)
@@ -305,7 +303,7 @@ def test_arrays_are_kept_as_tensors_are(tmp_path: Path) -> None:
     assert calls(tmp_path) == 1
 
 
-def test_an_array_of_objects_is_told(tmp_path: Path) -> None:
+def test_an_array_of_objects_is_reported(tmp_path: Path) -> None:
     model = loaded(tmp_path / "home", "import numpy as np; module.mean = np.array([print, None])")
     assert model.data_as(OwnCode).lost == ["mean"]
 

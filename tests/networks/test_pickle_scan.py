@@ -14,13 +14,13 @@ from pickled import Call, saved
 from mlflow_compress.networks.pickle_scan import code_in
 
 
-def test_layers_and_tensors_are_no_code(tmp_path: Path) -> None:
+def test_layers_and_tensors_are_not_code(tmp_path: Path) -> None:
     module = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2), torch.nn.SiLU()).half()
     content = {"model": module, "ema": None, "names": {0: "cat"}, "seen": {1, 2}, "size": torch.Size([1])}
     assert code_in(saved(tmp_path / "plain.pt", content)) == []
 
 
-def test_the_architectures_of_ultralytics_are_no_code(tmp_path: Path) -> None:
+def test_the_architectures_of_ultralytics_are_not_code(tmp_path: Path) -> None:
     from ultralytics.models import YOLO
 
     for name in ("yolo11n.yaml", "yolo11n-cls.yaml", "yolo11n-seg.yaml", "yolov8n.yaml"):
@@ -50,14 +50,14 @@ def test_every_protocol_is_looked_into(tmp_path: Path, protocol: int) -> None:
     assert code_in(evil) == ["posix system"]
 
 
-def test_taking_a_method_of_a_layer_is_no_code(tmp_path: Path) -> None:
+def test_reading_a_method_of_a_layer_is_not_code(tmp_path: Path) -> None:
     public = Call(getattr, torch.nn.ReLU, "forward")
     assert code_in(saved(tmp_path / "taken.pt", {"model": public})) == []
     private = Call(getattr, torch.nn.ReLU, "__base__")
     assert code_in(saved(tmp_path / "other.pt", {"model": [public, private]})) == ["__builtin__ getattr"]
 
 
-def test_augmentations_that_a_classifier_was_trained_with_are_no_code(tmp_path: Path) -> None:
+def test_augmentations_of_a_trained_classifier_are_not_code(tmp_path: Path) -> None:
     from ultralytics.data.augment import classify_augmentations, classify_transforms
 
     for policy in ("randaugment", "augmix", "autoaugment"):

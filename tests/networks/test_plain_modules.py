@@ -48,7 +48,7 @@ def test_lazy_layers_get_their_parameters_and_norms_stay_as_they_are() -> None:
     assert module[1].running_mean.tolist() == [0, 0, 0]
 
 
-def test_a_lazy_layer_that_no_call_reaches_or_a_call_that_fails_is_told() -> None:
+def test_an_unreached_lazy_layer_or_a_failed_call_is_reported() -> None:
     module: Any = nn.ModuleDict({"used": nn.Linear(2, 2), "unused": nn.LazyLinear(3)})
     with pytest.raises(RecipeError, match=r"unused\.weight still has no size"):
         make_real(module, lambda inner: inner["used"](torch.rand(1, 2)))

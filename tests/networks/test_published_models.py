@@ -185,7 +185,7 @@ def test_the_files_of_a_runtime_are_loaded_by_it_alone(chain: str, tmp_path: Pat
         ("causal_lm", "low_rank", "no other program knows them"),
     ],
 )
-def test_what_no_other_program_loads_is_refused_in_a_sentence(
+def test_what_no_other_program_loads_is_rejected_with_a_message(
     name: str, chain: str, reason: str, tmp_path: Path
 ) -> None:
     model = saved(name, chain, tmp_path, WIDE if name == "causal_lm" else None)
@@ -195,7 +195,7 @@ def test_what_no_other_program_loads_is_refused_in_a_sentence(
     assert not list(tmp_path.glob(".to-*"))
 
 
-def test_what_is_in_the_way_is_said(tmp_path: Path) -> None:
+def test_invalid_sources_and_targets_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("mine")
     with pytest.raises(RecipeError, match="is not empty"):

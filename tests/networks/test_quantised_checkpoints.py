@@ -163,7 +163,7 @@ def test_what_no_library_runs_here_is_skipped_before_weights_are_read(
         ({"quant_method": "compressed-tensors", "config_groups": {"a": {"weights": {"num_bits": 99}}}}, "num_bits=99"),
     ],
 )
-def test_a_config_that_contradicts_itself_is_told_in_a_sentence(tmp_path: Path, settings: object, message: str) -> None:
+def test_a_contradictory_config_is_reported(tmp_path: Path, settings: object, message: str) -> None:
     with_config(tmp_path, settings)
     with pytest.raises(WeightsError, match=message) as error:
         loaded(tmp_path)

@@ -29,7 +29,7 @@ def loaded(folder: Path) -> Any:
     return load_transformer(CLASSIFIER, "mine", find_weights(str(folder), "auto", folder), {}, 0)
 
 
-def test_half_precision_files_are_told(tmp_path: Path, saved: Any) -> None:
+def test_half_precision_files_are_reported(tmp_path: Path, saved: Any) -> None:
     assert "precision" not in loaded(tmp_path / "mine").facts
     saved.to(torch.bfloat16).save_pretrained(tmp_path / "mine")
     model = loaded(tmp_path / "mine")

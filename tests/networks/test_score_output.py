@@ -39,7 +39,7 @@ def test_the_score_is_chosen_or_clear(output: Any, chosen: str | int) -> None:
         (None, "", "returns no tensor but a NoneType"),
     ],
 )
-def test_what_is_not_clear_is_asked_for(output: Any, chosen: str, message: str) -> None:
+def test_an_ambiguous_output_must_be_named(output: Any, chosen: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         score_of(output, chosen)
 
@@ -64,7 +64,7 @@ def test_classes_of_images_are_the_second_axis_as_in_cross_entropy() -> None:
     ("shape", "samples", "unclear"),
     [((4, 4, 3), 4, True), ((4, 2, 3), 4, False), ((4, 4), 4, False), ((1, 1, 3), 1, False), ((2, 3, 2, 2), 2, False)],
 )
-def test_where_the_samples_lie_may_be_unclear(shape: tuple[int, ...], samples: int, unclear: bool) -> None:
+def test_the_axis_of_the_samples_may_be_ambiguous(shape: tuple[int, ...], samples: int, unclear: bool) -> None:
     assert has_two_batch_axes(torch.rand(shape), samples) is unclear
 
 
@@ -75,6 +75,6 @@ def test_scores_for_another_number_of_samples_are_refused(scores: torch.Tensor) 
 
 
 @pytest.mark.parametrize("scores", [torch.rand(2), torch.rand(2, 1)])
-def test_of_one_score_there_is_no_greatest(scores: torch.Tensor) -> None:
+def test_a_single_score_has_no_maximum(scores: torch.Tensor) -> None:
     with pytest.raises(RecipeError, match="one number for each sample"):
         classes_of(scores, 2)

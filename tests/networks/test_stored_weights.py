@@ -132,14 +132,14 @@ def test_there_may_be_no_weights_at_all(tmp_path: Path) -> None:
     assert size.in_memory(nn.ReLU()) == {}
 
 
-def test_missing_weights_are_told(tmp_path: Path) -> None:
+def test_missing_weights_are_reported(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no weights in"):
         load_weights(mlp(), tmp_path)
 
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("damage", ["cut in half", "cut to nothing", "noise", "header"])
-def test_a_damaged_file_is_told_with_its_path(tmp_path: Path, packed: bool, damage: str) -> None:
+def test_a_damaged_file_is_reported_with_its_path(tmp_path: Path, packed: bool, damage: str) -> None:
     save_weights(quantised() if packed else mlp(), tmp_path)
     path = tmp_path / (TORCH if packed else SAFETENSORS)
     valid = path.read_bytes()
@@ -199,7 +199,7 @@ def test_a_pickle_with_code_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     assert not (tmp_path / "exploded").exists()
 
 
-def test_what_is_no_state_dict_is_refused(tmp_path: Path) -> None:
+def test_what_is_not_a_state_dict_is_refused(tmp_path: Path) -> None:
     torch.save(torch.ones(3), tmp_path / TORCH)
     with pytest.raises(WeightsError, match="not a state dict"):
         read_state(tmp_path / TORCH)
@@ -240,7 +240,7 @@ def test_scales_and_zero_points_are_bytes_but_no_parameters() -> None:
     assert sizes["size/weights_mib"] == (60 + 30 + 4 * 10 + scales) / MIB
 
 
-def test_zeros_are_told_apart() -> None:
+def test_zeros_are_counted() -> None:
     module = mlp()
     with torch.no_grad():
         module[0].weight[:5] = 0

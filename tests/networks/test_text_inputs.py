@@ -138,7 +138,7 @@ def test_what_a_forward_takes_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> 
     assert taken(module, {"input_ids": 3, "attention_mask": 2}) == {"inputs": 3}
 
 
-def test_memory_that_runs_out_is_no_need_of_other_inputs() -> None:
+def test_running_out_of_memory_is_not_a_need_of_other_inputs() -> None:
     def call() -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4000000000 bytes")
 

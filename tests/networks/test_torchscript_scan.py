@@ -35,7 +35,7 @@ def test_honest_traces_are_let_through(net: torch.nn.Module, inputs: Any, tmp_pa
     assert code_in_script(tmp_path / "model.ts") == ""
 
 
-def test_what_is_no_such_file_is_told(tmp_path: Path) -> None:
+def test_another_kind_of_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "text.ts").write_text("no archive")
     assert code_in_script(tmp_path / "text.ts") == "no archive as torch.jit.save writes it"
     assert "No such file" in code_in_script(tmp_path / "gone.ts")

@@ -48,7 +48,7 @@ def test_the_stacks_of_each_family_are_found() -> None:
         transformer_layers.stacks(Model(torch.nn.Linear(1, 1)))
 
 
-def test_dropping_layers_counts_anew() -> None:
+def test_dropping_layers_updates_the_count() -> None:
     kinds = ["full_attention"] * 3 + ["sliding_attention"]
     _, model = deeper("causal_lm", model_type="qwen3", layer_types=kinds, use_sliding_window=True, sliding_window=4)
     layers = list(model.module.model.layers)

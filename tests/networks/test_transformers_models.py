@@ -73,7 +73,7 @@ def test_random_weights_need_an_architecture() -> None:
 @pytest.mark.parametrize(
     "architecture", [{"dim": 16}, {"model_type": "no such type"}, {**DISTILBERT, "n_layers": "many"}]
 )
-def test_an_architecture_that_is_none_is_told(architecture: dict[str, Any]) -> None:
+def test_an_invalid_architecture_is_reported(architecture: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match="architecture"):
         load_transformer(CLASSIFIER, SOURCE, Origin("random"), architecture, 0)
 
@@ -130,7 +130,7 @@ def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["noise", "cut in half", "empty", "gone", "config"])
-def test_a_damaged_folder_is_told_with_its_path(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_folder_is_reported_with_its_path(tmp_path: Path, damage: str) -> None:
     saved(tmp_path, CLASSIFIER, DISTILBERT)
     path = tmp_path / "model.safetensors"
     valid = path.read_bytes()
@@ -159,7 +159,7 @@ def test_random_weights_have_a_tokenizer_that_needs_no_file() -> None:
 
 
 @pytest.mark.parametrize(("auto_class", "architecture"), KINDS)
-def test_a_missing_tokenizer_is_told(tmp_path: Path, auto_class: str, architecture: dict[str, Any]) -> None:
+def test_a_missing_tokenizer_is_reported(tmp_path: Path, auto_class: str, architecture: dict[str, Any]) -> None:
     saved(tmp_path, auto_class, architecture)
     with pytest.raises(WeightsError, match="tokenizer") as caught:
         load_tokenizer(Origin("local", str(tmp_path), offline=True))
@@ -252,7 +252,7 @@ def test_a_gguf_file_becomes_a_plain_model(tmp_path: Path) -> None:
     assert companions(restored).tokenizer("the cat")["input_ids"] == tokenizer("the cat")["input_ids"]
 
 
-def test_a_gguf_file_that_is_none_is_told(tmp_path: Path) -> None:
+def test_an_invalid_gguf_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "a.gguf").write_bytes(b"GGUFnothing")
     with pytest.raises(WeightsError, match="can't be loaded"):
         load_transformer("AutoModelForCausalLM", "a.gguf", find_weights("a.gguf", "auto", tmp_path), {}, 0)
@@ -272,7 +272,7 @@ def test_kernels_of_the_hub_are_never_run(setting: dict[str, Any], tmp_path: Pat
         registry.build("families", "text_classification").restore(tmp_path)
 
 
-def test_a_config_that_no_class_here_builds_is_told() -> None:
+def test_a_config_that_no_class_builds_is_reported() -> None:
     for architectures in (None, ["NewerThanThis"]):
         config = transformers.DistilBertConfig(architectures=architectures)
         with pytest.raises(ValueError, match="Unrecognized configuration class"):

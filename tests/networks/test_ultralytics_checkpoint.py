@@ -149,7 +149,7 @@ class Own(torch.nn.Module):
     """A module of a custom class."""
 
 
-def test_what_is_no_model_of_ultralytics_is_of_others(tmp_path: Path) -> None:
+def test_other_checkpoints_are_recognised_as_foreign(tmp_path: Path) -> None:
     module: Any = YOLO("yolo11n-cls.yaml").model
     assert not ultralytics_checkpoint.is_of_others(saved(tmp_path / "own.pt", module))
     torch.save({"ema": module, "model": None}, tmp_path / "training.pt")

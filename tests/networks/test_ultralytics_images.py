@@ -31,7 +31,7 @@ def test_a_path_an_opened_file_and_an_array_are_the_same_photo(tmp_path: Path) -
         assert np.array_equal(ultralytics_images.read_photo(image), PHOTO)
 
 
-def test_what_is_no_image_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_image_is_reported(tmp_path: Path) -> None:
     for content in (b"no image", b""):
         (tmp_path / "a.png").write_bytes(content)
         with pytest.raises(FileNotFoundError, match=r"a\.png can't be read as an image"):

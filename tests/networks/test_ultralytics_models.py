@@ -67,7 +67,7 @@ def test_a_graph_in_the_modules_place_gives_what_its_task_looks_at(task: str) ->
         ),
     ],
 )
-def test_weights_that_can_not_be_had_are_told(source: str, weights: str, message: str, tmp_path: Path) -> None:
+def test_unavailable_weights_are_reported(source: str, weights: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "broken.pt").write_bytes(b"no weights")
     with pytest.raises(WeightsError, match=message):
         ultralytics_models.load(source, weights, tmp_path)

@@ -72,7 +72,7 @@ def test_outputs_of_transformers_are_opened_and_made_again() -> None:
     assert list(value_trees.named_leaves(mapped)) == [(("logits",), mapped.logits)]
 
 
-def test_only_floating_point_tensors_are_cast_and_what_is_no_tensor_stays() -> None:
+def test_only_floating_point_tensors_are_cast() -> None:
     array = np.zeros(2)
     tree = {"x": ONE, "ids": torch.arange(2), "mask": torch.tensor([True]), "scale": 2.0, "text": "a", "array": array}
     placed = value_trees.placed(tree, "cpu", torch.bfloat16)

@@ -139,7 +139,7 @@ def test_a_variant_is_taken_where_there_is_nothing_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_the_type_of_most_numbers_is_told(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_the_type_of_most_numbers_is_returned(tmp_path: Path, dtype: torch.dtype) -> None:
     tensors = {
         "weight": torch.ones(8, 8, dtype=dtype),
         "scale": torch.ones(1),
