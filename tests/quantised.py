@@ -90,8 +90,7 @@ def round_trip(folder: Path, chain: str, code: str = "", family: str = "python",
         before, after = (
             stored_weights.flat(built_family.forward(checked_model, batch)) for checked_model in (model, restored)
         )
-    runs_on_kernels = bool(kernels.kernels_of(restored.module))  # they round activations to bfloat16
-    assert stored_weights.distance(before, after) < (0.02 if runs_on_kernels else 1e-5)
+    assert stored_weights.distance(before, after) < (0.02 if kernels.round_inputs(restored.module) else 1e-5)
     return model, restored
 
 

@@ -40,10 +40,9 @@ NO_KERNEL = CautionKind(
         "ru": "хранится в {bits} битах, считается во float: это не время ядер этого метода",
     },
     advice={
-        "en": "The weights are unpacked at each call. Compare size and quality; for speed use openvino_int8 or "
-        "int8_dynamic.",
-        "ru": "Веса распаковываются при каждом вызове. Сравнивайте размер и качество; для скорости возьмите "
-        "openvino_int8 или int8_dynamic.",
+        "en": "The weights are converted at each call. Compare size and quality; for speed use openvino_int8.",
+        "ru": "Веса преобразуются при каждом вызове. Сравнивайте размер и качество; для скорости возьмите "
+        "openvino_int8.",
     },
 )
 STORED_ONLY = CautionKind(

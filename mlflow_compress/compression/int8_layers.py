@@ -67,6 +67,16 @@ class Int8Linear(nn.Module):
             output.add_(self.bias)
         return output.to(inputs.dtype).view(*inputs.shape[:-1], self.out_features)
 
+    @property
+    def kernel_name(self) -> str:
+        """Name of the integer kernel; empty if float32 multiplies the integers."""
+        return "torch._int_mm" if _has_fast_integers() else ""
+
+    @property
+    def packed_bits(self) -> int:
+        """Bits per weight as stored."""
+        return 8
+
     def held_weights(self) -> Iterator[Held]:
         """Yield the weights and their scales (see `stored_weights.held`)."""
         yield Held(self.weight.data, self.weight.numel())

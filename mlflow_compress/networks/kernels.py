@@ -21,9 +21,9 @@ def use_kernels(module: Any) -> None:
 
 
 def kernels_of(module: Any) -> str:
-    """Describe the kernels of the packed layers; empty if there are no such layers.
+    """Describe the kernels of the layers stored in few bits; empty if there are no such layers.
 
-    A layer with `use_kernel` has a `kernel_name`; empty: each call unpacks the layer's weight.
+    Such a layer has `packed_bits` and a `kernel_name`; empty: each call converts the layer's weight to floating point.
     """
     layers = _packed_layers(module)
     names = Counter(layer.kernel_name for layer in layers)
@@ -34,16 +34,20 @@ def kernels_of(module: Any) -> str:
 
 
 def rounding(module: Any, device: str) -> float:
-    """Return the tolerated relative change of outputs by saving: kernels round activations to bfloat16."""
-    has_kernels = any(layer.kernel_name for layer in _packed_layers(module))
-    return max(ROUNDING[device], _BFLOAT16_ROUNDING) if has_kernels else ROUNDING[device]
+    """Return the tolerated relative change of outputs by saving."""
+    return max(ROUNDING[device], _BFLOAT16_ROUNDING) if round_inputs(module) else ROUNDING[device]
+
+
+def round_inputs(module: Any) -> bool:
+    """Return whether kernels that layers repacked their weights for round the inputs to bfloat16."""
+    return any(layer.kernel_name for layer in _packed_layers(module) if hasattr(layer, "use_kernel"))
 
 
 def bits_without_kernel(module: Any) -> list[int]:
-    """Return the bit widths of packed layers without a kernel, each once."""
+    """Return the bit widths of layers stored in few bits without a kernel, each once."""
     return sorted({layer.packed_bits for layer in _packed_layers(module) if not layer.kernel_name})
 
 
 def _packed_layers(module: Any) -> list[Any]:
-    layers = [layer for layer in module.modules() if hasattr(layer, "use_kernel")] if hasattr(module, "modules") else []
-    return [layer for layer in layers if layer.packed_bits]
+    layers = module.modules() if hasattr(module, "modules") else ()
+    return [layer for layer in layers if getattr(layer, "packed_bits", 0) and hasattr(layer, "kernel_name")]

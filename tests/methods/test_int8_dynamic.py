@@ -16,7 +16,7 @@ from mlflow_compress.compression.int8_layers import Int8Linear, Int8Recurrent, q
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.meters import size
 from mlflow_compress.methods.int8_dynamic import Int8Dynamic
-from mlflow_compress.networks import stored_weights
+from mlflow_compress.networks import kernels, stored_weights
 from mlflow_compress.registry import build
 from mlflow_compress.sockets import Model
 
@@ -81,6 +81,16 @@ def test_sums_are_exact_on_any_cpu(multiply: Callable[[torch.Tensor, torch.Tenso
     assert product.dtype == torch.int32
     expected = torch.cat([codes, -extreme, extreme]).long() @ torch.cat([weight, extreme]).long().T
     assert torch.equal(product.long(), expected)
+
+
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_the_row_says_whether_an_integer_kernel_runs(is_fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(int8_layers, "_has_fast_integers", lambda: is_fast)
+    module = nn.Sequential(Int8Linear.of(torch.randn(4, 8), None), nn.ReLU())
+    kernel = "torch._int_mm" if is_fast else "no kernel"
+    assert kernels.kernels_of(module) == f"{kernel}, 1 of 1 linear layers"
+    assert kernels.bits_without_kernel(module) == ([] if is_fast else [8])
+    assert not kernels.round_inputs(module)
 
 
 def test_rows_of_zeros_are_zeros() -> None:
