@@ -11,7 +11,7 @@ from mlflow_compress.compression.coverage import note
 from mlflow_compress.compression.dynamic_int8 import DynamicInt8
 from mlflow_compress.compression.layers import called, replace
 from mlflow_compress.errors import Unsupported
-from mlflow_compress.networks.plain_layers import make_plain
+from mlflow_compress.networks.plain_layers import make_plain, transposed_types
 from mlflow_compress.sockets import Family, Model, Published
 
 
@@ -83,9 +83,8 @@ class Int8Dynamic(DynamicInt8):
 def _linear(module: Any) -> list[Any]:
     """Return the linear layers to replace, including transformers' Conv1D with transposed weights."""
     import torch
-    from transformers.pytorch_utils import Conv1D
 
-    return called(module, torch.nn.Linear, Conv1D)
+    return called(module, torch.nn.Linear, *transposed_types())
 
 
 def _matrix(layer: Any) -> Any:

@@ -10,7 +10,7 @@ from annotated_types import Gt, Lt
 from mlflow_compress.compression import pruning
 from mlflow_compress.compression.coverage import DENSE_ZEROS, note
 from mlflow_compress.errors import Unsupported
-from mlflow_compress.networks.plain_layers import make_plain
+from mlflow_compress.networks.plain_layers import make_plain, transposed_types
 from mlflow_compress.sockets import Family, Method, Model
 
 
@@ -60,11 +60,10 @@ class PruneMagnitude(Method):
 def _weights(module: Any) -> list[Any]:
     """Return the parameters to prune, each once."""
     from torch import nn
-    from transformers.pytorch_utils import Conv1D
 
     weights = [layer.weight for layer in pruning.learned(module)]
     for layer in module.modules():
-        if isinstance(layer, Conv1D):
+        if isinstance(layer, transposed_types()):
             weights.append(layer.weight)
         elif isinstance(layer, nn.RNNBase | nn.RNNCellBase):
             weights += [value for name, value in layer.named_parameters(recurse=False) if name.startswith("weight")]

@@ -55,11 +55,17 @@ def noted_in(model: Model) -> list[str]:
 
 def transposed(module: Any) -> list[Any]:
     """Return the `Conv1D` layers of transformers, whose weight is [in, out]."""
-    if "transformers.pytorch_utils" not in sys.modules:  # then there can be no such layer
-        return []
+    kinds = transposed_types()
+    return [layer for layer in module.modules() if type(layer) in kinds]
+
+
+def transposed_types() -> tuple[type, ...]:
+    """Return `Conv1D` of transformers; nothing where it was not imported, because then there can be no such layer."""
+    if "transformers.pytorch_utils" not in sys.modules:  # importing it takes a second
+        return ()
     from transformers.pytorch_utils import Conv1D
 
-    return [layer for layer in module.modules() if type(layer) is Conv1D]
+    return (Conv1D,)
 
 
 def _turned(module: Any, layers: list[Any]) -> Any:

@@ -70,11 +70,15 @@ def write_shards(tensors: Mapping[str, Any], folder: Path, metadata: Mapping[str
         folder: the target folder.
         metadata: metadata for each file.
     """
-    from huggingface_hub import split_torch_state_dict_into_shards
     from safetensors.torch import save_file
 
+    if sum(tensor.nbytes for tensor in tensors.values()) <= _MOST_SHARD_BYTES:
+        save_file(dict(tensors), str(folder / SAFETENSORS), metadata=dict(metadata))
+        return
+    from huggingface_hub import split_torch_state_dict_into_shards  # it imports much of torch, which takes seconds
+
     split = split_torch_state_dict_into_shards(tensors, max_shard_size=_MOST_SHARD_BYTES)  # type: ignore[arg-type]
-    for file, names in (split.filename_to_tensors or {SAFETENSORS: []}).items():
+    for file, names in split.filename_to_tensors.items():
         save_file({name: tensors[name] for name in names}, str(folder / file), metadata=dict(metadata))
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
