@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_compress.networks.own_files import require_own_files
 from mlflow_compress.records import Result, finite
+from mlflow_compress.tracking import private_mlflow
 from mlflow_compress.tracking.connection import Store, quiet, refusals
 from mlflow_compress.tracking.native_flavor import add_native_flavor
 from mlflow_compress.tracking.run_tags import NATIVE_FLAVOR, ROLE
@@ -92,7 +93,7 @@ def write_model(
     """
     import tempfile
 
-    with quiet(), refusals(store.uri), tempfile.TemporaryDirectory() as temporary:
+    with quiet(), refusals(store.uri), private_mlflow.by_names_alone(), tempfile.TemporaryDirectory() as temporary:
         import mlflow
         from mlflow.models import Model
 

@@ -8,6 +8,7 @@
 * Workspaces: how a request names one, and how the server stores the workspace of a request.
 * The environment variables with which its server passes on its own options.
 * The backend that runs its projects here, and the keys that it adds to a backend's configuration.
+* How it compares a model's requirements with the installed versions.
 """
 
 from __future__ import annotations
@@ -307,3 +308,28 @@ def backend_keys() -> set[str]:
 
     constants = vars(utils).items()
     return {value for name, value in constants if name.startswith(_BACKEND_KEYS) and isinstance(value, str)}
+
+
+@contextlib.contextmanager
+def by_names_alone() -> Iterator[None]:
+    """Let MLflow compare a model's requirements with the installed versions by their names alone.
+
+    It would first list the modules of all installed distributions, to find the version of a requirement that was not
+    installed by pip. That takes seconds.
+    """
+    from mlflow.utils import requirements_utils
+
+    private: Any = requirements_utils
+    list_modules = getattr(private, "_init_packages_to_modules_map", None)
+    if list_modules is None:  # MLflow has changed: it is slower, not wrong
+        yield
+        return
+
+    def list_nothing() -> None:
+        private._PACKAGES_TO_MODULES = {}
+
+    private._init_packages_to_modules_map = list_nothing
+    try:
+        yield
+    finally:
+        private._init_packages_to_modules_map = list_modules
