@@ -13,10 +13,13 @@ import pkgutil
 import typing
 from collections.abc import Mapping
 from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow_compress.errors import RecipeError, UnknownName
 from mlflow_compress.sockets import Family, Method, Metric, Renderer
+
+if TYPE_CHECKING:
+    import pydantic
 
 KINDS: Mapping[str, tuple[str, type]] = {
     "families": ("family", Family),
@@ -116,11 +119,18 @@ def _validated(plugin: type[Any], name: str, options: Mapping[str, Any]) -> Any:
     import pydantic
 
     try:
-        return pydantic.TypeAdapter(plugin).validate_python(dict(options))
+        return _adapter(plugin).validate_python(dict(options))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         option = ".".join(str(part) for part in first["loc"])
         raise RecipeError(f"{name}: option {option}={first['input']!r} is invalid: {first['msg'].lower()}.") from None
+
+
+@functools.cache
+def _adapter(plugin: type[Any]) -> pydantic.TypeAdapter[Any]:
+    import pydantic
+
+    return pydantic.TypeAdapter(plugin)
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import reprlib
 import stat
 from pathlib import Path
@@ -53,6 +54,7 @@ def shown(data: object) -> str:
         return "a number of thousands of digits"
 
 
+@functools.cache
 def _loader() -> type[yaml.SafeLoader]:
     """Return a safe loader with limits. It is defined here because yaml is imported on demand."""
     import yaml

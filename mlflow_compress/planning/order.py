@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from mlflow_compress.budget import Budget
-from mlflow_compress.records import Variant, to_json
+from mlflow_compress.records import Variant
 
 
 def originals_first(variants: Sequence[Variant]) -> list[Variant]:
@@ -142,4 +142,4 @@ def _model(variant: Variant) -> str:
 
 def _row(variant: Variant) -> str:
     """Return a key for what a variant and its original have in common."""
-    return repr(to_json(replace(variant, method="", chain=(), interleave=False, requires={})))
+    return repr(replace(variant, method="", chain=(), interleave=False, requires={}))

@@ -30,7 +30,7 @@ from mlflow_compress.planning import chains, missing_files, recipe, recipe_parts
 from mlflow_compress.planning.chains import Named
 from mlflow_compress.planning.order import originals_first
 from mlflow_compress.planning.recipe import Recipe, Settings
-from mlflow_compress.records import Scalar, Variant, to_json
+from mlflow_compress.records import Scalar, Variant
 from mlflow_compress.untrusted_yaml import shown
 
 _KEYS = ("models", "methods", "batch_size", "threads", "options", "exclude", "requires")
@@ -216,8 +216,12 @@ def _once(variants: Iterable[Variant]) -> list[Variant]:
     """Remove duplicates; variants that differ only in their requirements are duplicates."""
     unique: dict[str, Variant] = {}
     for variant in variants:
-        unique.setdefault(json.dumps({**to_json(variant), "requires": {}}, sort_keys=True, default=str), variant)
+        unique.setdefault(json.dumps({**vars(variant), "requires": {}}, sort_keys=True, default=_plain), variant)
     return list(unique.values())
+
+
+def _plain(part: Any) -> Any:
+    return vars(part) if dataclasses.is_dataclass(part) else str(part)
 
 
 def _exclusions(path: Path, data: Any) -> Sequence[Any]:
