@@ -2,7 +2,8 @@
 
 `pytest -m quick` runs all tests except these: tests in a file that imports a heavy library (pytest does not collect
 it); tests whose code or fixtures import a heavy library, or use a module that starts processes or opens sockets; and
-tests marked `full`, because the package does so. Other sessions ignore this file.
+tests marked `full`, because the package does so or they take seconds. Hypothesis tries fewer examples. Other sessions
+ignore this file.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -47,6 +49,8 @@ class QuickSession:
     """A session with `-m quick`: chooses the tests, and listens to Python's audit events while one runs."""
 
     def __init__(self) -> None:
+        settings.register_profile("quick", settings(), max_examples=25)
+        settings.load_profile("quick")
         self.is_guarding = False
         sys.addaudithook(self._hear)
 
@@ -114,10 +118,15 @@ def is_heavy_test(item: pytest.Function) -> bool:
     functions = [item.function if hypothesis is None else hypothesis.inner_test]
     fixtures = item._fixtureinfo.name2fixturedefs
     functions += [fixture.func for name in item.fixturenames for fixture in fixtures.get(name, ())]
+    return _are_heavy(tuple(functions))
+
+
+@functools.cache  # the parameters of a test share its functions
+def _are_heavy(functions: tuple[Any, ...]) -> bool:
     return any(map(_is_heavy_code, _reached(functions)))
 
 
-def _reached(functions: list[Any]) -> Iterator[types.FunctionType]:
+def _reached(functions: tuple[Any, ...]) -> Iterator[types.FunctionType]:
     """Yield functions, and the functions of tests and benchmarks that they use."""
     left, reached = list(functions), set()
     while left:
@@ -126,21 +135,29 @@ def _reached(functions: list[Any]) -> Iterator[types.FunctionType]:
             left += vars(function).values()
         elif isinstance(function, types.FunctionType) and function not in reached:
             reached.add(function)
-            if Path(function.__code__.co_filename).is_relative_to(ROOT) and not function.__module__.startswith(
-                "mlflow_"
-            ):
+            if _is_ours(function.__code__.co_filename) and not function.__module__.startswith("mlflow_"):
                 yield function
                 left += [function.__globals__.get(name) for code in _codes(function) for name in code.co_names]
+
+
+@functools.cache
+def _is_ours(file: str) -> bool:
+    return Path(file).is_relative_to(ROOT)
 
 
 @functools.cache
 def _is_heavy_code(function: types.FunctionType) -> bool:
     for code in _codes(function):
         values = [function.__globals__.get(name) for name in code.co_names]
-        imported = [str(step.argval) for step in dis.get_instructions(code) if step.opname == "IMPORT_NAME"]
-        if any(value is starter for value in values for starter in STARTERS) or any(map(_is_heavy, imported)):
+        if any(value is starter for value in values for starter in STARTERS):
+            return True
+        if any(map(_is_heavy, code.co_names)) and any(map(_is_heavy, _imported(code))):
             return True
     return False
+
+
+def _imported(code: types.CodeType) -> Iterator[str]:
+    return (str(step.argval) for step in dis.get_instructions(code) if step.opname == "IMPORT_NAME")
 
 
 def _codes(function: types.FunctionType) -> Iterator[types.CodeType]:
@@ -160,7 +177,9 @@ def _is_heavy(module: str) -> bool:
 def _imports(path: Path) -> frozenset[str]:
     """Return the modules that a file imports outside its functions."""
     modules: set[str] = set()
-    left: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    text = path.read_text(encoding="utf-8")
+    left: list[ast.AST] = [ast.parse(text)]
+    is_marked = MARK in text  # `ast.unparse` is slow
     while left:
         node = left.pop()
         if isinstance(node, ast.Import):
@@ -169,7 +188,7 @@ def _imports(path: Path) -> frozenset[str]:
             package = ".".join(path.relative_to(ROOT).parts[: -node.level]) if node.level else ""
             module = ".".join(part for part in (package, node.module or "") if part)
             modules |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Assign) and MARK in ast.unparse(node):
+        elif is_marked and isinstance(node, ast.Assign) and MARK in ast.unparse(node):
             modules.add(MARK)
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "importorskip":
             modules |= {str(argument.value) for argument in node.args if isinstance(argument, ast.Constant)}

@@ -13,6 +13,8 @@ import pytest
 
 from mlflow_compress.percentiles import error_of_launches, launch_interval, launch_mean, launch_spread, ratio_error
 
+pytestmark = pytest.mark.full  # simulations take seconds
+
 Noise = Callable[[np.random.Generator, int, int], np.ndarray]
 _CALLS = 200  # of a launch
 _TRIALS = 400

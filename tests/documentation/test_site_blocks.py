@@ -11,6 +11,8 @@ import pytest
 
 from website import repository, runnable
 
+pytestmark = pytest.mark.full  # of the file: to find the blocks, all pages are parsed
+
 PAGES = [path for path in repository.paths() if runnable.blocks(path)]
 LINKED = (
     "MLproject",
@@ -36,12 +38,10 @@ os.execv({real!r}, [{real!r}, *args])
 """
 
 
-@pytest.mark.full
 def test_some_pages_have_such_blocks() -> None:
     assert PAGES
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("path", PAGES, ids=str)
 def test_the_blocks_of_a_page_run(path: Path, tmp_path: Path) -> None:
     work, shims = tmp_path / "work", tmp_path / "shims"

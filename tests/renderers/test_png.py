@@ -12,6 +12,8 @@ import pytest
 from mlflow_compress.records import Comparison, Failure, Row, Summary
 from mlflow_compress.renderers.png import MOST_BARS, Png, figure
 
+pytestmark = pytest.mark.full  # drawing takes long
+
 SIZE, CPU = "size/weights_mib", "cpu/latency_p50_ms"
 LESS = {SIZE: False, CPU: False}
 
@@ -65,7 +67,6 @@ def test_above_that_the_bars_are_the_means_over_models() -> None:
     assert "geometric means over the models" in barred.get_title(loc="right")
 
 
-@pytest.mark.full
 def test_models_are_not_compared_with_one_another() -> None:
     comparison = Comparison((*rows(3), *rows(3, "bert")), greater_is_better=LESS, objectives=(SIZE, CPU))
     scatter, _ = figure(comparison).axes

@@ -597,6 +597,7 @@ def test_launches_of_one_model_seldom_fail_and_twice_the_loss_seldom_passes(
     assert verdicts["fails"] <= most_failing * 500
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("worse", "better"), [(0.03, 0.03), (0.02, 0.0), (0.03, 0.01)])
 @pytest.mark.parametrize("samples", [50, 200])
 def test_equal_models_seldom_fail_and_a_loss_of_two_points_seldom_passes_as_one(

@@ -73,6 +73,7 @@ def test_the_interval_of_a_share_is_the_binomials() -> None:
     assert score.high == pytest.approx(0.75 + half, abs=0.006)
 
 
+@pytest.mark.full
 def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     generator = np.random.default_rng(7)
     metric = additive("word_perplexity")
@@ -150,6 +151,7 @@ def test_a_pair_is_reported_apart_where_two_intervals_overlap() -> None:
     assert back == pytest.approx((-difference, -high, -low))
 
 
+@pytest.mark.full
 def test_models_that_differ_by_chance_only_are_seldom_distinguished() -> None:
     generator = np.random.default_rng(5)
     distinguished = 0
@@ -175,6 +177,7 @@ def test_few_samples_are_distinguished_where_mcnemars_test_does(became_wrong: in
     assert (high < 0) == are_told_apart
 
 
+@pytest.mark.full
 def test_models_of_which_few_samples_differ_are_seldom_distinguished() -> None:
     """The bootstrap alone found a difference in 25 of 100 cases."""
     generator = np.random.default_rng(3)
@@ -199,6 +202,7 @@ def test_the_interval_is_wider_where_samples_are_few() -> None:
     assert bootstrap._width(100_000) == pytest.approx(1.96, abs=1e-3)
 
 
+@pytest.mark.full
 def test_runs_that_answer_other_classes_are_paired_too() -> None:
     references = ["a", "b", "c", "a"] * 10
     own_answers, base_answers = ["a", "b", "b", "z"] * 10, ["c", "b", "c", "a"] * 10

@@ -38,6 +38,7 @@ def test_rows_that_only_have_the_same_key_are_distinguished(monkeypatch: pytest.
     assert drawing._kinds(table) is None
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("samples", [1_000, 100_000])
 def test_all_metrics_share_one_drawing_in_bounded_memory(monkeypatch: pytest.MonkeyPatch, samples: int) -> None:
     sizes: list[int] = []

@@ -8,6 +8,8 @@ import pytest
 from mlflow_compress.records import Result, Variant
 from mlflow_compress.tracking.run_plots import latency_png
 
+pytestmark = pytest.mark.full  # drawing takes long
+
 
 def result(name: str = "yolo11n", **samples: list[float]) -> Result:
     by_name = {key.replace("_", "/", 1): values for key, values in samples.items()}
