@@ -122,8 +122,11 @@ def require_runs(scheme: Packing, fields: Mapping[str, Any], location: str) -> N
 
 
 def is_quantised(module: Any) -> bool:
-    """Return whether transformers loaded a module from a quantised checkpoint."""
-    return getattr(module, "hf_quantizer", None) is not None
+    """Return whether transformers loaded a module from a quantised checkpoint.
+
+    transformers removes its quantizer from a module that it unpacked while loading (`dequantize` in config.json).
+    """
+    return any(getattr(module, name, None) is not None for name in ("hf_quantizer", "checkpoint_folder"))
 
 
 def lies_in(folder: Path) -> bool:
@@ -158,7 +161,8 @@ def note(module: Any, facts: dict[str, str]) -> None:
         facts: facts of the model, which say how it is quantised.
     """
     unpacked = next((dtype for layer in module.modules() if (dtype := _unpacked_to(layer))), "")
-    if getattr(getattr(module.config, _FIELD, None), "dequantize", False):
+    is_loaded_unpacked = getattr(module, "hf_quantizer", None) is None
+    if is_loaded_unpacked or getattr(getattr(module.config, _FIELD, None), "dequantize", False):
         unpacked = unpacked or str(module.dtype).removeprefix("torch.")
     if unpacked and PACKED in facts:
         facts[PACKED] = f"{facts[PACKED].partition(',')[0]}, computed in {unpacked}"

@@ -88,6 +88,16 @@ def by_compressed_tensors(folder: Path) -> int:
     return count
 
 
+def unpacked_while_loading(folder: Path) -> int:
+    """Write a checkpoint as `compress-bench export` does for asymmetric weights: transformers unpacks it while loading."""
+    count = by_compressed_tensors(folder)
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["quantization_config"]["dequantize"] = True
+    path.write_text(json.dumps(config))
+    return count
+
+
 def described(folder: Path, method: str) -> Variant:
     options, chain = TINY["causal_lm"], chains.parse_chain(method)
     return Variant("tiny", method, "t", "causal_lm", str(folder), options=options, chain=chain)
@@ -100,6 +110,7 @@ def described(folder: Path, method: str) -> Variant:
         (by_int8, "bitsandbytes int8"),
         (by_torchao, "torchao Int8WeightOnly"),
         (by_compressed_tensors, "compressed-tensors int4, computed in bfloat16"),
+        (unpacked_while_loading, "compressed-tensors int4, computed in bfloat16"),
     ],
 )
 def test_a_checkpoint_is_measured_saved_and_restored_as_it_is(tmp_path: Path, make: Any, packed: str) -> None:
