@@ -48,7 +48,7 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-pytest_plugins = ["announced_breaks", "lab", "quick"]
+pytest_plugins = ["announced_breaks", "exported_once", "lab", "quick"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -23,7 +23,7 @@ from mlflow_compress.planning import chains
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("exported_once")]
 
 OPTIONS: dict[str, str] = {  # for methods whose defaults are too large for a tiny model or a test
     "distill": "distill:steps=2,batch_size=2",
