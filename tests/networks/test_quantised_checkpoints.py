@@ -89,7 +89,7 @@ def by_compressed_tensors(folder: Path) -> int:
 
 
 def unpacked_while_loading(folder: Path) -> int:
-    """Write a checkpoint as `compress-bench export` does for asymmetric weights: transformers unpacks it while loading."""
+    """Write a checkpoint as `compress-bench export` does for asymmetric weights; transformers unpacks it."""
     count = by_compressed_tensors(folder)
     path = folder / "config.json"
     config = json.loads(path.read_text())
