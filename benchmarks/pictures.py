@@ -25,6 +25,8 @@ _DOCS = Path(__file__).parents[1] / "docs"
 _MODEL = "digits_cnn"
 _WIDE = (1280, 1500)  # pixels: the comparison page
 _UI = (1115, 890)  # pixels: a page of MLflow's own UI
+_CLOSE_ASSISTANT = "[data-component-id='mlflow.assistant.chat_panel.close']"  # a panel of MLflow's UI
+_REDRAW_MS = 1000
 _SETTLE_MS = 8000  # MLflow's UI asks the server again and again, so its network is never idle
 
 
@@ -104,6 +106,9 @@ def _shoot(page: Page, address: str, size: tuple[int, int], file: Path) -> None:
     page.goto("about:blank")  # the UI's own routes do not load a page again
     page.goto(address)
     page.wait_for_timeout(_SETTLE_MS)
+    if (assistant := page.locator(_CLOSE_ASSISTANT)).is_visible():  # opens by itself in a new browser
+        assistant.click()
+        page.wait_for_timeout(_REDRAW_MS)
     page.screenshot(path=file)
 
 
