@@ -17,6 +17,12 @@ from mlflow_compress.version import installed
 
 FILE = "model.gguf"  # in a model folder
 _GRAPH = "model"  # the graph that the family runs
+_SPECIAL_TOKENS = {
+    "bos_token": "bos_token_id",
+    "eos_token": "eos_token_id",
+    "unk_token": "unknown_token_id",
+    "pad_token": "padding_token_id",
+}
 
 
 def load_config(origin: Origin) -> Any:
@@ -39,6 +45,15 @@ def load_config(origin: Origin) -> Any:
     if hasattr(config, "quantization_config"):
         del config.quantization_config  # llama.cpp runs the model, not transformers
     return config
+
+
+def add_special_tokens(tokenizer: Any, origin: Origin) -> None:
+    """Set the special tokens of a GGUF file that transformers did not read, as with tokenizers of GPT-2's kind."""
+    fields = read_header(Path(origin.location, origin.file)).fields
+    for name, key in _SPECIAL_TOKENS.items():
+        index = fields.get(f"tokenizer.ggml.{key}")
+        if getattr(tokenizer, name) is None and type(index) is int and 0 <= index < len(tokenizer):
+            setattr(tokenizer, name, tokenizer.convert_ids_to_tokens(index))
 
 
 def open_checkpoint(model: Model, family: Family, path: Path) -> Model:

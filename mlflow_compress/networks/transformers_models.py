@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError, one_line
 from mlflow_compress.networks import custom_code, memory_need, quantised_checkpoints, saved_models
 from mlflow_compress.networks.export_graphs import dtype_of
-from mlflow_compress.networks.gguf_checkpoints import file_of
+from mlflow_compress.networks.gguf_checkpoints import add_special_tokens, file_of
 from mlflow_compress.networks.hub import Origin, config_fields, find_weights, is_config_cached
 from mlflow_compress.networks.native_flavors import transformers_flavor
 from mlflow_compress.networks.native_precision import NATIVE, of_config
@@ -451,6 +451,8 @@ def load_tokenizer(origin: Origin, **options: Any) -> Any:
         is_missing = importlib.util.find_spec("sentencepiece") is None
         hint = " It may require sentencepiece (pip install sentencepiece). The error:" if is_missing else ""
         raise WeightsError(f"The tokenizer in {origin.location} can't be loaded.{hint} {message}") from error
+    if origin.file:
+        add_special_tokens(tokenizer, origin)
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # made up by transformers without files
         raise WeightsError(f"There is no tokenizer in {origin.location}: save it there with save_pretrained.")
     if tokenizer.pad_token is None:

@@ -19,6 +19,7 @@ from transformers.utils.import_utils import is_gguf_available
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, WeightsError
 from mlflow_compress.networks import hub
+from mlflow_compress.networks.gguf_checkpoints import add_special_tokens
 from mlflow_compress.networks.hub import Origin, find_weights
 from mlflow_compress.networks.text_inputs import longest, must_fit, token_ids
 from mlflow_compress.networks.transformers_models import (
@@ -241,6 +242,7 @@ def test_a_gguf_file_becomes_a_plain_model(tmp_path: Path) -> None:
 
     tokenizer = load_tokenizer(origin)
     assert tokenizer.convert_ids_to_tokens(tokenizer("the cat")["input_ids"]) == ["the", "Ġ", "c", "a", "t"]
+    assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token) == ("<s>", "</s>", "<unk>")
     assert tokenizer.pad_token is not None
 
     model.family_data = Companions(tokenizer=tokenizer)
@@ -249,7 +251,20 @@ def test_a_gguf_file_becomes_a_plain_model(tmp_path: Path) -> None:
     restored = family.restore(tmp_path / "saved")
     restored.module.load_state_dict(module.state_dict(), assign=True)
     assert torch.equal(restored.module(ids).logits, module(ids).logits)
-    assert companions(restored).tokenizer("the cat")["input_ids"] == tokenizer("the cat")["input_ids"]
+    restored_tokenizer = companions(restored).tokenizer
+    assert restored_tokenizer("the cat")["input_ids"] == tokenizer("the cat")["input_ids"]
+    assert restored_tokenizer.bos_token_id == tokenizer.bos_token_id
+
+
+def test_special_tokens_that_transformers_does_not_read_are_those_of_the_gguf_file(tmp_path: Path) -> None:
+    gguf_file(tmp_path / "a.gguf")
+    tokenizer = transformers.ByT5Tokenizer(extra_ids=0)
+    tokenizer.bos_token = tokenizer.unk_token = None
+    tokenizer.eos_token = "kept"
+    add_special_tokens(tokenizer, find_weights("a.gguf", "auto", tmp_path))
+    assert tokenizer.bos_token_id == 1
+    assert tokenizer.unk_token_id == 0
+    assert tokenizer.eos_token == "kept"
 
 
 def test_an_invalid_gguf_file_is_reported(tmp_path: Path) -> None:
