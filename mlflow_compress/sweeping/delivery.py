@@ -125,7 +125,8 @@ class Delivery:
         if result is not shipment.result:
             shipment = _kept(dataclasses.replace(shipment, result=result))
         try:
-            sending.send(self.log.store, shipment, ending=not shipment.address.run)  # `mlflow run` ends its own
+            is_ours = not shipment.address.run  # `mlflow run` ends its own
+            run_id = sending.send(self.log.store, shipment, ending=is_ours)
         except StoreError as error:
             if not entry.is_kept:
                 raise
@@ -133,7 +134,7 @@ class Delivery:
             tell(f"not logged: {error}. The result is kept on disk, and measuring continues")
         else:
             entry.remove()
-            tell(f"{result.status}, {result.ended_s - result.started_s:.0f} s")
+            tell(f"{result.status}, {result.ended_s - result.started_s:.0f} s, run {run_id}")
         return result
 
     def close(self, results: Sequence[Result]) -> None:

@@ -29,8 +29,8 @@ _OF_AN_EARLIER_TRY = {"compress.reason", NOT_LOGGED}  # may no longer be true
 _GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # MLflow's name for a run without a name
 
 
-def send(store: Store, shipment: Shipment, ending: bool = True) -> None:
-    """Write a result into its run, whatever is already there: the numbers first, the model last.
+def send(store: Store, shipment: Shipment, ending: bool = True) -> str:
+    """Write a result into its run, whatever is already there: the numbers first, the model last; return the run's id.
 
     Repeating this, even after a crash, does not change what is there. Large files that the server refuses are left
     out, and the run says so.
@@ -58,6 +58,7 @@ def send(store: Store, shipment: Shipment, ending: bool = True) -> None:
         raise
     if ending:
         writing.end(store, run_id, succeeded=shipment.result.status != "failed")
+    return run_id
 
 
 def write(store: Store, run_id: str, shipment: Shipment) -> None:

@@ -48,8 +48,9 @@ def lifecycles(delivery: Delivery) -> list[str]:
 def test_what_mlflow_has_leaves_the_disk(delivery: Delivery, tmp_path: Path) -> None:
     messages: list[str] = []
     assert deliver(delivery, messages) == RESULT
-    assert messages == ["ok, 2 s"]
-    assert lifecycles(delivery) == ["FINISHED"]
+    [run] = reading.runs(delivery.log.store, {delivery.log.experiment_id: ""})
+    assert messages == [f"ok, 2 s, run {run.run_id}"]
+    assert run.lifecycle == "FINISHED"
     assert list((tmp_path / "spool").iterdir()) == []
     delivery.close([RESULT])
 
