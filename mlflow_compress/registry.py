@@ -115,7 +115,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default_factory() if callable(field.default_factory) else field.default
 
 
-def _validated(plugin: type[Any], name: str, options: Mapping[str, Any]) -> Any:
+def _validated(plugin: Any, name: str, options: Mapping[str, Any]) -> Any:
     import pydantic
 
     try:
@@ -127,7 +127,8 @@ def _validated(plugin: type[Any], name: str, options: Mapping[str, Any]) -> Any:
 
 
 @functools.cache
-def _adapter(plugin: type[Any]) -> pydantic.TypeAdapter[Any]:
+def _adapter(plugin: Any) -> pydantic.TypeAdapter[Any]:
+    """Return the adapter that validates the options of a plugin's class."""
     import pydantic
 
     return pydantic.TypeAdapter(plugin)

@@ -66,7 +66,8 @@ def _digest(graph: Graph, *settings: object) -> str:
     facts: list[object] = [settings, str(graph.module), graph.outputs, {**graph.dynamic}]
     for name, part in graph.module.named_modules():
         config = getattr(part, "config", None)
-        facts.append((name, type(part), config.to_json_string() if hasattr(config, "to_json_string") else repr(config)))
+        as_json = getattr(config, "to_json_string", None)
+        facts.append((name, type(part), as_json() if as_json else repr(config)))
     weights = [*graph.module.named_parameters(remove_duplicate=False), *graph.module.named_buffers()]
     first: dict[int, str] = {}
     digest = hashlib.sha256()

@@ -59,7 +59,7 @@ def transposed(module: Any) -> list[Any]:
     return [layer for layer in module.modules() if type(layer) in kinds]
 
 
-def transposed_types() -> tuple[type, ...]:
+def transposed_types() -> tuple[type[Any], ...]:
     """Return `Conv1D` of transformers; nothing where it was not imported, because then there can be no such layer."""
     if "transformers.pytorch_utils" not in sys.modules:  # importing it takes a second
         return ()

@@ -80,13 +80,12 @@ def test_a_password_is_checked_once_for_all_that_a_page_asks_and_again_for_the_n
 
 
 def test_requirements_are_compared_without_a_list_of_all_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib_metadata
     from mlflow.utils import requirements_utils
 
     listed = requirements_utils._init_packages_to_modules_map
     monkeypatch.setattr(requirements_utils, "_MODULES_TO_PACKAGES", None)
-    monkeypatch.setattr(
-        requirements_utils.importlib_metadata, "packages_distributions", lambda: pytest.fail("it takes seconds")
-    )
+    monkeypatch.setattr(importlib_metadata, "packages_distributions", lambda: pytest.fail("it takes seconds"))
     with private_mlflow.by_names_alone():
         assert requirements_utils._check_requirement_satisfied("pytest") is None
         mismatch = requirements_utils._check_requirement_satisfied("pytest==0.1")
