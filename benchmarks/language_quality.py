@@ -39,6 +39,7 @@ def find(quick: bool, experiment: str = "") -> Finding:
     """
     rows: list[Mapping[str, Cell]] = []
     scores = _logged(experiment) if experiment else {}
+    notes = [f"{len(scores)} variants were scored earlier, by a sweep"] if scores else []
     for method in ("original", *(_METHODS[:1] if quick else _METHODS)):
         if method not in scores:
             result = _scored(method, 4 if quick else _REVIEWS)
@@ -55,6 +56,7 @@ def find(quick: bool, experiment: str = "") -> Finding:
         rows=rows,
         notes=[
             "perplexity by token (protocol lm_eval), with its 95 % interval over reviews",
+            *notes,
             *(f"{'met' if is_met else 'NOT met'}: {goal}" for goal, is_met in verdicts.items()),
         ],
     )
