@@ -1,8 +1,8 @@
 """Quality loss of a language model with real weights at 4 and 8 bits: perplexity of SmolLM2 on 64 film reviews.
 
 Each variant runs through the whole tool: it is compressed, saved, restored, and scored with its 95 % interval. The
-weights of this SmolLM2 come from an unpacked Q4_1 file, so the original has already lost quality, and 4 bits lose less
-here than with full weights. Methods that fit weights to data calibrate on other reviews.
+weights of this SmolLM2 come from an unpacked Q4_1 file, so the original has already lost quality, and losses at 4 bits
+say little about full weights. Methods that fit weights to data calibrate on other reviews.
 
 A sweep of the recipe measures the same: with `--experiment`, variants that it scored already are not scored again.
 """

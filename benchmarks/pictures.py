@@ -72,10 +72,10 @@ def _photograph(uri: str, experiment: str, method: str, chromium: str, folder: P
     from playwright.sync_api import sync_playwright
 
     client = mlflow.MlflowClient(uri)
-    experiment_found = client.get_experiment_by_name(experiment)
-    if experiment_found is None:
+    logged_experiment = client.get_experiment_by_name(experiment)
+    if logged_experiment is None:
         raise click.ClickException(f"the store has no experiment {experiment!r}")
-    number = experiment_found.experiment_id
+    number = logged_experiment.experiment_id
     runs = client.search_runs([number], f"tags.method = '{method}'", max_results=1)
     if not runs:
         raise click.ClickException(f"experiment {experiment!r} has no run with the method {method!r}")

@@ -90,7 +90,7 @@ def round_trip(folder: Path, chain: str, code: str = "", family: str = "python",
         before, after = (
             stored_weights.flat(built_family.forward(checked_model, batch)) for checked_model in (model, restored)
         )
-    assert stored_weights.distance(before, after) < (0.02 if kernels.round_inputs(restored.module) else 1e-5)
+    assert stored_weights.distance(before, after) < (0.02 if kernels.rounds_inputs(restored.module) else 1e-5)
     return model, restored
 
 

@@ -35,10 +35,10 @@ def kernels_of(module: Any) -> str:
 
 def rounding(module: Any, device: str) -> float:
     """Return the tolerated relative change of outputs by saving."""
-    return max(ROUNDING[device], _BFLOAT16_ROUNDING) if round_inputs(module) else ROUNDING[device]
+    return max(ROUNDING[device], _BFLOAT16_ROUNDING) if rounds_inputs(module) else ROUNDING[device]
 
 
-def round_inputs(module: Any) -> bool:
+def rounds_inputs(module: Any) -> bool:
     """Return whether kernels that layers repacked their weights for round the inputs to bfloat16."""
     return any(layer.kernel_name for layer in _packed_layers(module) if hasattr(layer, "use_kernel"))
 

@@ -328,8 +328,10 @@ def by_names_alone() -> Iterator[None]:
     def list_nothing() -> None:
         private._PACKAGES_TO_MODULES = {}
 
+    modules_before = getattr(private, "_PACKAGES_TO_MODULES", None)
     private._init_packages_to_modules_map = list_nothing
     try:
         yield
     finally:
         private._init_packages_to_modules_map = list_modules
+        private._PACKAGES_TO_MODULES = modules_before  # MLflow lists them for other callers

@@ -90,7 +90,7 @@ def test_the_row_says_whether_an_integer_kernel_runs(is_fast: bool, monkeypatch:
     kernel = "torch._int_mm" if is_fast else "no kernel"
     assert kernels.kernels_of(module) == f"{kernel}, 1 of 1 linear layers"
     assert kernels.bits_without_kernel(module) == ([] if is_fast else [8])
-    assert not kernels.round_inputs(module)
+    assert not kernels.rounds_inputs(module)
 
 
 def test_rows_of_zeros_are_zeros() -> None:

@@ -68,7 +68,7 @@ LLAMA: dict[str, Any] = {
 def require_same_size(before: Any, after: Any) -> None:
     """Compare sizes; kernels pad small layers and widen zero points, so they may take a little more."""
     restored, saved = size.in_memory(after.module), size.in_memory(before.module)
-    if kernels.round_inputs(after.module):
+    if kernels.rounds_inputs(after.module):
         assert restored["size/params"] == saved["size/params"]
         assert restored["size/weights_mib"] < saved["size/weights_mib"] + 64 / 1024
     else:

@@ -84,6 +84,7 @@ def test_requirements_are_compared_without_a_list_of_all_modules(monkeypatch: py
     from mlflow.utils import requirements_utils
 
     listed = requirements_utils._init_packages_to_modules_map
+    modules_before = requirements_utils._PACKAGES_TO_MODULES
     monkeypatch.setattr(requirements_utils, "_MODULES_TO_PACKAGES", None)
     monkeypatch.setattr(importlib_metadata, "packages_distributions", lambda: pytest.fail("it takes seconds"))
     with private_mlflow.by_names_alone():
@@ -93,3 +94,4 @@ def test_requirements_are_compared_without_a_list_of_all_modules(monkeypatch: py
     assert str(mismatch) == f"pytest (current: {pytest.__version__}, required: pytest==0.1)"
     assert "uninstalled" in str(missing)
     assert requirements_utils._init_packages_to_modules_map is listed
+    assert requirements_utils._PACKAGES_TO_MODULES is modules_before
