@@ -36,6 +36,9 @@ def find(quick: bool, experiment: str = "") -> Finding:
     Args:
         quick: whether to score only the original and one method, on few reviews.
         experiment: an experiment whose scores are used, in MLFLOW_TRACKING_URI; empty: none.
+
+    Raises:
+        RuntimeError: the original, which all are compared with, could not be scored.
     """
     rows: list[Mapping[str, Cell]] = []
     scores = _logged(experiment) if experiment else {}
@@ -44,6 +47,8 @@ def find(quick: bool, experiment: str = "") -> Finding:
         if method not in scores:
             result = _scored(method, 4 if quick else _REVIEWS)
             if result.status != "ok":
+                if method == "original":
+                    raise RuntimeError(f"the original was not scored: {result.status}: {result.reason}")
                 rows.append({"method": method, "instead": f"{result.status}: {result.reason}"})
                 continue
             scores[method] = result.measurements

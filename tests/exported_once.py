@@ -2,14 +2,17 @@
 
 Most methods for another runtime begin with the same export, which takes seconds even for a tiny model. Two graphs are
 equal if their modules print the same, with equal configs and tensors, and they have equal inputs and outputs. Graphs of
-a test's own code are always exported.
+a test's own code are always exported. The test processes of one run share the files.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +33,10 @@ PACKAGES = frozenset({"mlflow_compress", "torch", "transformers", "ultralytics"}
 
 @pytest.fixture(scope="session")
 def _kept_exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("exports")
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "exports"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture
@@ -51,9 +57,11 @@ def _remembering(write: Callable[..., None], folder: Path) -> Callable[..., None
         kept = folder / _digest(graph, write.__module__, path.suffix, *settings)
         if not kept.is_dir():
             write(graph, path, *settings)
-            kept.mkdir()
+            unfinished = Path(tempfile.mkdtemp(dir=folder))
             for file in path.parent.glob(f"{path.stem}.*"):
-                shutil.copy(file, kept / f"graph{file.name.removeprefix(path.stem)}")
+                shutil.copy(file, unfinished / f"graph{file.name.removeprefix(path.stem)}")
+            with suppress(OSError):  # another process was faster
+                unfinished.rename(kept)
         else:
             for file in kept.iterdir():
                 shutil.copy(file, path.parent / f"{path.stem}{file.name.removeprefix('graph')}")

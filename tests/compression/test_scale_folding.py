@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from quantised import Vectors
-from tiny import tiny_model
+from quantised import Vectors, round_trip
+from tiny import TINY, tiny_model
 from torch import nn
 
 from mlflow_compress.compression import scale_folding
@@ -103,6 +104,19 @@ def test_awq_computes_the_same_as_with_scales_at_each_call(monkeypatch: pytest.M
     with torch.inference_mode():
         want, folded, unfolded = (stored_weights.flat(family.forward(net, batch)) for net in (plain, model, scaled))
     assert stored_weights.distance(folded, want) < 1.3 * stored_weights.distance(unfolded, want) < 0.5
+
+
+def test_a_model_that_was_saved_before_scales_were_folded_is_restored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scale_folding, "find", lambda *args: [])
+    chain = "awq:group_size=32,samples=4,steps=4"
+    options = TINY["causal_lm"]
+    options = {**options, "architecture": {**options["architecture"], **WIDE}}
+    _, restored = round_trip(tmp_path, chain, family="causal_lm", **options)
+    layers = [layer for layer in restored.module.modules() if isinstance(layer, PackedLinear)]
+    assert len(layers) == 7
+    assert any(layer.scales_inputs for layer in layers)  # the best scale of some layers is 1
 
 
 def test_a_scale_goes_through_grouped_heads() -> None:

@@ -67,6 +67,7 @@ def test_it_has_learned_to_speak(trained: tuple[Family, Model]) -> None:
     assert family.predict(model, [tone(hertz) for hertz in SPOKEN]) == list(SPOKEN.values())
 
 
+@pytest.mark.usefixtures("exported_once")
 @pytest.mark.parametrize(
     "chain",
     [

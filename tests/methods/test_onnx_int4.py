@@ -26,6 +26,8 @@ pytest.importorskip("onnxruntime")
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+pytestmark = pytest.mark.usefixtures("exported_once")
+
 WIDE = {"hidden_size": 96, "intermediate_size": 128, "num_attention_heads": 3, "num_key_value_heads": 3}
 ALONE = """
 import json, sys, numpy, onnxruntime

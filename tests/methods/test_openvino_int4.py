@@ -14,6 +14,8 @@ from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, Unsupported
 from mlflow_compress.networks import stored_weights
 
+pytestmark = pytest.mark.usefixtures("exported_once")
+
 _WIDER = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2}
 _IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
 

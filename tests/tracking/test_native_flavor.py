@@ -171,6 +171,7 @@ def test_a_model_without_a_pipeline_says_how_it_is_loaded(store: Store, tmp_path
     assert parts["processor"]("At dawn.")["input_ids"]
 
 
+@pytest.mark.usefixtures("exported_once")
 @pytest.mark.parametrize("chain", ["onnx", "onnx_int8", "onnx_int4:block_size=16"])
 def test_onnx_loads_the_runtimes_own_file(chain: str, store: Store, tmp_path: Path) -> None:
     for name in ("onnx", "onnxruntime", "onnxscript"):
