@@ -44,7 +44,8 @@ _ALL = (
     "--only",
     default="",
     metavar="NAME",
-    help="Run a part: a family of `architectures`, a method of `zoo`, a MODEL or MODEL/METHOD of `language_models`.",
+    help="Run a part: a family of `architectures`, a method of `zoo` or `large_model`, a MODEL or MODEL/METHOD of "
+    "`language_models`.",
 )
 @click.option(
     "--only-type",
@@ -79,6 +80,7 @@ def main(
             "peer": (peer_venv,),
             "weight_only_quality": (peer_venv,),
             "language_models": (only,),
+            "large_model": (only,),
             "language_quality": (experiment,),
             "architectures": (only, only_type),
             "zoo": (only, only_type),
