@@ -47,9 +47,9 @@ def main(folder: str, tokens: str, method: str, bits: str, group_size: str, made
         for layer in layers:
             scheme = getattr(layer, "quantization_scheme", None)
             if scheme is not None and scheme.weights is not None:
-                order = getattr(layer, "weight_g_idx", None)
+                assert not hasattr(layer, "weight_g_idx"), "groups in another order are not dequantised here"
                 zero = layer.weight_zero_point
-                layer.weight.copy_(fake_quantize(layer.weight, layer.weight_scale, zero, scheme.weights, g_idx=order))
+                layer.weight.copy_(fake_quantize(layer.weight, layer.weight_scale, zero, scheme.weights))
     weights = {name: tensor.detach().contiguous() for name, tensor in model.named_parameters() if name in names}
     shutil.copytree(folder, made, ignore=shutil.ignore_patterns("*.safetensors*", "manifest.json"))
     save_file(weights, Path(made) / "model.safetensors", metadata={"format": "pt"})

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import sys
 from collections import Counter
 from typing import Any
 
 from mlflow_compress.networks.stored_weights import ROUNDING
 
 _BFLOAT16_ROUNDING = 0.04  # three times the difference of 30 layers of SmolLM2 on the CPU
+_LAYERS_AT_ONCE = 8  # about the layers of one block of a language model
 
 
 def use_kernels(module: Any) -> None:
@@ -15,9 +19,11 @@ def use_kernels(module: Any) -> None:
 
     Such a layer has a method `use_kernel`, which drops its portable codes: the module can be used, but not saved.
     """
-    for layer in list(module.modules()) if hasattr(module, "modules") else ():
-        if hasattr(layer, "use_kernel"):
-            layer.use_kernel()
+    layers = [layer for layer in module.modules() if hasattr(layer, "use_kernel")] if hasattr(module, "modules") else []
+    for count, layer in enumerate(layers, 1):
+        layer.use_kernel()
+        if count % _LAYERS_AT_ONCE == 0 or count == len(layers):
+            _return_freed_memory()
 
 
 def kernels_of(module: Any) -> str:
@@ -51,3 +57,13 @@ def bits_without_kernel(module: Any) -> list[int]:
 def _packed_layers(module: Any) -> list[Any]:
     layers = module.modules() if hasattr(module, "modules") else ()
     return [layer for layer in layers if getattr(layer, "packed_bits", 0) and hasattr(layer, "kernel_name")]
+
+
+def _return_freed_memory() -> None:
+    """Make glibc return freed memory to the system; elsewhere do nothing.
+
+    Else what one layer frees is often too fragmented for the next: all of it would count in the model's memory.
+    """
+    with contextlib.suppress(AttributeError):
+        if sys.platform == "linux":
+            ctypes.CDLL(None).malloc_trim(0)
