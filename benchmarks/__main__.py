@@ -45,7 +45,7 @@ _ALL = (
     default="",
     metavar="NAME",
     help="Run a part: a family of `architectures`, a method of `zoo` or `large_model`, a MODEL or MODEL/METHOD of "
-    "`language_models`.",
+    "`language_models`, METHOD/BITS of `weight_only_quality`.",
 )
 @click.option(
     "--only-type",
@@ -78,7 +78,7 @@ def main(
         module = importlib.import_module(f"benchmarks.{name}")
         arguments: dict[str, tuple[object, ...]] = {
             "peer": (peer_venv,),
-            "weight_only_quality": (peer_venv,),
+            "weight_only_quality": (peer_venv, only),
             "language_models": (only,),
             "large_model": (only,),
             "language_quality": (experiment,),

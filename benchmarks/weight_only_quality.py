@@ -19,61 +19,73 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.children import PROGRAMS, prepare
-from benchmarks.finding import Cell, Finding
+from benchmarks.finding import Cell, Finding, stored_rows
 from mlflow_compress.measuring import isolate
 from mlflow_compress.measuring.worker import MODEL_FOLDER
 from mlflow_compress.planning import chains, recipe
 from mlflow_compress.records import Budget, Result, Variant
 from mlflow_compress.sockets import Evaluation
 
+_NAME = "weight_only_quality"
 _RECIPE, _GROUP = "smollm2_135m", 64
 _REQUIREMENTS = ("llmcompressor==0.14.0.1", "transformers==5.17.0", "compressed-tensors==0.19.0")
 _BUDGET = Budget(min_iterations=2, min_seconds=0, max_seconds=1, energy_seconds=0, launches=1, timeout_seconds=4 * 3600)
-_METHODS = ("nearest", "gptq", "awq")
+_PLAN = (("gptq", 3), ("nearest", 4), ("gptq", 4), ("awq", 4), ("nearest", 3), ("awq", 3))  # method and bits
 _TOOL, _PEER = "mlflow-compress", "llm-compressor"
+_ORIGINAL = ("both", "original", 32)
+_REVIEWS, _CALIBRATED = 32, 32  # llm-compressor's awq calls each block 20 times on all calibration data
 _ALIKE = 1.005  # ratio of perplexities that a few reviews can't distinguish
 
 
-def find(quick: bool, venv: Path | None = None) -> Finding:
+def find(quick: bool, venv: Path | None = None, only: str = "") -> Finding:
     """Quantise with both tools, and score.
 
     Args:
         quick: whether to use only few reviews, few rows and one method.
         venv: a virtual environment with llm-compressor; None: create one, which downloads gigabytes.
+        only: `METHOD/BITS`, such as `gptq/4`: measure only this, and keep the stored rows of the others; empty: all.
     """
-    limit, count = (2, 2) if quick else (32, 128)
-    rows: list[Mapping[str, Cell]] = []
-    perplexity: dict[tuple[str, int, str], float] = {}
+    limit, count = (2, 2) if quick else (_REVIEWS, _CALIBRATED)
+    stored = stored_rows(_NAME) if only and not quick else []
+    rows = {(str(row["by"]), str(row["method"]), int(str(row["bits"]))): row for row in stored}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         python = (venv.absolute() if venv else _installed(folder / "venv")) / "bin" / "python"
         original, tokens = _original(folder, count)
-        rows.append(_row("both", "original", 32, _scored(original, "original", limit)))
-        for bits in (3,) if quick else (4, 3):
-            for method in ("gptq",) if quick else _METHODS:
+        if _ORIGINAL not in rows:
+            rows[_ORIGINAL] = _row(*_ORIGINAL, _scored(original, "original", limit))
+        for method, bits in _PLAN[:1] if quick else _PLAN:
+            if only in ("", f"{method}/{bits}"):
                 quantised = _theirs(python, original, tokens, method, bits)
-                results = {_PEER: _scored(quantised, "original", limit)}
+                rows[_PEER, method, bits] = _row(_PEER, method, bits, _scored(quantised, "original", limit))
                 if chain := _ours(method, bits, count):
-                    results[_TOOL] = _scored(original, chain, limit)
-                for tool, result in results.items():
-                    perplexity[method, bits, tool] = result.measurements["quality/perplexity"]
-                    rows.append(_row(tool, method, bits, result))
-    verdicts = {
-        f"{method}, {bits} bits": value <= _ALIKE * perplexity[method, bits, _PEER]
-        for (method, bits, tool), value in perplexity.items()
-        if tool == _TOOL
-    }
+                    rows[_TOOL, method, bits] = _row(_TOOL, method, bits, _scored(original, chain, limit))
+    verdicts = _verdicts(rows)
+    places = [_ORIGINAL, *((tool, *planned) for planned in _PLAN for tool in (_PEER, _TOOL))]
     return Finding(
-        name="weight_only_quality",
+        name=_NAME,
         goal="at equal bits, perplexity is at most half a percent higher than llm-compressor's.",
-        met=None if quick else all(verdicts.values()),
-        rows=rows,
+        met=None if quick else all(verdict == "met" for verdict in verdicts.values()),
+        rows=[rows[place] for place in places if place in rows],
         notes=[
             f"{', '.join(_REQUIREMENTS)}; {count} rows of 128 tokens for calibration; {limit} reviews scored",
             "nearest: each weight is rounded to the nearest value of its group, without data, the same in both tools",
-            *(f"{'met' if is_met else 'NOT met'}: {goal}" for goal, is_met in verdicts.items()),
+            *(f"{verdict}: {goal}" for goal, verdict in verdicts.items()),
         ],
     )
+
+
+def _verdicts(rows: Mapping[tuple[str, str, int], Mapping[str, Cell]]) -> dict[str, str]:
+    """Judge each goal by the rows; a goal without its rows is not shown."""
+    verdicts = {}
+    for method, bits in _PLAN:
+        own, peers = (rows.get((tool, method, bits)) for tool in (_TOOL, _PEER))
+        if own and peers:
+            is_met = float(str(own["perplexity"])) <= _ALIKE * float(str(peers["perplexity"]))
+            verdicts[f"{method}, {bits} bits"] = "met" if is_met else "NOT met"
+        elif _ours(method, bits, 1):
+            verdicts[f"{method}, {bits} bits"] = "not shown"
+    return verdicts
 
 
 def _installed(folder: Path) -> Path:

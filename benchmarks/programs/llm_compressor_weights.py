@@ -31,9 +31,12 @@ def main(folder: str, tokens: str, method: str, bits: str, group_size: str, made
     from compressed_tensors.quantization.lifecycle.forward import fake_quantize
     from datasets import Dataset
     from llmcompressor import oneshot
+    from llmcompressor.pipelines.cache import IntermediatesCache
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM
 
+    if not torch.cuda.is_available():
+        IntermediatesCache.pin_memory = lambda *args, **options: None  # it requires a GPU, and is only for one
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     names = {name for name, _ in model.named_parameters()}
     rows = json.loads(Path(tokens).read_text())
