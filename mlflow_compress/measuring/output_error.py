@@ -274,7 +274,9 @@ def _unsaved(model: Model) -> str:
 
     names = [model.facts[NOT_SAVED]] if NOT_SAVED in model.facts else []
     if isinstance(model.module, torch.nn.Module):
-        names += tensors_outside(model.module)[:_MOST_NAMES]
+        layers = model.module.named_modules()
+        repacked = tuple(f"{name}." for name, layer in layers if hasattr(layer, "use_kernel"))  # from the state dict
+        names += [name for name in tensors_outside(model.module) if not name.startswith(repacked)][:_MOST_NAMES]
     problem = "it uses values that are not in its state dict"
     advice = "Register tensors as buffers, and create everything else in model()"
     return f": {problem}: {', '.join(names)}. {advice}" if names else ""

@@ -46,7 +46,7 @@ def test_a_kernel_multiplies_with_the_weight(
     use_kernels(module)
     assert name in kernels_of(module)
     assert not bits_without_kernel(module)
-    assert rounding(module, "cpu") == 0.04
+    assert rounding(module, "cpu") == (0.04 if dtype == torch.float32 else 0.15)
     for inputs, target in zip((single, batch), expected, strict=True):
         outputs = module(inputs)
         assert outputs.dtype == dtype

@@ -20,20 +20,20 @@ def correlated(rows: int, width: int) -> torch.Tensor:
 
 
 def plain_gptq(weight: torch.Tensor, gram: torch.Tensor, bits: int, group_size: int, damping: float) -> torch.Tensor:
-    """Round by algorithm 1 of the paper, column by column, in double precision and without blocks."""
-    remaining = weight.double().clone()
+    """Round by algorithm 1 of the paper, strong inputs first, in double precision and without blocks."""
     hessian = gram.double() + torch.eye(len(gram)) * damping * gram.diagonal().double().mean()
-    inverse = torch.linalg.inv(hessian)
-    result = torch.zeros_like(remaining)
-    for column in range(remaining.shape[1]):
-        if column % group_size == 0:
-            grid = Grid.over(remaining[:, column : column + group_size].float(), bits)
+    remaining, result = weight.double().clone(), torch.zeros(weight.shape)
+    left = sorted(range(weight.shape[1]), key=lambda column: -float(gram[column, column]))
+    while left:
+        inverse = torch.linalg.inv(hessian[left][:, left])
+        column = left[0]
+        start = column - column % group_size
+        grid = Grid.over(weight[:, start : start + group_size], bits)
         result[:, column] = grid.decode(grid.encode(remaining[:, column, None].float()))[:, 0]
         scaled_error = (remaining[:, column] - result[:, column]) / inverse[0, 0]
-        remaining[:, column + 1 :] -= scaled_error[:, None] * inverse[0, 1:]
-        # remove the column by Gaussian elimination of the inverse (equation 3)
-        inverse = inverse[1:, 1:] - inverse[1:, :1] @ inverse[:1, 1:] / inverse[0, 0]
-    return result.float()
+        remaining[:, left] -= scaled_error[:, None] * inverse[0]
+        left = left[1:]
+    return result
 
 
 @pytest.mark.parametrize(("width", "group_size"), [(24, 8), (24, 1000), (300, 150)])
