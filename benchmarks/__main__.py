@@ -45,7 +45,7 @@ _ALL = (
     default="",
     metavar="NAME",
     help="Run a part: a family of `architectures`, a method of `zoo` or `large_model`, a MODEL or MODEL/METHOD of "
-    "`language_models`, METHOD/BITS of `weight_only_quality`.",
+    "`language_models`, METHOD/BITS or METHOD/BITS/TOOL of `weight_only_quality`.",
 )
 @click.option(
     "--only-type",

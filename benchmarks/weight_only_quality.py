@@ -43,7 +43,8 @@ def find(quick: bool, venv: Path | None = None, only: str = "") -> Finding:
     Args:
         quick: whether to use only few reviews, few rows and one method.
         venv: a virtual environment with llm-compressor; None: create one, which downloads gigabytes.
-        only: `METHOD/BITS`, such as `gptq/4`: measure only this, and keep the stored rows of the others; empty: all.
+        only: `METHOD/BITS` or `METHOD/BITS/TOOL`, such as `gptq/4`: measure only this, and keep the stored rows of the
+            others; empty: all.
     """
     limit, count = (2, 2) if quick else (_REVIEWS, _CALIBRATED)
     stored = stored_rows(_NAME) if only and not quick else []
@@ -55,11 +56,12 @@ def find(quick: bool, venv: Path | None = None, only: str = "") -> Finding:
         if _ORIGINAL not in rows:
             rows[_ORIGINAL] = _row(*_ORIGINAL, _scored(original, "original", limit))
         for method, bits in _PLAN[:1] if quick else _PLAN:
-            if only in ("", f"{method}/{bits}"):
+            place = f"{method}/{bits}"
+            if only in ("", place, f"{place}/{_PEER}"):
                 quantised = _theirs(python, original, tokens, method, bits)
                 rows[_PEER, method, bits] = _row(_PEER, method, bits, _scored(quantised, "original", limit))
-                if chain := _ours(method, bits, count):
-                    rows[_TOOL, method, bits] = _row(_TOOL, method, bits, _scored(original, chain, limit))
+            if only in ("", place, f"{place}/{_TOOL}") and (chain := _ours(method, bits, count)):
+                rows[_TOOL, method, bits] = _row(_TOOL, method, bits, _scored(original, chain, limit))
     verdicts = _verdicts(rows)
     places = [_ORIGINAL, *((tool, *planned) for planned in _PLAN for tool in (_PEER, _TOOL))]
     return Finding(

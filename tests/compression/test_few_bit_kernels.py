@@ -14,8 +14,10 @@ from torch import nn
 from mlflow_compress.compression import packing
 from mlflow_compress.compression.packed_layers import PackedEmbedding, PackedLinear
 from mlflow_compress.compression.packing import Packed
+from mlflow_compress.measuring import output_error
 from mlflow_compress.networks.kernels import bits_without_kernel, kernels_of, rounding, use_kernels
 from mlflow_compress.networks.stored_weights import distance, held
+from mlflow_compress.sockets import Model
 
 _ROW = 2**31
 
@@ -111,3 +113,10 @@ def test_repacking_keeps_no_freed_memory() -> None:
     """Check in a fresh process, since memory that other tests freed would be returned too."""
     before, after = alone(memory_of_many_layers)
     assert after < before + 10  # kernels take as much as the codes; what glibc kept was 30 to 180 MiB
+
+
+def test_what_a_kernel_holds_is_not_named_as_unsaved() -> None:
+    module = nn.Sequential(PackedLinear(Packed.of(torch.randn(64, 64), 4, 32), None))
+    use_kernels(module)
+    assert module[0].kernel_name
+    assert output_error._unsaved(Model(module)) == ""
