@@ -116,7 +116,7 @@ def rounded(weight: Any, gram: Any, bits: int, group_size: int, damping: float) 
 
     packed = Packed(weight.shape, bits, group_size)
     rows = weight.detach().float()
-    grids = Grid.over(rows.view(packed.rows, -1, packed.group_size), bits)
+    grids = Grid.over(rows.reshape(packed.rows, -1, packed.group_size), bits)
     order = gram.diagonal().argsort(descending=True, stable=True)  # the strongest inputs first
     factor = _inverse_factor(gram[order][:, order], damping)
     remaining = rows.T[order]  # [in, out]: a column of the weight is a row in memory
