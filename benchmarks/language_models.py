@@ -64,6 +64,7 @@ def find(quick: bool, only: str = "") -> Finding:
         rows=_in_order(rows),
         notes=[
             "call: the original's time over the variant's, for 128 + 32 tokens; decode: the same for one later token",
+            "both ratios are measured in turns; an original's own row is from the last run, which may be another run",
             "tokens/s: in decoding, from the variant's medians",
             "bytes of 16 bit: size of the weights that the method compressed, relative to 2 bytes each (without "
             "embeddings and a head that it does not compress); size: all weights relative to the original's",
