@@ -13,6 +13,7 @@ Way = Callable[[Tensor], Tensor]
 
 _FEW_ROWS = 4  # a dense product unpacks the whole weight first: for so few rows it is never faster
 _TRIES = 3
+_HOPELESS, _LONG_SECONDS = 5, 0.2  # a first call that is so many times slower than the best, and so long
 _fastest: dict[Hashable, Any] = {}  # the fastest type to multiply in, None for the kernel; by shape, machine and rows
 
 
@@ -45,26 +46,35 @@ class Choice:
         rows = 1 << (len(inputs) - 1).bit_length()
         key = self._shape, rows, inputs.dtype, torch.get_num_threads()
         if key not in _fastest:
-            kernels: dict[Any, Way] = {None: kernel, **dense}
-            _fastest[key] = min(kernels, key=lambda key_of_kernel: _seconds(kernels[key_of_kernel], inputs))
+            _fastest[key] = _fastest_of({None: kernel, **dense}, inputs)
         if (dtype := _fastest[key]) is None:
             return kernel
         self._dense_from = min(rows, self._dense_from or rows)
         return dense[dtype]
 
 
-def _seconds(multiply: Way, inputs: Tensor) -> float:
-    """Return the shortest time of a few calls, after one warm-up call."""
-    least = float("inf")
+def _fastest_of(ways: Mapping[Any, Way], inputs: Tensor) -> Any:
+    """Return the key of the way whose best call took the least time.
+
+    A way whose warm-up call is already much slower than the best so far is not called again: a CPU that emulates a
+    type takes seconds for a call.
+    """
+    best, least = None, float("inf")
     with torch.no_grad():
-        multiply(inputs)
-        for _ in range(_TRIES):
-            _wait(inputs)
-            start = time.perf_counter()
-            multiply(inputs)
-            _wait(inputs)
-            least = min(least, time.perf_counter() - start)
-    return least
+        for key, way in ways.items():
+            if _seconds(way, inputs) < max(_HOPELESS * least, _LONG_SECONDS):
+                seconds = min(_seconds(way, inputs) for _ in range(_TRIES))
+                if seconds < least:
+                    best, least = key, seconds
+    return best
+
+
+def _seconds(way: Way, inputs: Tensor) -> float:
+    _wait(inputs)
+    start = time.perf_counter()
+    way(inputs)
+    _wait(inputs)
+    return time.perf_counter() - start
 
 
 def _wait(inputs: Tensor) -> None:

@@ -19,6 +19,8 @@ _GROUPS = (256, 128, 64, 32)  # group sizes of the kernel
 _ROWS, _MIDDLE = 16, 8
 _CPU_BLOCKS = (64, 32, 16)  # rows of a tile, which depend on the CPU's vector length
 _MOST_BITS = 4
+_ROWS_AT_ONCE = 1024  # rows to repack at once: 32-bit codes of a whole weight would take 8 times its memory
+_DENSE_BYTES = 2**25  # of the part of a weight that a dense product unpacks at once
 
 
 def group_for(group_size: int, columns: int) -> int:
@@ -50,7 +52,8 @@ def int4_kernel(codes: Tensor, scales: Tensor, zeros: Tensor, bits: int, group_s
     steps = functional.pad(scales.float().repeat_interleave(repeats, 1), (0, 0, 0, rows_left))
     middle = functional.pad(zeros.float().repeat_interleave(repeats, 1) + shift, (0, 0, 0, rows_left))
     grid = torch.stack([steps, (_MIDDLE - middle) * steps], -1).transpose(0, 1).contiguous().to(torch.bfloat16)
-    return Int4Kernel(rows, columns, bits, size, _to_kernel(filled.to(torch.int32)), grid)
+    packed = [_to_kernel(part.to(torch.int32)) for part in filled.split(_ROWS_AT_ONCE)]
+    return Int4Kernel(rows, columns, bits, size, torch.cat(packed), grid)
 
 
 def _to_kernel(codes: Tensor) -> Tensor:
@@ -151,16 +154,26 @@ class Int4Kernel(nn.Module):
         return _multiply(filled, self.codes, self.group, self.grid)[:, : self.rows].to(flat.dtype)
 
     def _densely(self, flat: Tensor, dtype: torch.dtype) -> Tensor:
-        weight, order = self._turned(dtype)
-        product = flat.to(dtype) @ weight[: self.columns]
-        return product.index_select(1, order)[:, : self.rows].to(flat.dtype)
+        inputs = flat.to(dtype)
+        product = inputs.new_empty(len(inputs), self.grid.shape[1])
+        for part, turned, order in self._parts(dtype):
+            product[:, part] = (inputs @ turned[: self.columns]).index_select(1, order)
+        return product[:, : self.rows].to(flat.dtype)
 
-    def _turned(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Return the weight [in, out] in the tiles' order of rows, and the position of each row in it."""
-        groups, rows, _ = self.grid.shape
+    def _parts(self, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Yield rows of the weight as [in, rows] in the tiles' order, and the position of each row in it."""
+        rows = self.grid.shape[1]
+        tiles = max(1, _DENSE_BYTES // (self.wide * self.block * dtype.itemsize))
+        for start in range(0, rows, tiles * self.block):
+            part = slice(start, min(start + tiles * self.block, rows))
+            yield part, *self._turned(dtype, part)
+
+    def _turned(self, dtype: torch.dtype, part: slice) -> tuple[Tensor, Tensor]:
+        grid = self.grid[:, part]
+        groups, rows, _ = grid.shape
         order = _order(self.block, rows, str(self.codes.device))
-        scale, shift = self.grid[:, order.argsort()].to(dtype).unbind(-1)
-        tiles = self.codes.view(rows // self.block, self.wide, self.block // 2).transpose(0, 1)
+        scale, shift = grid[:, order.argsort()].to(dtype).unbind(-1)
+        tiles = self.codes[part].view(rows // self.block, self.wide, self.block // 2).transpose(0, 1)
         weight = torch.empty(self.wide, 2, rows // self.block, self.block // 2, dtype=dtype, device=self.codes.device)
         weight[:, 0].copy_((tiles & 15).view(torch.int8).sub_(_MIDDLE))
         weight[:, 1].copy_((tiles >> 4).view(torch.int8).sub_(_MIDDLE))
@@ -171,8 +184,10 @@ class Int4Kernel(nn.Module):
     def weight(self, dtype: torch.dtype) -> Tensor:
         """Return the weight [out, in]."""
         if self.block:
-            transposed, order = self._turned(dtype)
-            return transposed.index_select(1, order)[: self.columns, : self.rows].T.contiguous()
+            weight = torch.empty(self.grid.shape[1], self.columns, dtype=dtype, device=self.codes.device)
+            for part, turned, order in self._parts(dtype):
+                weight[part] = turned[: self.columns].T[order]
+            return weight[: self.rows]
         identity = torch.eye(self.wide, dtype=torch.bfloat16, device=self.codes.device)
         product = _multiply(identity, self.codes, self.group, self.grid)
         return product[: self.columns, : self.rows].T.to(dtype).contiguous()

@@ -11,7 +11,7 @@ import torch
 from alone import alone
 from torch import nn
 
-from mlflow_compress.compression import packing
+from mlflow_compress.compression import int4_kernel, packing
 from mlflow_compress.compression.packed_layers import PackedEmbedding, PackedLinear
 from mlflow_compress.compression.packing import Packed
 from mlflow_compress.measuring import output_error
@@ -60,6 +60,25 @@ def test_a_kernel_multiplies_with_the_weight(
         assert distance(multiply(batch.view(-1, columns)).float(), batch.view(-1, columns).float() @ dense.T) < 0.01
     assert distance(layer.weight.float(), dense) < 0.01
     assert sum(part.parameters for part in held(module)) == rows * columns + rows
+
+
+def test_a_large_weight_is_unpacked_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(PackedLinear(Packed.of(torch.randn(1090, 128), 4, 64), None))
+    use_kernels(module)
+    layer: Any = module[0]
+    kernel = layer.packed.kernel
+    if not kernel.block:
+        pytest.skip("torch packs weights in an unknown order here")
+    inputs = torch.randn(9, 128)
+    weight, product = kernel.weight(torch.float32), kernel._densely(inputs, torch.float32)
+    most_bytes = 2**16
+    monkeypatch.setattr(int4_kernel, "_DENSE_BYTES", most_bytes)
+    parts = [(part, turned.nbytes) for part, turned, _ in kernel._parts(torch.float32)]
+    assert len(parts) > 5
+    assert max(size for _, size in parts) <= most_bytes
+    assert torch.equal(kernel.weight(torch.float32), weight)
+    torch.testing.assert_close(kernel._densely(inputs, torch.float32), product)
 
 
 def test_groups_of_eight_bits_have_no_kernel() -> None:
