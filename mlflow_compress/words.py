@@ -378,7 +378,7 @@ PAGE_SCRIPT: Mapping[str, Mapping[str, Any]] = {
         "no_points": "None of the rows shown has both numbers.",
         "no_bars": "None of the rows shown has this number and an original to compare with.",
         "points": "{shown} rows have both numbers.",
-        "front": "line: no other row beats these",
+        "front": "line: no other row is better in both",
         "beaten": "A row is beaten where another one is as good in both numbers, and better in one by more than noise.",
         "fronts": "Each group of comparable rows has its own line: same hardware, and same model or evaluation data; "
         "for rows by hand, same table.",
@@ -428,7 +428,7 @@ PAGE_SCRIPT: Mapping[str, Mapping[str, Any]] = {
         "no_points": "Ни в одной показанной строке нет обоих чисел.",
         "no_bars": "Ни в одной показанной строке нет этого числа вместе с оригиналом.",
         "points": "Строк с обоими числами: {shown}.",
-        "front": "линия: строки, лучше которых нет",
+        "front": "линия: по обоим числам лучше нет",
         "beaten": "Строка лучше другой, если она не хуже по обоим числам и лучше по одному больше, чем на шум.",
         "fronts": "У каждой группы сравнимых строк своя линия: то же железо и та же модель или те же данные; "
         "у строк вручную та же таблица.",

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from mlflow_compress import words
 from mlflow_compress.plain_text import plain
 from mlflow_compress.records import Comparison, Row
-from mlflow_compress.reporting.chart_choices import Axis, axes, bars, charted, fronts, objectives
+from mlflow_compress.reporting.chart_choices import Axis, axes, bars, charted, fronts, joined, objectives
 from mlflow_compress.reporting.table_text import (
     cells,
     columns,
@@ -101,12 +101,12 @@ def _scatter(plot: Any, comparison: Comparison, chosen_axes: tuple[Axis, Axis], 
     rows = [row for row in comparison.rows if x.value(row) is not None and y.value(row) is not None]
     styles = _looks(rows)
     is_of_column = chosen_axes == objectives(comparison)
-    lines = [front for front in best if len(front) > 1] if not is_of_column or len(comparison.objectives) == 2 else []
-    for front in lines:
-        line = sorted((_at(row, chosen_axes) for row in front), key=lambda point: point[0])
-        plot.plot(
-            *zip(*_steps(line, comparison, chosen_axes), strict=True), "--", color="0.45", linewidth=1.4, zorder=1
-        )
+    has_lines = not is_of_column or len(comparison.objectives) == 2
+    lines = [line for front in best if has_lines and len(line := joined(comparison, front, chosen_axes)) > 1]
+    for line in lines:
+        points = sorted((_at(row, chosen_axes) for row in line), key=lambda point: point[0])
+        steps = _steps(points, comparison, chosen_axes)
+        plot.plot(*zip(*steps, strict=True), "--", color="0.45", linewidth=1.4, zorder=1)
     marks: dict[tuple[str, str, str, int], list[tuple[float, float]]] = {}  # equal-looking points are drawn together
     for row in rows:
         colour, marker = styles.get(row.method, _OTHER)
@@ -288,12 +288,12 @@ def _at(row: Row, chosen_axes: tuple[Axis, Axis]) -> tuple[float, float]:
 
 
 def _steps(
-    line: Sequence[tuple[float, float]], comparison: Comparison, chosen_axes: tuple[Axis, Axis]
+    points: Sequence[tuple[float, float]], comparison: Comparison, chosen_axes: tuple[Axis, Axis]
 ) -> list[tuple[float, float]]:
     """Join a front's points by steps along the worse side."""
     worse_of = [min if comparison.greater_is_better[axis.name] else max for axis in chosen_axes]
-    path = list(line[:1])
-    for previous, point in itertools.pairwise(line):
+    path = list(points[:1])
+    for previous, point in itertools.pairwise(points):
         path += [(worse_of[0](previous[0], point[0]), worse_of[1](previous[1], point[1])), point]
     return path
 

@@ -161,6 +161,16 @@ def fronts(comparison: Comparison, chosen_axes: tuple[Axis, Axis]) -> tuple[tupl
     return tuple(tuple(sorted(front, key=lambda row: [loss(row) for loss in losses])) for front in groups.values())
 
 
+def joined(comparison: Comparison, front: Sequence[Row], chosen_axes: tuple[Axis, Axis]) -> tuple[Row, ...]:
+    """Return the rows of a front that its line joins.
+
+    A row that is worse than another by no more than noise is on the front, but off the line.
+    """
+    losses = [_loss(axis, comparison.greater_is_better) for axis in chosen_axes]
+    are_behind = pareto.beaten([[loss(row) for loss in losses] for row in front])
+    return tuple(row for row, is_behind in zip(front, are_behind, strict=True) if not is_behind)
+
+
 def verdicts(comparison: Comparison, chosen_axes: tuple[Axis, Axis]) -> list[tuple[bool, int] | None]:
     """Return for each row whether another one beats it on two axes by more than noise, and its group of rows.
 

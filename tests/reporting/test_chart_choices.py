@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mlflow_compress.records import Comparison, Failure, Row
 from mlflow_compress.reporting import ranking
-from mlflow_compress.reporting.chart_choices import Axis, axes, bars, charted, fronts, metrics, verdicts
+from mlflow_compress.reporting.chart_choices import Axis, axes, bars, charted, fronts, joined, metrics, verdicts
 
 SIZE, CPU, ACCURACY = "size/weights_mib", "cpu/latency_p50_ms", "quality/accuracy"
 LESS = {SIZE: False, CPU: False, ACCURACY: True}
@@ -152,6 +152,14 @@ def test_known_noise_decides_on_axes_against_the_original_too() -> None:
         for relative in (False, True):
             chosen_axes = (Axis(SIZE, relative=relative), Axis(CPU, relative=relative))
             assert verdicts(comparison(*rows), chosen_axes) == [(False, 0), (is_beaten, 0)]
+
+
+def test_a_row_that_is_worse_by_noise_is_on_the_front_but_off_its_line() -> None:
+    compared = comparison(row("int8", 50, 9), row("fp16", 50, 9.5), row("int4", 25, 12))
+    chosen_axes = (Axis(SIZE), Axis(CPU))
+    (front,) = fronts(compared, chosen_axes)
+    assert [row.method for row in front] == ["int4", "int8", "fp16"]
+    assert [row.method for row in joined(compared, front, chosen_axes)] == ["int4", "int8"]
 
 
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=12))

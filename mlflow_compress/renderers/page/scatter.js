@@ -115,8 +115,8 @@ function drawScatter() {
     ranked !== null && !x.relative && !y.relative && ranked.axes.includes(x.at) && ranked.axes.includes(y.at) && x.at !== y.at;
   const together = groups(points, x, y);
   const fronts = isRanked && !ranked.has_line ? [] : together.map((group) => group.filter((point) => !point.dominated));
-  const joined = fronts.filter((front) => front.length > 1);
-  for (const front of joined) svg.append(draw("path", { class: "front", d: steps(front, x, y) }));
+  const joined = fronts.map((front) => onLine(front, x, y)).filter((line) => line.length > 1);
+  for (const line of joined) svg.append(draw("path", { class: "front", d: steps(line, x, y) }));
   for (const point of points) point.text = describe(point, x, y, isRanked);
   const look = looks(points);
   drawPoints(svg, points, look, width);
@@ -138,8 +138,19 @@ function drawScatter() {
   ].filter(Boolean).join(" ");
 }
 
-function steps(front, x, y) {
-  const line = [...front].sort((a, b) => a.px - b.px || a.py - b.py);
+// A point that is worse than another by no more than noise is on the front, but off the line.
+
+function onLine(front, x, y) {
+  const ahead = (axis, one, other) => (axis.greater ? one - other : other - one);
+  const beats = (one, other) => {
+    const leads = [ahead(x, one.x, other.x), ahead(y, one.y, other.y)];
+    return leads.every((lead) => lead >= 0) && leads.some((lead) => lead > 0);
+  };
+  return front.filter((point) => !front.some((other) => beats(other, point)));
+}
+
+function steps(points, x, y) {
+  const line = [...points].sort((a, b) => a.px - b.px || a.py - b.py);
   let path = "";
   line.forEach((point, at) => {
     if (at) {
