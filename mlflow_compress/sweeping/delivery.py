@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,17 +79,11 @@ class Delivery:
         if match is None:
             return None
         location, result, files = match
-        with tempfile.TemporaryDirectory() as folder:
-            for name, content in files.items():
-                Path(folder, name).write_bytes(content)
-            try:
-                self._originals.pair(result, Path(folder))  # remembers it
-            except Malformed as error:
-                tell(f"its scores can't be paired with others: {error}")
+        self._remember(result, files, tell)
         tell(f"already measured ({location}); use --again to measure it again")
         return result
 
-    @contextmanager
+    @contextlib.contextmanager
     def entry(self, tell: Tell) -> Iterator[Entry]:
         """Yield an empty folder for a variant. It is removed at the end, unless its result is not in MLflow yet.
 
@@ -111,6 +105,8 @@ class Delivery:
     def deliver(self, shipment: Shipment) -> Result:
         """Write a result to disk, pair it with its original's, send it, and delete it from disk when MLflow has it.
 
+        The original may be of this command, or the newest in the experiment that was scored on the same samples.
+
         It is written before pairing, which may take minutes: stopping the command in that time loses nothing.
 
         Returns:
@@ -121,6 +117,8 @@ class Delivery:
         """
         entry, tell = shipment.entry, shipment.tell
         shipment = _kept(shipment)
+        if self._originals.lack(shipment.result, entry.folder):
+            self._find_original(shipment.result, entry.folder, tell)
         result = self._originals.pair(shipment.result, entry.folder)
         if result is not shipment.result:
             shipment = _kept(dataclasses.replace(shipment, result=result))
@@ -161,6 +159,25 @@ class Delivery:
                 f"{unsent} of {len(results)} results were measured but not logged. They are kept in "
                 f"{self._spool.folder}. When the tracking server is back, `{settings}compress-bench sync` sends them."
             )
+
+    def _find_original(self, result: Result, folder: Path, tell: Tell) -> None:
+        """Remember the original of a result if an earlier command logged it."""
+        with contextlib.suppress(StoreError):  # it is reported when the result is sent
+            originals = resume.scored_originals(self.log.store, self.log.experiment_id, result.variant)
+            for original, files in originals:
+                self._remember(original, files, tell)
+                if not self._originals.lack(result, folder):
+                    return
+
+    def _remember(self, result: Result, files: Mapping[str, bytes], tell: Tell) -> None:
+        """Keep the scores of an earlier result, if it is an original's, for pairing."""
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in files.items():
+                Path(folder, name).write_bytes(content)
+            try:
+                self._originals.pair(result, Path(folder))
+            except Malformed as error:
+                tell(f"its scores can't be paired with others: {error}")
 
     def _open(self, connect: Callable[[], Log]) -> Log:
         """Open the log; send results that earlier commands kept, and end the runs of dead processes."""

@@ -1,4 +1,4 @@
-"""Find variants that a sweep need not measure again: successful, completely logged, on the same kind of machine."""
+"""Find earlier results: those that need not be measured again, and the originals to pair scores with."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from mlflow_compress.tracking.run_tags import LOGGED
 from mlflow_compress.tracking.spool import Shipment, Spool
 from mlflow_compress.untrusted import Malformed, parse_json
 from mlflow_compress.version import installed
+from mlflow_compress.words import ORIGINAL
 
 # Conditions that distinguish machines, and the version of torch: those of `words.CIRCUMSTANCES` that are known before
 # anything is measured. Threads, runtime and the work of a call belong to the variant, and TF32 to torch.
@@ -103,15 +104,41 @@ def measured(
     query = f"tags.`compress.variant_digest` = '{digest}' and tags.status = 'ok' and tags.`{LOGGED}` = 'complete'"
     for run in reading.runs(store, {experiment_id: ""}, query):
         with contextlib.suppress(Malformed):
-            record = reading.artifact(store, run.run_id, "result.json")
-            if record is None:
-                continue
-            result = Result.from_json(parse_json(record, "result.json"))
-            if run.said("team") != variant.team or not _is_good_for(variant, result):
-                continue
-            statistics = reading.artifact(store, run.run_id, STATISTICS, MOST_PACKED_BYTES)
-            return f"run {run.run_id}", result, {} if statistics is None else {STATISTICS: statistics}
+            result = _result(store, run)
+            if result is not None and run.said("team") == variant.team and _is_good_for(variant, result):
+                return f"run {run.run_id}", result, _statistics(store, run)
     return None
+
+
+def scored_originals(
+    store: Store, experiment_id: str, variant: Variant
+) -> Iterator[tuple[Result, Mapping[str, bytes]]]:
+    """Yield the logged originals of a variant's team and model that have statistics of their scores, newest first.
+
+    Yields:
+        The result, and the statistics of its scores by file name.
+
+    Raises:
+        StoreError: The server is gone.
+    """
+    query = f"tags.status = 'ok' and tags.`{LOGGED}` = 'complete'"
+    for run in reading.runs(store, {experiment_id: ""}, query):
+        is_original = run.said("method").startswith(ORIGINAL)
+        if is_original and (run.said("team"), run.said("model")) == (variant.team, variant.model):
+            with contextlib.suppress(Malformed):
+                result, statistics = _result(store, run), _statistics(store, run)
+                if result is not None and result.variant.is_original and statistics:
+                    yield result, statistics
+
+
+def _result(store: Store, run: Run) -> Result | None:
+    record = reading.artifact(store, run.run_id, "result.json")
+    return None if record is None else Result.from_json(parse_json(record, "result.json"))
+
+
+def _statistics(store: Store, run: Run) -> Mapping[str, bytes]:
+    statistics = reading.artifact(store, run.run_id, STATISTICS, MOST_PACKED_BYTES)
+    return {} if statistics is None else {STATISTICS: statistics}
 
 
 def finished(store: Store, experiment_id: str) -> list[Run]:

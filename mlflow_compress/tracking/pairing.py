@@ -1,4 +1,4 @@
-"""Pairs each variant's scores with the original's, from the same command and on the same samples.
+"""Pairs each variant's scores with the original's, on the same samples.
 
 Here both are known sample by sample; a report would have to download a file for each run.
 """
@@ -34,11 +34,21 @@ class _Original:
 
 
 class Originals:
-    """Keeps the scores of the originals of a command, sample by sample."""
+    """Keeps the scores of originals, sample by sample: those of a command, and earlier ones that it finds."""
 
     def __init__(self) -> None:
         """Start without originals."""
         self._kept: dict[str, _Original] = {}
+
+    def lack(self, result: Result, folder: Path) -> bool:
+        """Return whether a variant was scored sample by sample, and its original is not kept here.
+
+        Args:
+            result: the result of a variant.
+            folder: the variant's folder, with the files from scoring.
+        """
+        is_paired = not result.variant.is_original and (folder / STATISTICS).is_file()
+        return is_paired and _samples(result) not in self._kept
 
     def pair(self, result: Result, folder: Path) -> Result:
         """Add to a result the differences of its scores from its original's, if that was scored before.

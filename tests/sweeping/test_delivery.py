@@ -9,8 +9,11 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from mlflow_compress import registry
 from mlflow_compress.errors import StoreError, UnsentError
+from mlflow_compress.measuring.quality import STATISTICS
 from mlflow_compress.records import Outcome, Result, Step, Variant
+from mlflow_compress.scoring import bootstrap, statistics_file
 from mlflow_compress.sweeping.delivery import Delivery
 from mlflow_compress.tracking import reading, sending, spool
 from mlflow_compress.tracking.connection import Store
@@ -95,6 +98,34 @@ def test_what_was_measured_is_not_measured_again(delivery: Delivery) -> None:
     assert earlier_result is not None
     assert dataclasses.replace(earlier_result, samples={}) == dataclasses.replace(RESULT, samples={})
     assert "already measured" in messages[-1]
+
+
+@pytest.mark.parametrize(("team", "is_paired"), [("alpha", True), ("beta", False)])
+def test_a_variant_is_paired_with_the_original_of_an_earlier_command(
+    store: Store, tmp_path: Path, request: pytest.FixtureRequest, team: str, is_paired: bool
+) -> None:
+    right = [1] * 80 + [0] * 20
+
+    def command(method: str, team: str, answers: list[int]) -> Result:
+        name = f"delivery {request.node.name}"
+        delivery = Delivery(Spool(tmp_path / "spool"), lambda: Log(store, {}, name, ["small"], with_model=False), print)
+        scores = bootstrap.score({"accuracy": registry.build("metrics", "accuracy")}, [1] * 100, answers, seed=0)
+        variant = dataclasses.replace(
+            VARIANT, team=team, method=method, chain=(Step(method),), data="own", metrics=("accuracy",)
+        )
+        outcomes, facts = {"cpu": Outcome("ok")}, {"data_name": "own", "data_source": "own", "data_digest": "abc"}
+        result = Result(variant, "ok", measurements=scores.numbers(), outcomes=outcomes, facts=facts)
+        with delivery.entry(print) as entry:
+            statistics_file.write(scores.statistics(), entry.folder / STATISTICS)
+            delivered = delivery.deliver(Shipment(entry, result, delivery.log.address("digest"), print))
+        delivery.close([delivered])
+        return delivered
+
+    command("original", team, right)
+    paired = command("fp16", "alpha", [*right[:70], *[0] * 30])
+    difference = paired.measurements.get("quality/accuracy_difference")
+    assert difference == (pytest.approx(-0.1) if is_paired else None)
+    assert (paired.facts.get("significant.accuracy") == "yes") is is_paired
 
 
 def test_a_folder_without_a_result_goes(delivery: Delivery, tmp_path: Path) -> None:
