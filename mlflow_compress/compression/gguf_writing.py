@@ -18,6 +18,14 @@ from mlflow_compress.networks.stored_weights import identity
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}  # llama.cpp's own names
 _INTERLEAVED = ("llama",)  # llama.cpp expects interleaved rotary halves for these
 _FILE_TYPES = {"f32": 0, "f16": 1, "bf16": 32}
+_YARN = {
+    "beta_fast": 32,
+    "beta_slow": 1,
+    "attention_factor": None,
+    "mscale": None,
+    "mscale_all_dim": None,
+    "truncate": True,
+}
 _LAYER_NORM = "attention.layer_norm_rms_epsilon"
 
 
@@ -150,6 +158,8 @@ def _rope(writer: Any, config: Any) -> Any:
     if kind == "llama3":
         return _llama3_factors(config, rope)
     if kind in ("linear", "yarn"):
+        if others := [name for name, usual in _YARN.items() if kind == "yarn" and rope.get(name) not in (None, usual)]:
+            raise Unsupported(f"its rotary embedding sets {', '.join(others)} of yarn; only the defaults are supported")
         writer.add_rope_scaling_type(RopeScalingType.LINEAR if kind == "linear" else RopeScalingType.YARN)
         writer.add_rope_scaling_factor(float(rope["factor"]))
         if kind == "yarn":

@@ -20,6 +20,7 @@ from mlflow_compress.networks.transformers_models import companions
 from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import Family, Method, Model, Published, State
 
+_FLOATS = ("f32", "f16", "bf16")
 _NO_DECODER = "llama.cpp runs only language models here"
 
 SEES_ALL = CautionKind(
@@ -109,7 +110,7 @@ class Gguf(Method):
         generated = generation_check.generate(family, model)
         folder = tempfile.TemporaryDirectory(prefix="mlflow-compress-")
         path = Path(folder.name, FILE)
-        is_float = self.type in ("f32", "f16", "bf16")
+        is_float = self.type in _FLOATS
         float_path = path if is_float else Path(folder.name, "float.gguf")
         kind = self.type if is_float else _own_type(next(model.module.parameters()).dtype)
         obstacle = write_gguf(model.module, model.config, companions(model).tokenizer, float_path, kind)
@@ -130,6 +131,8 @@ class Gguf(Method):
         model.facts["types"] = ", ".join(f"{count:,} in {kind}" for kind, count in counts.items())
         total = sum(counts.values())
         unchanged = 0 if self.type == "f32" else counts.get("f32", 0)
+        if self.type not in _FLOATS:  # rows that no block divides are kept in half precision
+            unchanged += counts.get("f16", 0) + counts.get("bf16", 0)
         coverage.record(model, total - unchanged, total)
         if obstacle:
             model.facts["tokenizer"] = f"not in the file: {obstacle}"

@@ -380,3 +380,19 @@ def test_without_the_binding_a_file_is_not_measured(file: Path, monkeypatch: pyt
     with pytest.raises(MachineLacks, match=r'pip install "mlflow-compress\[gguf\]"'):
         family_of().load(str(file), "auto", Path(), 0)
     llama_binding.binding.cache_clear()
+
+
+@pytest.mark.parametrize("setting", [{"beta_fast": 16.0}, {"attention_factor": 1.0}, {"truncate": False}])
+def test_settings_of_yarn_that_the_file_would_lose_are_refused(setting: dict[str, Any], tmp_path: Path) -> None:
+    model, _ = small_model("yarn")
+    model.config.rope_parameters = {**YARN, **setting}
+    with pytest.raises(Unsupported, match=f"sets {next(iter(setting))} of yarn"):
+        write_gguf(model.module, model.config, companions(model).tokenizer, tmp_path / "model.gguf", "f32")
+
+
+def test_rows_that_no_block_divides_are_not_reached() -> None:
+    model, family = small_model("llama", architecture={**SIZES, "model_type": "llama", "hidden_size": 60,
+        "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 20, "intermediate_size": 150})  # fmt: skip
+    model = compressed(model, family, "q8_0")
+    assert model.facts["reached"].startswith("reached 0 of ")
+    assert "small_coverage" in [caution.code for caution in model.cautions]
