@@ -64,7 +64,7 @@ def _is_linear(layer: Any) -> bool:
 def _tensors(module: Any, expected: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Scheme]]:
     """Return the tensors of the format by name, tied ones once, and the scheme of each rounded layer."""
     from mlflow_compress.compression.int8_layers import Int8Linear, Int8Recurrent
-    from mlflow_compress.compression.packed_layers import PackedLinear
+    from mlflow_compress.compression.packed_layers import PackedEmbedding, PackedLinear
     from mlflow_compress.compression.packing import Packed
     from mlflow_compress.networks.stored_weights import identity
 
@@ -83,9 +83,10 @@ def _tensors(module: Any, expected: dict[str, Any]) -> tuple[dict[str, Any], dic
         elif (rounded := _rounded_by_torchao(layer)) is not None:
             scheme, parts = _of_torchao(name, layer, rounded, _dtype(expected, name))
         elif isinstance(layer, Int8Recurrent) or isinstance(getattr(layer, "packed", None), Packed):
+            advice = "measure it without embeddings=true, or " if isinstance(layer, PackedEmbedding) else ""
             raise Unsupported(
-                f"{name} is not a linear layer, and the format compressed-tensors holds only linear layers: measure it "
-                "without embeddings=true, or export a runtime such as openvino_int8"
+                f"{name} is not a linear layer, and the format compressed-tensors holds only linear layers: {advice}"
+                "export a runtime such as openvino_int8"
             )
         else:
             continue
