@@ -82,6 +82,12 @@ class Origin:
         return Path(self.location) if self.runs_code else None
 
     @property
+    def lacks_tokenizer(self) -> bool:
+        """Whether it is a folder on this machine without any file of a tokenizer."""
+        folder = Path(self.location)
+        return not self.file and folder.is_dir() and not any((folder / name).is_file() for name in _TOKENIZERS)
+
+    @property
     def companions(self) -> Origin:
         """The origin of the tokenizer: the adapter if it has one, because training may have changed it."""
         if self.adapter and any(Path(self.adapter, name).is_file() for name in _TOKENIZERS):

@@ -16,7 +16,11 @@ def of_files(folder: Path, variant: str, precision: str) -> int | None:
     Args:
         folder: folder of the files.
         variant: variant of the files that is read (see `weight_files.variant_in`).
-        precision: type that they are cast to; `native`: they are not cast.
+        precision: type that floating-point numbers are cast to; `native`: they are not cast. Others, such as packed
+            weights, are never cast.
+
+    Raises:
+        WeightsError: a header contradicts its file.
     """
     import torch
 
@@ -24,7 +28,27 @@ def of_files(folder: Path, variant: str, precision: str) -> int | None:
     sizes = (
         count * getattr(torch, dtype if precision == NATIVE else precision).itemsize for dtype, count in counts.items()
     )
-    return sum(sizes) or None
+    return (sum(sizes) + weight_files.integer_bytes_in(folder, variant)) or None
+
+
+def of_gguf(path: Path, precision: str) -> int:
+    """Return the bytes of the weights in a GGUF file, from its header.
+
+    Args:
+        path: the file.
+        precision: type that they are unpacked to; `native`: llama.cpp runs them as they are.
+
+    Raises:
+        WeightsError: the header contradicts the file.
+    """
+    import torch
+
+    from mlflow_compress.networks.gguf_header import read_header
+
+    tensors = read_header(path).tensors
+    if precision == NATIVE:
+        return sum(tensor.bytes for tensor in tensors)
+    return sum(tensor.elements for tensor in tensors) * int(getattr(torch, precision).itemsize)
 
 
 def of_architecture(auto_class: str, fields: Mapping[str, Any], precision: str) -> int | None:

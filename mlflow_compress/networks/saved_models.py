@@ -60,11 +60,15 @@ class Saved:
         self.notes["adapter"] = self.adapter.describe(self.origin.source)
         return replaced
 
-    def facts(self) -> dict[str, str]:
-        """Return how the loaded weights differ from those in the files."""
+    def facts(self, measured: str) -> dict[str, str]:
+        """Return how the loaded weights differ from those in the files.
+
+        Args:
+            measured: floating-point type of the loaded weights.
+        """
         stored = weight_files.dtype_in(self.origin.folder, self.origin.variant) if self.origin.folder else ""
-        is_float32 = stored in ("", "float32")
-        precision = {} if is_float32 else {"precision": f"measured in float32; the files hold {stored}"}
+        is_same = stored in ("", measured)
+        precision = {} if is_same else {"precision": f"measured in {measured}; the files hold {stored}"}
         variant = {"variant": self.origin.variant} if self.origin.variant else {}
         return {**precision, **variant, **self.notes}
 

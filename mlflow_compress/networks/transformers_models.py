@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError, one_line
-from mlflow_compress.networks import custom_code, memory_need, quantised_checkpoints, saved_models
+from mlflow_compress.networks import custom_code, memory_need, quantised_checkpoints, saved_models, weight_files
 from mlflow_compress.networks.export_graphs import dtype_of
 from mlflow_compress.networks.gguf_checkpoints import add_special_tokens, file_of
 from mlflow_compress.networks.hub import Origin, config_fields, find_weights, is_config_cached
@@ -96,7 +96,10 @@ class TransformersFamily(Family):
         if origin.kind == "random":
             fields = getattr(self, "architecture", {})
             return memory_need.of_architecture(self.auto_class, fields, self.precision) if fields else None
-        if origin.file or origin.folder is None:
+        if origin.file:
+            weight_files.require_no_pointer(Path(origin.location, origin.file))
+            return memory_need.of_gguf(Path(origin.location, origin.file), self.precision)
+        if origin.folder is None:
             return None
         return memory_need.of_files(origin.folder, origin.variant, self.precision)
 
@@ -371,7 +374,8 @@ def _from_pretrained(loader: Any, origin: Origin, precision: str) -> Model:
         quantised_checkpoints.prepare(module, Path(origin.folder or origin.location))
         return Model(module, weights=origin.kind, cautions=saved.cautions, facts=saved.notes | packing.facts())
     caution = f"{origin.location} has no weights for {', '.join(missing[:3])}: these are random" if missing else ""
-    return Model(module, weights=origin.kind, caution=caution, cautions=saved.cautions, facts=saved.facts())
+    facts = saved.facts(str(module.dtype).removeprefix("torch."))
+    return Model(module, weights=origin.kind, caution=caution, cautions=saved.cautions, facts=facts)
 
 
 def _unpacked(origin: Origin) -> dict[str, Any]:
@@ -447,6 +451,10 @@ def load_tokenizer(origin: Origin, **options: Any) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(origin.location, **origin.arguments, **options)
     except Exception as error:  # as above
+        if origin.lacks_tokenizer:
+            raise WeightsError(
+                f"There is no tokenizer in {origin.location}: save it there with save_pretrained."
+            ) from error
         message = one_line(error)
         is_missing = importlib.util.find_spec("sentencepiece") is None
         hint = " It may require sentencepiece (pip install sentencepiece). The error:" if is_missing else ""

@@ -19,6 +19,8 @@ _PLAIN = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.i
 _VARIANT = re.compile(r"(?:model|pytorch_model)\.([\w-]+?)(?:-\d+-of-\d+)?\.(?:safetensors|bin)(?:\.index\.[\w-]+)?")
 _LEAST = 3  # characters in the name of a variant: fp16, bf16
 _FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn"}
+_BYTES = {"I64": 8, "U64": 8, "F64": 8, "I32": 4, "U32": 4, "F32": 4, "I16": 2, "U16": 2, "F16": 2, "BF16": 2}  # else 1
+_METADATA = "__metadata__"
 _LONGEST_HEADER = 100 * 2**20  # bytes, the limit of the library
 _READ = (".safetensors", ".bin", ".json", ".model", ".txt", ".gguf", ".pt", ".pth", ".ckpt")
 _OWN = "Measure it as a custom model: compress-bench init writes the Python file that builds it; set weights=PATH."
@@ -166,14 +168,53 @@ def numbers_in(folder: Path, variant: str = "") -> Counter[str]:
     Args:
         folder: folder of the files.
         variant: variant of the files that is read (see `variant_in`); empty: the plain files.
+
+    Raises:
+        WeightsError: a header contradicts its file.
     """
+    counts: Counter[str] = Counter()
+    for code, count in _counts(folder, variant).items():
+        if code in _FLOATS:
+            counts[_FLOATS[code]] += count
+    return counts
+
+
+def integer_bytes_in(folder: Path, variant: str = "") -> int:
+    """Return the bytes of the numbers in the same files that `numbers_in` does not count, such as packed weights.
+
+    Args:
+        folder: folder of the files.
+        variant: variant of the files that is read (see `variant_in`); empty: the plain files.
+
+    Raises:
+        WeightsError: a header contradicts its file.
+    """
+    counts = _counts(folder, variant)
+    return sum(count * _BYTES.get(code, 1) for code, count in counts.items() if code not in _FLOATS)
+
+
+def _counts(folder: Path, variant: str) -> Counter[str]:
+    """Count the numbers of each type, by its code in the headers."""
     single_file = folder / (f"model.{variant}.safetensors" if variant else "model.safetensors")
     shards = [path for path in _files(folder) if path.suffix == ".safetensors" and _variant_of(path.name) == variant]
     counts: Counter[str] = Counter()
     for path in [single_file] if single_file.is_file() else shards:
-        for tensor in _header(path).values():
-            if isinstance(tensor, Mapping) and (dtype := _FLOATS.get(str(tensor.get("dtype")))) is not None:
-                counts[dtype] += math.prod(tensor.get("shape") or [1])
+        length = path.stat().st_size
+        for name, tensor in _header(path).items():
+            if name == _METADATA:
+                continue
+            code, shape = (tensor.get("dtype"), tensor.get("shape")) if isinstance(tensor, Mapping) else (None, None)
+            is_shape = isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape)
+            if not isinstance(code, str) or not is_shape:
+                raise WeightsError(f"{path} can't be read: its header describes no tensor under {name!r:.80}.")
+            assert isinstance(shape, list)
+            count = math.prod(shape)
+            if count * _BYTES.get(code, 0) > length:
+                raise WeightsError(
+                    f"{path} can't be read: its header says that {name!r:.80} has {count} numbers of type {code:.20}, "
+                    f"more than fit into a file of {length} bytes. It is truncated, or its header is wrong."
+                )
+            counts[code] += count
     return counts
 
 
@@ -194,6 +235,6 @@ def _header(path: Path) -> Mapping[str, Any]:
         length = int.from_bytes(file.read(8), "little")
         try:
             header = json.loads(file.read(min(length, _LONGEST_HEADER)))
-        except ValueError:
+        except (ValueError, RecursionError):  # reading the weights raises the error
             return {}
     return header if isinstance(header, dict) else {}

@@ -277,3 +277,10 @@ def test_the_version_of_a_package_is_that_of_its_distribution() -> None:
     path, version = hub.in_package("package:torch/nn")
     assert path.name == "nn"
     assert version.startswith(torch.__version__.partition("+")[0])
+
+
+def test_a_folder_without_tokenizer_files_lacks_one(tmp_path: Path) -> None:
+    origin = Origin("local", str(tmp_path), offline=True)
+    assert origin.lacks_tokenizer
+    (tmp_path / "tokenizer.json").write_text("{}")
+    assert not origin.lacks_tokenizer

@@ -8,10 +8,13 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny import gguf_file
 
+from mlflow_compress import registry
 from mlflow_compress.errors import MachineLacks
 from mlflow_compress.measuring import model_trial
 from mlflow_compress.networks import memory_need
+from mlflow_compress.networks.gguf_header import read_header
 
 LLAMA = {
     "model_type": "llama",
@@ -33,6 +36,22 @@ def test_files_take_what_their_headers_say(tmp_path: Path) -> None:
     assert memory_need.of_files(tmp_path, "", "float32") == 22 * 4
     (tmp_path / "model.safetensors").unlink()
     assert memory_need.of_files(tmp_path, "", "native") is None
+
+
+def test_packed_weights_count_as_stored(tmp_path: Path) -> None:
+    tensors = {"codes": torch.zeros(3, 5, dtype=torch.int32), "scales": torch.zeros(7, dtype=torch.bfloat16)}
+    save_file(tensors | {"small": torch.zeros(9, dtype=torch.uint8)}, str(tmp_path / "model.safetensors"))
+    assert memory_need.of_files(tmp_path, "", "native") == 15 * 4 + 7 * 2 + 9
+
+
+def test_a_gguf_file_takes_its_tensors_or_their_unpacked_numbers(tmp_path: Path) -> None:
+    path = gguf_file(tmp_path / "model.gguf")
+    tensors = read_header(path).tensors
+    numbers = sum(tensor.elements for tensor in tensors)
+    assert memory_need.of_gguf(path, "native") == sum(tensor.bytes for tensor in tensors) < numbers * 4
+    assert memory_need.of_gguf(path, "float32") == numbers * 4
+    family = registry.build("families", "causal_lm", {"dtype": "float32"})
+    assert family.weights_bytes("model.gguf", "auto", tmp_path) == numbers * 4
 
 
 def test_an_architecture_is_counted_without_memory_and_draws_no_random_numbers() -> None:

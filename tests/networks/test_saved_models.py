@@ -37,6 +37,14 @@ def test_half_precision_files_are_reported(tmp_path: Path, saved: Any) -> None:
     assert {parameter.dtype for parameter in model.module.parameters()} == {torch.float32}
 
 
+def test_files_measured_in_their_own_precision_are_not_reported_as_cast(tmp_path: Path, saved: Any) -> None:
+    saved.to(torch.bfloat16).save_pretrained(tmp_path / "mine")
+    origin = find_weights(str(tmp_path / "mine"), "auto", tmp_path)
+    assert "precision" not in load_transformer(CLASSIFIER, "mine", origin, {}, 0, "native").facts
+    model = load_transformer(CLASSIFIER, "mine", origin, {}, 0, "float16")
+    assert model.facts["precision"] == "measured in float16; the files hold bfloat16"
+
+
 def test_a_variant_and_shards_are_read(tmp_path: Path, saved: Any) -> None:
     saved.save_pretrained(tmp_path / "other", variant="fp16", max_shard_size="10KB")
     assert not (tmp_path / "other/model.safetensors").exists()

@@ -163,3 +163,26 @@ def test_the_type_is_that_of_the_files_that_are_read(tmp_path: Path) -> None:
 def test_a_damaged_file_is_of_no_type(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"\xff" * 20)
     assert weight_files.dtype_in(tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        ({"dtype": "F32", "shape": ["x"]}, "describes no tensor under 'a'"),
+        ({"dtype": "F32", "shape": 5}, "describes no tensor"),
+        ({"dtype": "F32", "shape": [-4, 10]}, "describes no tensor"),
+        ({"dtype": ["F32"], "shape": [1]}, "describes no tensor"),
+        ({"dtype": "F32", "shape": [10**15]}, "1000000000000000 numbers of type F32, more than fit"),
+    ],
+)
+def test_a_lying_header_is_refused(tmp_path: Path, tensor: object, message: str) -> None:
+    header = json.dumps({"__metadata__": {"format": "pt"}, "a": tensor}).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(WeightsError, match=rf"model\.safetensors can't be read: .*{message}"):
+        weight_files.numbers_in(tmp_path)
+
+
+def test_a_header_of_deep_lists_is_of_no_type(tmp_path: Path) -> None:
+    header = b"[" * 100_000
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    assert weight_files.dtype_in(tmp_path) == ""
