@@ -49,8 +49,7 @@ def publish_integers(saved: Path, family: Family, portable: Callable[[], Model],
         raise Unsupported("its layers are rounded in several ways, but readers of the format support one per model")
     (scheme,) = kinds
     write(tensors, scheme, unquantised, folder)
-    is_served = scheme.bits in SERVED_BITS
-    note = "" if is_served else f"vLLM has no kernels for {scheme.bits} bits: load it with transformers."
+    note = f"vLLM has no kernels for {scheme.unserved}: load it with transformers." if scheme.unserved else ""
     code = f'import transformers; transformers.{family.auto_class}.from_pretrained("FOLDER", dtype="auto")'
     return Published(code, _NEEDS, note)
 

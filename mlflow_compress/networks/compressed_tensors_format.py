@@ -19,7 +19,7 @@ from mlflow_compress.networks.stored_weights import write_shards
 
 _CONFIG, _FIELD = "config.json", "quantization_config"
 PACKED_BITS = (2, 4, 8)  # other widths cross word boundaries, and versions of the package pack those differently
-SERVED_BITS = (4, 8)  # supported by vLLM's weight-only kernels
+SERVED_BITS, _SERVED_GROUPS = (4, 8), (None, 32, 64, 128)  # of vLLM's weight-only kernels (Marlin)
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,13 @@ class Scheme:
     def form(self) -> str:
         """The name of the format."""
         return "int-quantized" if self.rounds_inputs else "pack-quantized"
+
+    @property
+    def unserved(self) -> str:
+        """What vLLM has no kernels for, such as `2 bits`; empty if it has them."""
+        if self.bits not in SERVED_BITS:
+            return f"{self.bits} bits"
+        return "" if self.group_size in _SERVED_GROUPS else f"groups of {self.group_size}"
 
     def described(self, layers: Sequence[str]) -> dict[str, Any]:
         """Return the entry in `config.json` for layers with this scheme."""

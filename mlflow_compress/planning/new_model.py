@@ -53,7 +53,7 @@ def _next(path: Path, files: list[str]) -> Iterator[str]:
     """Yield what was written, and the next commands."""
     has_code = f"{path}.py" in files
     trust = " --trust" if has_code else ""
-    yield f"Wrote {' and '.join(files)}. Measure them first to see how it works; then replace the example model."
+    yield f"Wrote {' and '.join(files)}. Measure the example first to see how it works; then replace its model."
     yield f"  compress-bench check {path}.yaml{trust or ' --deep'}"
     yield f"  compress-bench sweep {path}.yaml{trust} --experiment hw1"
     if has_code:
