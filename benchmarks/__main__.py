@@ -17,6 +17,7 @@ _ALL = (
     "peer",
     "methods",
     "language_models",
+    "llama_cpp",
     "language_quality",
     "weight_only_quality",
     "large_model",
