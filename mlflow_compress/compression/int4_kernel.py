@@ -169,6 +169,7 @@ class Int4Kernel(nn.Module):
             yield part, *self._turned(dtype, part)
 
     def _turned(self, dtype: torch.dtype, part: slice) -> tuple[Tensor, Tensor]:
+        """Return one of the parts, and the position of each of its rows."""
         grid = self.grid[:, part]
         groups, rows, _ = grid.shape
         order = _order(self.block, rows, str(self.codes.device))

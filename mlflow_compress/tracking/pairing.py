@@ -34,7 +34,7 @@ class _Original:
 
 
 class Originals:
-    """Keeps the scores of originals, sample by sample: those of a command, and earlier ones that it finds."""
+    """Keeps the scores of originals, sample by sample: those of a command, and logged ones."""
 
     def __init__(self) -> None:
         """Start without originals."""
