@@ -115,6 +115,7 @@ DOORS = {
     },
     "onnxruntime": {"compression.onnx_blocks", "compression.onnx_graphs", "methods.onnx_int8"},
     "llama_cpp": {"networks.llama_binding"},
+    "ai_edge_litert": {"networks.litert_module"},
     "ctranslate2": {
         "compression.ctranslate2_conversion",
         "compression.ctranslate2_module",
