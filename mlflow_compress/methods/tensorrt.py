@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge
 
 from mlflow_compress.compression.export_check import require_alike
-from mlflow_compress.compression.exporting import Call, ExportMethod, Values, counted, write_counts
+from mlflow_compress.compression.exporting import Call, ExportMethod, Values, write_counts
 from mlflow_compress.compression.onnx_graphs import TOLERANCE, Session, halve, write
+from mlflow_compress.compression.tensorrt_engine import Engine
 from mlflow_compress.errors import MachineLacks, Unsupported
-from mlflow_compress.networks.stored_weights import Held
 from mlflow_compress.sockets import Family, Graph, Model
 
 _CACHE = "a key-value cache starts empty and grows, but an engine takes only the sizes that it was built for"
@@ -91,51 +91,4 @@ class Tensorrt(ExportMethod):
 
     def open(self, name: str, buffers: Sequence[Values], model: Model, folder: Path) -> Call:
         """Open an engine on the GPU."""
-        return _Engine(folder / f"{name}.engine")
-
-
-class _Engine:
-    """A TensorRT engine. It takes tensors and returns tensors on the device of the first one."""
-
-    runtime = "tensorrt"
-
-    def __init__(self, path: Path) -> None:
-        import tensorrt
-
-        self._runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
-        self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
-        self._context = self._engine.create_execution_context()
-        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
-        is_input = {name: self._engine.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT for name in names}
-        self._inputs = [name for name in names if is_input[name]]
-        self._outputs = [name for name in names if not is_input[name]]
-        self._path = path
-
-    def __call__(self, *inputs: Any) -> tuple[Any, ...]:
-        """Run the graph, on torch's current stream."""
-        import tensorrt
-        import torch
-
-        on_gpu = [tensor.cuda().contiguous() for tensor in inputs]
-        for name, tensor in zip(self._inputs, on_gpu, strict=True):
-            self._context.set_input_shape(name, tuple(tensor.shape))
-            self._context.set_tensor_address(name, tensor.data_ptr())
-        outputs = []
-        for name in self._outputs:
-            dtype = torch.from_numpy(_empty(tensorrt.nptype(self._engine.get_tensor_dtype(name)))).dtype
-            output = torch.empty(tuple(self._context.get_tensor_shape(name)), dtype=dtype, device="cuda")
-            self._context.set_tensor_address(name, output.data_ptr())
-            outputs.append(output)
-        if not self._context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
-            raise RuntimeError("TensorRT could not run the engine; the reason is on standard error")
-        return tuple(output.to(inputs[0].device) for output in outputs)
-
-    def held_weights(self) -> Iterator[Held]:
-        """Return the engine's bytes: its weights can't be read (see `stored_weights.held`)."""
-        yield from counted(self._path, self._path.with_suffix(".json"))
-
-
-def _empty(dtype: Any) -> Any:
-    import numpy as np
-
-    return np.empty(0, dtype)
+        return Engine(folder / f"{name}.engine")
