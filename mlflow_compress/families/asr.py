@@ -79,7 +79,7 @@ class Asr(TransformersFamily):
     """
 
     auto_class: ClassVar[str] = "AutoModelForSpeechSeq2Seq"
-    task: ClassVar[str] = "automatic-speech-recognition"
+    pipeline: ClassVar[str] = "automatic-speech-recognition"
     keeps: ClassVar[tuple[str, ...]] = ("features", "tokenizer", "generation")
     call_options: ClassVar[tuple[str, ...]] = ("new_tokens",)
     timed: ClassVar[str] = (

@@ -72,7 +72,7 @@ class CausalLm(TransformersFamily):
     """
 
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
-    task: ClassVar[str] = "text-generation"
+    pipeline: ClassVar[str] = "text-generation"
     auto_dtype: ClassVar[Literal["native", "float32"]] = "native"  # what the field measures
     revision: ClassVar[int] = 2
     keeps: ClassVar[tuple[str, ...]] = ("tokenizer", "generation")

@@ -51,7 +51,7 @@ class ImageClassification(TransformersFamily):
     """
 
     auto_class: ClassVar[str] = "AutoModelForImageClassification"
-    task: ClassVar[str] = "image-classification"
+    pipeline: ClassVar[str] = "image-classification"
     keeps: ClassVar[tuple[str, ...]] = ("processor",)
     call_options: ClassVar[tuple[str, ...]] = ()
     timed: ClassVar[str] = (

@@ -35,7 +35,7 @@ class TextClassification(TextEncoder):
     """
 
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
-    task: ClassVar[str] = "text-classification"
+    pipeline: ClassVar[str] = "text-classification"
     logits_axes: ClassVar[Mapping[int, str]] = {0: "batch"}
     metrics: ClassVar[tuple[str, ...]] = ("accuracy", "precision", "recall", "f1")
     gives: ClassVar[tuple[str, ...]] = ("labels",)

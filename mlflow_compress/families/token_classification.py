@@ -59,7 +59,7 @@ class TokenClassification(TextEncoder):
     """
 
     auto_class: ClassVar[str] = "AutoModelForTokenClassification"
-    task: ClassVar[str] = "token-classification"
+    pipeline: ClassVar[str] = "token-classification"
     logits_axes: ClassVar[Mapping[int, str]] = {0: "batch", 1: "tokens"}
     metrics: ClassVar[tuple[str, ...]] = ("seqeval_f1", "seqeval_precision", "seqeval_recall")
     gives: ClassVar[tuple[str, ...]] = ("tags",)

@@ -56,7 +56,7 @@ class TransformersFamily(Family):
     Attributes:
         auto_class: the transformers class that builds the model (`AutoModelForCausalLM`).
         keeps: the parts of a model, as named in `Companions`.
-        task: name of the pipeline in transformers; empty: it has none.
+        pipeline: name of the pipeline in transformers; empty: it has none.
         trust: whether Python code beside a local model may build it (`auto_map` in its `config.json`).
     """
 
@@ -64,7 +64,7 @@ class TransformersFamily(Family):
     imports: ClassVar[tuple[str, ...]] = ("torch", "transformers.modeling_utils", "accelerate", "safetensors.torch")
     auto_class: ClassVar[str]
     keeps: ClassVar[tuple[str, ...]] = ("tokenizer",)
-    task: ClassVar[str] = ""
+    pipeline: ClassVar[str] = ""
     auto_dtype: ClassVar[Literal["native", "float32"]] = "float32"
 
     trust: bool = False
@@ -162,7 +162,7 @@ class TransformersFamily(Family):
             )
         names = [name for name in self.keeps if name in _AUTO_CLASSES]
         components = {_COMPONENTS[name]: _reader_name(name, saved) for name in names}
-        return transformers_flavor(saved, self.auto_class, self.task, components)
+        return transformers_flavor(saved, self.auto_class, self.pipeline, components)
 
     def restore_assets(self, folder: Path) -> Model:
         """Read the config and the companions.
