@@ -178,6 +178,7 @@ class Model:
             that only the family reads.
         runtime: Distribution whose engine executes it. The code that opens an exported graph sets it.
         origin: For a restored model, the file it was loaded from, to find samples next to it; None if unknown.
+        folder: Folder where relative paths of the user start.
         things: The items of `assets` that are not fields.
     """
 
@@ -199,6 +200,7 @@ class Model:
     family_data: object = None
     runtime: str = "torch"
     origin: Path | None = None
+    folder: Path = Path()
     things: dict[str, Any] = field(init=False, repr=False, compare=False)
     _initial_assets: Any = field(init=False, repr=False, compare=False)
     _loading_caution: str = field(init=False, repr=False, compare=False)

@@ -19,8 +19,8 @@ from mlflow_compress.model import Evaluation, LayerSizes, Model
 from mlflow_compress.records import LAST_RANK, CautionKind, Comparison, MetricFacts, Scale
 
 __all__ = [
-    "RANDOM_CALIBRATION", "AdditiveMetric", "Continuation", "Evaluation", "Family", "Graph", "LayerSizes", "Mark",
-    "Method", "Metric", "Model", "NativeFlavor", "PooledMetric", "Published", "Renderer", "Sample", "State",
+    "RANDOM_CALIBRATION", "AdditiveMetric", "Continuation", "Evaluation", "Family", "Graph", "Labelled", "LayerSizes",
+    "Mark", "Method", "Metric", "Model", "NativeFlavor", "PooledMetric", "Published", "Renderer", "Sample", "State",
 ]  # fmt: skip
 
 RANDOM_CALIBRATION = CautionKind(
@@ -80,6 +80,19 @@ class Sample:
 
     inputs: Any
     reference: Any
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A batch of labelled samples to train on.
+
+    Attributes:
+        batch: Inputs for `Family.forward`.
+        targets: Their labels, in the form that `Family.forward_labelled` takes.
+    """
+
+    batch: Any
+    targets: Any
 
 
 @dataclass(frozen=True)
@@ -256,6 +269,66 @@ class Family(ABC):
         model.cautions.append(RANDOM_CALIBRATION.of())
         return [self.batch(model, size, seed + 1 + index) for index in range(count)]
 
+    def labelled(self, model: Model, count: int, seed: int, size: int = 1) -> list[Labelled]:
+        """Return `count` batches of `size` labelled samples for methods that train on labels.
+
+        They are never samples that quality is scored on. For random weights without data, the labels are the model's
+        own answers to random inputs, so that size and latency can be measured.
+
+        Raises:
+            Unsupported: The family does not train on labels, or there are no labelled samples besides the scored ones.
+        """
+        if model.weights != "random":
+            learns = type(self).labelled is not Family.labelled
+            missing = f"there are no labelled samples to train on: provide {self.calibrates_on}"
+            raise Unsupported(missing if learns else "this family does not train on labels")
+        batches = self.calibration(model, count, seed, size)
+        return [Labelled(batch, self._own_answers(model, batch)) for batch in batches]
+
+    def _own_answers(self, model: Model, batch: Any) -> Any:
+        import torch
+
+        with torch.no_grad():
+            scores = self.scores(model, self.forward(model, batch)) if self.outputs_are_scores(model) else None
+        if not isinstance(scores, torch.Tensor):
+            raise Unsupported("the model has no scores of classes: it can't be trained on labels without data")
+        return scores.argmax(-1)
+
+    def forward_labelled(self, model: Model, labelled: Labelled) -> tuple[Any, Any]:
+        """Make one forward pass on a labelled batch, with gradients.
+
+        Returns:
+            The raw output, see `forward`, and the loss on the labels, a scalar: by default the cross-entropy of the
+            class scores and the numbers of the classes; targets of -100 do not count.
+        """
+        from torch.nn import functional
+
+        output = self.forward(model, labelled.batch)
+        scores = self.scores(model, output)
+        return output, functional.cross_entropy(scores.flatten(0, -2), labelled.targets.flatten())
+
+    def token_lists(self, model: Model, most: int) -> list[list[int]]:
+        """Return the tokens of all texts that quality is not scored on, for methods that prune the vocabulary.
+
+        Args:
+            model: The model.
+            most: Maximum number of samples to read.
+
+        Returns:
+            The token ids of each text, as the model reads and writes it, not cut; empty if there are no such texts.
+
+        Raises:
+            Unsupported: The family reads no text.
+        """
+        raise Unsupported("this family reads no text: it has no vocabulary to prune")
+
+    def imitation_loss(self, model: Model, output: Any, target: Any) -> Any:
+        """Return the loss of a student's `forward` output on the teacher's, a scalar.
+
+        None: the methods' own loss, see `compression.imitation`.
+        """
+        return None
+
     def refuses(self, model: Model) -> str:
         """Return why no method can change this model; empty if methods can."""
         return ""
@@ -271,6 +344,21 @@ class Family(ABC):
             Unsupported: This family has no smaller models.
         """
         raise Unsupported("this family does not define a smaller model")
+
+    def named_student(self, model: Model, source: str, weights: str, seed: int) -> Model:
+        """Load another model of this family to train it as a student of this one, with the same classes.
+
+        Args:
+            model: The teacher.
+            source: The student's source, see `load`.
+            weights: `pretrained` or `random`.
+            seed: Seed for weights that the student's source does not have.
+
+        Raises:
+            Unsupported: It can't learn from this teacher.
+            WeightsError: See `load`.
+        """
+        return self.load(source, weights, model.folder, seed)
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
         """Return the model as graphs, by name, for methods that export it.
@@ -494,7 +582,8 @@ class Metric(ABC):
         spelling: Regular expression, ignoring case, for its name in imported tables. Default: its name and labels.
         takes: Kind of references and predictions: `labels` (a prediction is a label, or labels ranked best first),
             `texts`, `tags` (a list for each sample), `likelihoods` (a prediction maps `nll`, in nats, `tokens`, `words`
-            and `bytes` to their sums over the text), `boxes` (maps `boxes` [[x1, y1, x2, y2], ...], `labels` and, for
+            and `bytes` to their sums over the text), `numbers`, `rankings` (a reference lists the relevant documents, a
+            prediction the found ones, best first), `boxes` (maps `boxes` [[x1, y1, x2, y2], ...], `labels` and, for
             predictions, `scores`), or `anything`.
     """
 
@@ -504,7 +593,9 @@ class Metric(ABC):
     scale: ClassVar[Scale | None] = None
     rank: ClassVar[int] = LAST_RANK
     spelling: ClassVar[str] = ""
-    takes: ClassVar[Literal["labels", "texts", "tags", "likelihoods", "boxes", "anything"]] = "anything"
+    takes: ClassVar[Literal["labels", "texts", "tags", "likelihoods", "numbers", "rankings", "boxes", "anything"]] = (
+        "anything"
+    )
 
     @classmethod
     def class_facts(cls) -> MetricFacts:

@@ -88,6 +88,7 @@ DOORS = {
         "networks.ultralytics_architecture",
         "networks.ultralytics_images",
         "networks.ultralytics_models",
+        "networks.ultralytics_training",
         "scoring.boxes",
     },
     "cv2": {"networks.ultralytics_images"},
@@ -98,7 +99,7 @@ DOORS = {
     "evaluate": {"scoring.hf_evaluate"},
     "accelerate": {"networks.stored_weights"},
     "codecarbon": {"meters.energy"},
-    "huggingface_hub": {"networks.hub", "networks.stored_weights"},  # it also splits weights into files
+    "huggingface_hub": {"networks.hub", "networks.sentence_modules", "networks.stored_weights"},  # it also splits files
     "datasets": {"data.hubdata", "scoring.hf_evaluate"},
     "soundfile": {"data.media"},
     "PIL": {"data.media"},

@@ -1,19 +1,19 @@
-"""Training a model to reproduce the outputs of another one, on inputs without labels."""
+"""Training a model to reproduce the outputs of another one, with or without labels."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from mlflow_compress.compression.calibration import in_place_of_data
+from mlflow_compress.compression.training import summary, train
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks import value_trees
 from mlflow_compress.networks.score_output import is_of_images
 from mlflow_compress.records import CautionKind
-from mlflow_compress.sockets import Family, Model
+from mlflow_compress.sockets import Family, Labelled, Model
 
 _SHORT = {"en": "made smaller and not trained afterwards", "ru": "модель уменьшена, но не дообучена"}
 _ADVICE = {
@@ -43,10 +43,7 @@ RANDOMLY_TRAINED = CautionKind(
     advice=_ADVICE,
 )
 _CHUNK = 32  # batches drawn at once: all of them may not fit into memory
-_GREATEST_NORM = 1.0  # of the gradient
-_WARMUP = 0.1  # share of the steps in which the learning rate rises
 _RULED_OUT = -1e4  # score of a masked class: its probability is 0, and a difference of two is not NaN
-_REPORTED = 0.1  # share of the steps to average for the first and the last loss
 
 
 @dataclass(frozen=True)
@@ -60,6 +57,7 @@ class Lesson:
         loss: `kl`, the Kullback-Leibler divergence of class probabilities; `mse`, the mean squared error over the mean
             square; `auto`, kl if the outputs are known to be class scores.
         temperature: Divisor of the scores in kl.
+        labels: Weight of the loss on labels; the loss on the teacher's outputs has the rest of 1.
         seed: Seed for inputs and dropout.
     """
 
@@ -68,6 +66,7 @@ class Lesson:
     learning_rate: float | None = None
     loss: Literal["auto", "kl", "mse"] = "auto"
     temperature: float = 1.0
+    labels: float = 0.0
     seed: int = 0
 
 
@@ -84,14 +83,20 @@ def caution_not_trained(model: Model, steps: int, is_real: bool) -> None:
 
 
 def imitate(
-    student: Model, teacher: Model, family: Family, lesson: Lesson, beside: Callable[[], Any] = lambda: 0.0
+    student: Model,
+    teacher: Model,
+    family: Family,
+    lesson: Lesson,
+    beside: Callable[[], Any] = lambda: 0.0,
+    reads_alike: bool = True,
 ) -> None:
     """Train a student on the teacher's outputs for the family's calibration inputs, and leave it ready for inference.
 
-    Only the student's parameters that require a gradient are trained: with Adam, a learning rate that rises over the
-    first tenth of the steps and then falls to zero, and gradients clipped to a norm of 1, on the GPU if there is one.
+    With `labels`, the inputs are labelled samples, and the loss on their labels is added. See `training.train` for the
+    training itself.
 
-    Source: softened outputs, Hinton et al., Distilling the Knowledge in a Neural Network, arXiv 1503.02531, section 2.
+    Source: softened outputs and labels, Hinton et al., Distilling the Knowledge in a Neural Network, arXiv 1503.02531,
+    section 2.
 
     Args:
         student: Model to train in place; its facts get a summary of the training.
@@ -99,57 +104,45 @@ def imitate(
         family: Family that runs both.
         lesson: Training settings.
         beside: Returns an additional loss term after both have run.
+        reads_alike: Whether both read a sample as the same numbers: a student with its own tokenizer does not.
 
     Raises:
         ArithmeticError: The loss is not finite.
-        Unsupported: No output of the student has the shape of the teacher's, or the outputs with the scores do not.
+        Unsupported: No output of the student has the shape of the teacher's, or the outputs with the scores do not; or
+            labels are needed and there are none.
     """
     import torch
 
-    torch.manual_seed(lesson.seed)
-    device = "cuda" if torch.cuda.is_available() else student.device
-    homes = student.device, teacher.device
-    _move(student, device)
-    _move(teacher, device)
-    trained = [parameter for parameter in student.module.parameters() if parameter.requires_grad]
-    rate = lesson.learning_rate or (1e-4 if student.is_transformer else 2e-3)
-    optimizer = torch.optim.Adam(trained, lr=rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _slope(step, lesson.steps))
-    losses: list[float] = []
     left_out = 0
-    for layer in student.module.modules():  # only leaves train (dropout, statistics): a parent may change its outputs
-        layer.training = not any(True for _ in layer.children())
-    hooks = [layer.register_forward_pre_hook(_keep_statistics) for layer in _normalisations(student.module)]
-    for batch in _batches(student, family, lesson):
+
+    def loss_of(batches: tuple[Labelled, Labelled]) -> Any:
+        nonlocal left_out
+        ours, theirs = batches
+        label_loss: Any = 0.0
+        if lesson.labels:
+            output, label_loss = family.forward_labelled(student, ours)
+        else:
+            output = family.forward(student, ours.batch)
+        if lesson.labels == 1:
+            return label_loss
         with torch.no_grad():
-            target = family.forward(teacher, batch)
-        output = family.forward(student, batch)
-        pairs = _paired(family, student, (output, target))
-        left_out = pairs.left_out
-        loss = _loss(family, student, pairs, lesson) + beside()
-        if not math.isfinite(value := float(loss.detach())):
-            raise ArithmeticError(f"the loss is {value} at step {len(losses) + 1}: use a lower learning_rate")
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, _GREATEST_NORM)
-        optimizer.step()
-        schedule.step()
-        losses.append(value)
-        student.progress(len(losses), lesson.steps)
-    for hook in hooks:
-        hook.remove()
-    student.module.requires_grad_(False)
-    student.module.zero_grad()
-    student.module.eval()
-    _move(student, homes[0])
-    _move(teacher, homes[1])
+            target = family.forward(teacher, theirs.batch)
+        imitation = family.imitation_loss(student, output, target)
+        if imitation is None:
+            pairs = _paired(family, student, (output, target))
+            left_out = pairs.left_out
+            imitation = _loss(family, student, pairs, lesson)
+        return (1 - lesson.labels) * imitation + lesson.labels * label_loss + beside()
+
+    samples = _batches(student, family, lesson)
+    same = ((batch, batch) for batch in samples)
+    batches = same if reads_alike else zip(samples, _batches(teacher, family, lesson, quiet=True), strict=True)
+    rate = lesson.learning_rate or (1e-4 if student.is_transformer else 2e-3)
+    losses = train(student, lesson.steps, rate, lesson.seed, batches, loss_of, (teacher,))
     if losses:
-        count = max(1, round(len(losses) * _REPORTED))
-        kind = in_place_of_data(student) or "inputs"
-        initial_loss, final_loss = sum(losses[:count]) / count, sum(losses[-count:]) / count
-        student.facts["training"] = (
-            f"{lesson.steps} steps of {lesson.batch_size} {kind}, loss from {initial_loss:.3g} to {final_loss:.3g}"
-            + (f"; outputs left out because of a different shape: {left_out}" if left_out else "")
+        kind = "labelled samples" if lesson.labels else "inputs"
+        student.facts["training"] = summary(student, losses, lesson.batch_size, kind) + (
+            f"; outputs left out because of a different shape: {left_out}" if left_out else ""
         )
 
 
@@ -185,7 +178,7 @@ def _paired(family: Family, student: Model, outputs: tuple[Any, Any]) -> _Pairs:
     if any(scores) and not pairs.scores and not _differ_in_number_only(*scores):
         raise Unsupported(
             "the student gives the scores in a different shape or under a different name than the original, so it "
-            "would not learn them: make student(keep) give the same"
+            "would not learn them: the student needs the original's classes, or its tokens"
         )
     if not any(scores) and not _differ_in_number_only(*all_outputs):
         raise Unsupported(
@@ -251,40 +244,22 @@ def _divergence(output: Any, target: Any, temperature: float) -> Any:
     return divergence * temperature**2  # keeps the scale of the gradients
 
 
-def _normalisations(module: Any) -> list[Any]:
-    """Return a module's batch normalisations."""
-    import torch
-
-    return [layer for layer in module.modules() if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)]
-
-
-def _keep_statistics(layer: Any, inputs: tuple[Any, ...]) -> None:
-    """Make a batch normalisation use its stored statistics if a batch has only one value per channel."""
-    if inputs:
-        layer.training = inputs[0].numel() != inputs[0].shape[1]
-
-
 def relative_error(output: Any, target: Any) -> Any:
     """Return the mean squared error over the mean square of the target."""
     return (output - target).square().mean() / target.square().mean().clamp_min(1e-12)
 
 
-def _batches(model: Model, family: Family, lesson: Lesson) -> Iterator[Any]:
-    """Yield one batch per step; the family's cautions about them go into the model's cautions once."""
-    caution_target = model
-    if in_place_of_data(model):
-        caution_target = dataclasses.replace(model, cautions=[])
+def _batches(model: Model, family: Family, lesson: Lesson, quiet: bool = False) -> Iterator[Labelled]:
+    """Yield one batch per step; the family's cautions about them go into the model's cautions once, unless quiet."""
+    caution_target = _quiet(model) if quiet or in_place_of_data(model) else model
     for start in range(0, lesson.steps, _CHUNK):
         count = min(_CHUNK, lesson.steps - start)
-        yield from family.calibration(caution_target, count, lesson.seed + start, lesson.batch_size)
-        caution_target = dataclasses.replace(model, cautions=[])
+        draw = family.labelled if lesson.labels else family.calibration
+        for batch in draw(caution_target, count, lesson.seed + start, lesson.batch_size):
+            yield batch if isinstance(batch, Labelled) else Labelled(batch, None)
+        caution_target = _quiet(model)
 
 
-def _slope(step: int, steps: int) -> float:
-    warmup = max(1, round(steps * _WARMUP))
-    return (step + 1) / warmup if step < warmup else (steps - step) / max(1, steps - warmup)
-
-
-def _move(model: Model, device: str) -> None:
-    model.module.to(device)
-    model.device = device
+def _quiet(model: Model) -> Model:
+    """Return the same model without its list of cautions, so that nothing is added there."""
+    return dataclasses.replace(model, cautions=[])

@@ -22,6 +22,11 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "tags": ("ner_tags", "labels", "ner", "entities"),
     "source": ("src", "input", "text", "document", "article", "dialogue"),
     "target": ("tgt", "reference", "translation", "summary", "highlights", "output"),
+    "sentence1": ("text1", "sentence_a", "text_a", "sent1", "question1", "first"),
+    "sentence2": ("text2", "sentence_b", "text_b", "sent2", "question2", "second"),
+    "similarity": ("score", "similarity_score", "label", "gold", "relatedness_score"),
+    "query": ("question", "anchor", "claim"),
+    "document": ("positive", "passage", "answer", "context", "text"),
 }  # usual names of columns by role; the first that exists is used
 
 

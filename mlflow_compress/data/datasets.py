@@ -221,22 +221,78 @@ def draw_rows(model: Model, roles: Sequence[str], inputs: int, count: int, seed:
     Raises:
         RecipeError: as for `read`.
     """
-    separate = _separate(model.evaluation, tuple(roles), inputs) if model.evaluation is not None else None
+    return [row.values for row in _drawn(model, roles, inputs, roles[:inputs], count, seed)]
+
+
+def draw_labelled(model: Model, roles: Sequence[str], inputs: int, count: int, seed: int) -> list[Row]:
+    """Draw labelled samples, as `draw_rows` does: their inputs differ from all inputs that quality is scored on.
+
+    Args:
+        model: as for `draw`.
+        roles: the roles passed to `scored`, those of the input first.
+        inputs: number of roles that form the input; the others are the label.
+        count: as for `draw`.
+        seed: as for `draw`.
+
+    Returns:
+        The samples with the values of all roles; empty if there is no such data.
+
+    Raises:
+        RecipeError: as for `read`.
+    """
+    return _drawn(model, roles, inputs, roles, count, seed)
+
+
+def unscored_texts(model: Model, roles: Sequence[str], inputs: int, most: int) -> list[Mapping[str, Any]]:
+    """Return all samples whose inputs are not scored, in order, each once, at most `most` of them.
+
+    Args:
+        model: as for `draw`.
+        roles: the roles passed to `scored`, those of the input first.
+        inputs: number of roles that form the input.
+        most: maximum number of samples.
+
+    Returns:
+        The values of all roles; empty if there is no such data.
+
+    Raises:
+        RecipeError: as for `read`.
+    """
+    separate = _separate(model.evaluation, tuple(roles), inputs, tuple(roles)) if model.evaluation is not None else None
+    if separate is None:
+        return []
+    source, held_out = separate
+    rows, _ = _take(source, roles, source.indices, most, held_out, digested=roles[:inputs])
+    return [row.values for row in rows]
+
+
+def _drawn(model: Model, roles: Sequence[str], inputs: int, taken: Sequence[str], count: int, seed: int) -> list[Row]:
+    """Draw samples with the values of the taken roles; repeat them if there are fewer."""
+    separate = _separate(model.evaluation, tuple(roles), inputs, tuple(taken)) if model.evaluation is not None else None
     if separate is None:
         return []
     source, held_out = separate
     order = list(source.indices)
     random.Random(seed).shuffle(order)  # noqa: S311  (nothing secret)
-    rows, _ = _take(source, roles[:inputs], order, count, held_out)
-    return [rows[index % len(rows)].values for index in range(count)] if rows else []
+    rows, _ = _take(source, taken, order, count, held_out, digested=roles[:inputs])
+    return [rows[index % len(rows)] for index in range(count)] if rows else []
 
 
-@functools.lru_cache(maxsize=1)
-def _separate(evaluation: Evaluation, roles: tuple[str, ...], inputs: int) -> tuple[_Source, frozenset[str]] | None:
-    """Open the data for calibration, and return it with the digests of the inputs that must not be used."""
+@functools.lru_cache(maxsize=2)
+def _separate(
+    evaluation: Evaluation, roles: tuple[str, ...], inputs: int, taken: tuple[str, ...]
+) -> tuple[_Source, frozenset[str]] | None:
+    """Open the data for calibration, and return it with the digests of the inputs that must not be used.
+
+    Args:
+        evaluation: the data that quality is scored on.
+        roles: its roles, those of the input first.
+        inputs: number of roles that form the input.
+        taken: the roles that are needed of the data for calibration.
+    """
     parsed, folder, input_roles = parse(evaluation.data), evaluation.folder, roles[:inputs]
-    data = replace(parsed, columns={role: column for role, column in parsed.columns.items() if role in input_roles})
-    source = _open(data, folder, input_roles)
+    data = replace(parsed, columns={role: column for role, column in parsed.columns.items() if role in taken})
+    source = _open(data, folder, taken)
     if data.calibration:
         calibration = parse(data.calibration)
         split = "train" if calibration.split == DEFAULT.split else calibration.split
@@ -244,10 +300,10 @@ def _separate(evaluation: Evaluation, roles: tuple[str, ...], inputs: int) -> tu
         calibration = replace(
             data, source=calibration.source, revision=calibration.revision, split=split, columns=columns
         )
-        source = _open(calibration, folder, input_roles, must_be_split=False)
+        source = _open(calibration, folder, taken, must_be_split=False)
     elif source.is_split and not is_training(data.split):
         try:
-            source = _open(replace(data, split="train"), folder, input_roles)
+            source = _open(replace(data, split="train"), folder, taken)
         except MissingSplit:
             return None
     elif evaluation.limit is None and data.limit is None:
@@ -308,10 +364,20 @@ def _take(
     limit: int | None,
     without: Collection[str] = (),
     keeps_blank: bool = False,
+    digested: Sequence[str] = (),
 ) -> tuple[list[Row], list[str]]:
     """Read rows in the order of their indices until the limit is reached.
 
     If text is the only role, a blank row is not a sample: WikiText has blank rows between paragraphs.
+
+    Args:
+        source: the opened data.
+        roles: the roles whose values are read.
+        order: indices of the rows.
+        limit: maximum number of rows; None: all.
+        without: digests of rows that are left out.
+        keeps_blank: whether a blank row counts as an empty text.
+        digested: the roles that the digests are of; empty: all.
 
     Returns:
         The rows, and the reason for each skipped row.
@@ -332,7 +398,7 @@ def _take(
                 raise
             skipped.append(without_advice(error))
             continue
-        if not without or row.digest(*roles) not in without:
+        if not without or row.digest(*(digested or roles)) not in without:
             rows.append(row)
     return rows, skipped
 

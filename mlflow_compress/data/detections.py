@@ -174,6 +174,16 @@ def training(text: str, folder: Path, held_out: frozenset[str], count: int, seed
     return [selected[index % len(selected)] for index in range(count)] if selected else []
 
 
+def labelled(text: str, folder: Path, held_out: frozenset[str], count: int, seed: int) -> list[Row]:
+    """Draw pictures with their boxes from the training split, as `training` does.
+
+    Raises:
+        RecipeError: as for `training`, or labels can't be read.
+    """
+    names = describe(parse(text), folder).names
+    return [_row(path, "", names, decodes=False) for path in training(text, folder, held_out, count, seed)]
+
+
 def _row(path: Path, location: str, names: Mapping[int, str], decodes: bool) -> Row:
     if not path.is_file():
         raise _missing(path, location)

@@ -76,6 +76,7 @@ class Asr(TransformersFamily):
         new_tokens: number of tokens that one call generates.
         architecture: for random weights, fields of the config, including `model_type`.
         trust: whether Python code beside a local model may build it (`auto_map` in its `config.json`).
+        students: for random weights, the `architecture` of each model that distill:student names.
     """
 
     auto_class: ClassVar[str] = "AutoModelForSpeechSeq2Seq"

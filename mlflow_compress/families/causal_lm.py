@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
 
-from mlflow_compress.data.datasets import draw, scored, scored_whole
+from mlflow_compress.data.datasets import draw, scored, scored_whole, unscored_texts
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.model import SCORING
 from mlflow_compress.networks.decoding import (
@@ -40,9 +40,10 @@ from mlflow_compress.networks.transformers_models import (
     load_tokenizer,
     load_transformer,
 )
-from mlflow_compress.sockets import Continuation, Graph, Mark, Model, Sample
+from mlflow_compress.sockets import Continuation, Graph, Labelled, Mark, Model, Sample
 
 _ROLES = ("text",)
+_NO_TARGET = -100  # of a token that does not count in the loss
 _TEXT = "The little boat left the harbour at dawn, and nobody on the pier could say when it would be back. "
 
 
@@ -69,6 +70,7 @@ class CausalLm(TransformersFamily):
             so that the first token is predicted too.
         architecture: for random weights, fields of the config, including `model_type`.
         trust: whether Python code beside a local model may build it (`auto_map` in its `config.json`).
+        students: for random weights, the `architecture` of each model that distill:student names.
     """
 
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
@@ -254,6 +256,18 @@ class CausalLm(TransformersFamily):
         rows = torch.tensor(tokens[:needed_tokens]).reshape(count, size, length)
         return list(rows.to(model.device))
 
+    def labelled(self, model: Model, count: int, seed: int, size: int = 1) -> list[Labelled]:
+        """Return rows of tokens as for `calibration`: the target of each token is the next one."""
+        if not draw(model, _ROLES, 1, seed) and model.weights != "random":
+            return super().labelled(model, count, seed, size)
+        rows = self.calibration(model, count, seed, size)
+        return [Labelled(ids, _next_tokens(ids)) for ids in rows]
+
+    def token_lists(self, model: Model, most: int) -> list[list[int]]:
+        """Return the tokens of all texts that are not scored (see `Family.token_lists`)."""
+        texts = [str(values["text"]) for values in unscored_texts(model, _ROLES, 1, most)]
+        return list(companions(model).tokenizer(texts, verbose=False)["input_ids"]) if texts else []
+
     def answers(self, model: Model, inputs: Sequence[Any]) -> list[dict[str, float]]:
         """Return the likelihood of each text by the protocol. A block is a list of tokens.
 
@@ -306,6 +320,13 @@ class CausalLm(TransformersFamily):
     def example(self, model: Model) -> list[Any]:
         """Return the beginning of a text."""
         return ["Once upon a time"]
+
+
+def _next_tokens(ids: Any) -> Any:
+    """Return the token after each one, [batch, tokens]; the last has none."""
+    targets = ids.roll(-1, dims=1)
+    targets[:, -1] = _NO_TARGET
+    return targets
 
 
 def _continue(parts: Any, input_ids: Any, kept: Any, *past: Any) -> tuple[Any, ...]:

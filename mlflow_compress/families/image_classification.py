@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mlflow_compress.data.datasets import draw, scored
+from mlflow_compress.data.datasets import draw, draw_labelled, scored
 from mlflow_compress.data.labels import distinct, labels_of
 from mlflow_compress.data.media import Picture
-from mlflow_compress.errors import RecipeError, Unsupported, WeightsError, one_line
+from mlflow_compress.errors import RecipeError, Unsupported
 from mlflow_compress.networks import image_zoos
 from mlflow_compress.networks.export_graphs import Attached, Calls, dtype_of, graph
-from mlflow_compress.networks.hub import Origin
+from mlflow_compress.networks.image_inputs import SIDE, image_processor, photo_of, pixels_of
 from mlflow_compress.networks.published_files import copy_plain, require_weights
 from mlflow_compress.networks.text_inputs import require_pass
 from mlflow_compress.networks.transformer_layers import thinned
@@ -25,13 +25,12 @@ from mlflow_compress.networks.transformers_models import (
     companions,
     load_transformer,
 )
-from mlflow_compress.sockets import Graph, Mark, Model, NativeFlavor, Published, Sample
+from mlflow_compress.sockets import Graph, Labelled, Mark, Model, NativeFlavor, Published, Sample
 
 _ROLES = ("image", "label")
 _PREDICT_BATCH = 16
 _RANKED = 5  # labels in an answer, for top-5 accuracy
 _PHOTO = (720, 1280, 3)
-_SIDE = 224  # of images, if a config does not state it
 _ZOO, _DESCRIBED = "zoo.json", "zoo"
 
 
@@ -48,6 +47,7 @@ class ImageClassification(TransformersFamily):
         architecture: for random weights, fields of the config, including `model_type`; for torchvision and timm,
             arguments of the function that builds the model (`num_classes`).
         trust: whether Python code beside a local model may build it (`auto_map` in its `config.json`).
+        students: for random weights, the `architecture` of each model that distill:student names.
     """
 
     auto_class: ClassVar[str] = "AutoModelForImageClassification"
@@ -80,11 +80,14 @@ class ImageClassification(TransformersFamily):
             RecipeError: the numbers of labels and classes differ.
         """
         if image_zoos.in_zoo(source):
-            model = image_zoos.load(source, weights, folder, self.architecture, seed)
+            labels = list(self.labels_of_teacher.values())
+            model = image_zoos.load(source, weights, folder, self.architecture, seed, labels)
         else:
             origin = self.origin(source, weights, folder)
-            model = load_transformer(self.auto_class, source, origin, self.architecture, seed, self.precision)
-            model.family_data = Companions(processor=_image_processor(model.config, origin), code=origin.code)
+            model = load_transformer(
+                self.auto_class, source, origin, self.architecture, seed, self.precision, self.labels_of_teacher
+            )
+            model.family_data = Companions(processor=image_processor(model.config, origin), code=origin.code)
             require_pass(model, lambda: self._require_scores(model), "pictures as pixel_values")
         if self.labels and len(self.labels) != self.classes(model):
             raise RecipeError(f"options.labels names {len(self.labels)} classes; {source} has {self.classes(model)}.")
@@ -104,7 +107,7 @@ class ImageClassification(TransformersFamily):
         import torch
 
         generator = torch.Generator().manual_seed(seed)
-        square = np.zeros((_SIDE, _SIDE, 3), dtype=np.uint8)
+        square = np.zeros((SIDE, SIDE, 3), dtype=np.uint8)
         shape = self._prepared(model, square).shape
         return torch.randn((size, *shape), generator=generator).to(model.device, dtype_of(model.module))
 
@@ -162,6 +165,27 @@ class ImageClassification(TransformersFamily):
         parts = [pictures[start : start + size] for start in range(0, len(pictures), size)]
         return [torch.stack([self._prepared(model, picture) for picture in part]) for part in parts]
 
+    def labelled(self, model: Model, count: int, seed: int, size: int = 1) -> list[Labelled]:
+        """Draw labelled pictures that are not scored (see `Family.labelled`); they are not cropped or flipped."""
+        import torch
+
+        rows = draw_labelled(model, _ROLES, 1, count * size, seed)
+        if not rows:
+            return super().labelled(model, count, seed, size)
+        names = self._names(model)
+        numbers = {name: number for number, name in names.items()}
+        labels = [numbers[label] for label in labels_of(rows, names)]
+        batches = []
+        for start in range(0, len(rows), size):
+            pictures = [self._prepared(model, row.values["image"]) for row in rows[start : start + size]]
+            targets = torch.tensor(labels[start : start + size], device=model.device)
+            batches.append(Labelled(torch.stack(pictures), targets))
+        return batches
+
+    def classes_to_teach(self, model: Model) -> Mapping[int, str]:
+        """Return the labels by number."""
+        return self._names(model)
+
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[str]:
         """Return the label's name for each image: a path, a PIL image, or uint8 [height, width, 3] in RGB order."""
         return [ranking[0] for ranking in self.answers(model, inputs)]
@@ -187,14 +211,9 @@ class ImageClassification(TransformersFamily):
 
     def _prepared(self, model: Model, image: Any) -> Any:
         """Convert an image to the model's input: [channels, height, width] in its dtype and on its device."""
-        photo = _photo(image)
+        photo = photo_of(Picture.at(Path(image)) if isinstance(image, (str, Path)) else image)
         if model.is_transformer:
-            prepared = companions(model).processor(images=photo, return_tensors="pt")
-            if "pixel_values" not in prepared:
-                raise RecipeError(
-                    f"The model's image processor returns {', '.join(prepared)}; this family needs pixel_values."
-                )
-            pixels = prepared["pixel_values"][0]
+            pixels = pixels_of(companions(model).processor, photo)
         else:
             pixels = model.data_as(image_zoos.ZooModel).transform(photo)
         return pixels.to(model.device, dtype_of(model.module))
@@ -274,28 +293,3 @@ def _named(model: Model) -> dict[int, str]:
         numbered = {number: f"LABEL_{number}" for number in range(model.config.num_labels or 0)}
         return dict(model.config.id2label or numbered)  # PVT's config has no names
     return model.data_as(image_zoos.ZooModel).labels
-
-
-def _photo(image: Any) -> Any:
-    """Convert a path, an array or a picture to a PIL picture in RGB."""
-    import numpy as np
-    from torchvision.transforms.functional import to_pil_image
-
-    if hasattr(image, "convert"):
-        return image.convert("RGB")
-    if isinstance(image, (str, Path)):
-        image = Picture.at(Path(image))
-    return to_pil_image(np.asarray(image, dtype=np.uint8)).convert("RGB")
-
-
-def _image_processor(config: Any, origin: Origin) -> Any:
-    from transformers import AutoImageProcessor, ViTImageProcessor
-
-    if origin.kind == "random":
-        side = getattr(config, "image_size", None) or _SIDE
-        height, width = (side, side) if isinstance(side, int) else side
-        return ViTImageProcessor(size={"height": height, "width": width})
-    try:
-        return AutoImageProcessor.from_pretrained(origin.location, **origin.arguments)
-    except Exception as error:  # errors of the hub, files and configs have no common base class
-        raise WeightsError(f"The image processor in {origin.location} can't be loaded: {one_line(error)}") from error

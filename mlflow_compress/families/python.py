@@ -12,6 +12,9 @@ The user's Python file defines:
   a generator, or a torch Dataset. The input is one sample of a batch: a tuple or dictionary for several arguments.
 * `training()`, optional: return inputs for calibration and training, none of which `samples` returns, in one object
   with the structure of a batch: the first axis of each tensor counts them.
+* `training_labels()`, optional: return the labels of what `training` returns, in the same order: numbers of classes, or
+  true values. Methods that train on labels need it. Their loss is the cross-entropy, or the mean squared error of true
+  values, unless `loss(output, labels)` computes another one.
 * `student(keep)`, optional: build a smaller module with the same inputs and outputs, with about the share `keep` of the
   layers or the width of `model()`, to be trained by the method distill.
 * `predict(module, inputs)`, optional: return one prediction per input. Without it, inputs of the same shape are
@@ -50,7 +53,7 @@ from mlflow_compress.networks.plain_modules import make_real, unwrapped
 from mlflow_compress.networks.published_files import copy_plain, require_weights
 from mlflow_compress.networks.score_output import classes_of, has_two_batch_axes, score_of
 from mlflow_compress.records import CautionKind
-from mlflow_compress.sockets import Evaluation, Family, Graph, Mark, Model, Published, Sample
+from mlflow_compress.sockets import Evaluation, Family, Graph, Labelled, Mark, Model, Published, Sample
 
 _PLAIN = (int, float, str)
 CHECKPOINT = "checkpoint"  # fact: what was used from the checkpoint
@@ -247,6 +250,47 @@ class Python(Family):
             self._arguments(model, _select(inputs, indices, len(tensors[0])), lambda: inputs) for indices in selections
         ]
 
+    def labelled(self, model: Model, count: int, seed: int, size: int = 1) -> list[Labelled]:
+        """Draw from the file's `training()` and `training_labels()` (see `Family.labelled`).
+
+        Raises:
+            Unsupported: the file lacks one of them.
+        """
+        import torch
+
+        own = model.data_as(OwnCode)
+        missing = [name for name in ("training", "training_labels") if not hasattr(own.code, name)]
+        if missing and model.weights == "random":
+            return super().labelled(model, count, seed, size)
+        if missing:
+            raise Unsupported(f"{own.path.name} defines no {missing[0]}(): methods that train on labels need it")
+        labels = torch.as_tensor(defined(own, "training_labels")())
+        inputs = value_trees.tensors(defined(own, "training")())
+        if not inputs or len(labels) != len(inputs[0]):
+            samples = len(inputs[0]) if inputs else 0
+            raise RecipeError(
+                f"{own.path}: training() returns {samples} samples, but training_labels() returns {len(labels)} labels."
+            )
+        generator = torch.Generator().manual_seed(seed)
+        targets = [labels[torch.randint(0, len(labels), (size,), generator=generator)] for _ in range(count)]
+        batches = self.calibration(model, count, seed, size)  # draws the same samples
+        return [Labelled(*pair) for pair in zip(batches, value_trees.placed(targets, model.device, None), strict=True)]
+
+    def forward_labelled(self, model: Model, labelled: Labelled) -> tuple[Any, Any]:
+        """Run the module; the loss is that of the file's `loss(output, labels)`, or see `Family.forward_labelled`."""
+        from torch.nn import functional
+
+        own = model.data_as(OwnCode)
+        output = self.forward(model, labelled.batch)
+        if hasattr(own.code, "loss"):
+            return output, defined(own, "loss")(output, labelled.targets)
+        scores = score_of(output, self.output)
+        if labelled.targets.is_floating_point():
+            return output, functional.mse_loss(
+                scores.reshape(labelled.targets.shape), labelled.targets.to(scores.dtype)
+            )
+        return output, functional.cross_entropy(scores.flatten(0, -2), labelled.targets.flatten())
+
     def student(self, model: Model, keep: float) -> Model:
         """Build the file's `student(keep)`, with new weights.
 
@@ -255,13 +299,20 @@ class Python(Family):
         Raises:
             Unsupported: the file has no such function.
         """
+        return self._built_student(model, Built("student", [keep]), "student(keep)")
+
+    def named_student(self, model: Model, source: str, weights: str, seed: int) -> Model:
+        """Build the student with a function of the file, without arguments (see `student`)."""
+        return self._built_student(model, Built(source, []), f"{source}()")
+
+    def _built_student(self, model: Model, built: Built, call: str) -> Model:
         own = model.data_as(OwnCode)
-        if not hasattr(own.code, "student"):
+        if not hasattr(own.code, built.function):
             raise Unsupported(
-                f"{own.path.name} defines no student(keep): define it to build a smaller module with the same inputs "
-                "and outputs"
+                f"{own.path.name} defines no {call}: define it to build a smaller module with the same inputs and "
+                "outputs"
             )
-        code = dataclasses.replace(own, built=Built("student", [keep]))
+        code = dataclasses.replace(own, built=built)
         student = dataclasses.replace(model, structure={}, family_data=code)
         student.module = build(code, self.function)
         self._make_real(student)
@@ -295,6 +346,7 @@ class Python(Family):
         import torch
 
         own = model.data_as(OwnCode)
+        inputs = [own_samples.unnamed(sample) for sample in inputs]
         with torch.inference_mode(), at_home(own.path):
             if hasattr(own.code, "predict"):
                 return list(defined(own, "predict")(model.module, inputs))
@@ -332,16 +384,20 @@ class Python(Family):
     def example(self, model: Model) -> list[Any]:
         """Return the first of the file's samples; without samples, the first row if a batch is one tensor.
 
+        Several inputs are returned by name (see `own_samples.named`).
+
         Raises:
-            Unsupported: a sample has several inputs.
+            Unsupported: a sample has a nested input.
         """
         own = model.data_as(OwnCode)
         if hasattr(own.code, "samples"):
             inputs = next(iter(self.samples(model, "own", Path(), None, 0))).inputs
+            if parts := own_samples.named(inputs):
+                return [parts]
             is_one = hasattr(inputs, "shape") or all(type(leaf) in _PLAIN for leaf in value_trees.leaves(inputs))
             if not is_one or isinstance(inputs, Mapping):
                 raise Unsupported(
-                    f"a sample in {own.path.name} is a {type(inputs).__name__} with several inputs, which the "
+                    f"a sample in {own.path.name} is a {type(inputs).__name__} of nested inputs, which the "
                     "signature of a logged model can't describe"
                 )
             return [inputs]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import Ge
 
 from mlflow_compress.compression.layers import replace
-from mlflow_compress.data.datasets import draw, scored
+from mlflow_compress.data.datasets import draw, draw_labelled, scored, unscored_texts
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.decoding import (
     ONE_ANSWER,
@@ -44,9 +44,10 @@ from mlflow_compress.networks.transformers_models import (
     load_tokenizer,
     load_transformer,
 )
-from mlflow_compress.sockets import Continuation, Graph, Mark, Model, Sample
+from mlflow_compress.sockets import Continuation, Graph, Labelled, Mark, Model, Sample
 
 _ROLES = ("source", "target")
+_NO_TARGET = -100  # of padding, which does not count in the loss
 _PREDICT_BATCH = 8
 _TEXT = "The little boat left the harbour at dawn, and nobody on the pier could say when it would be back. "
 # names of the key projection, the value projection and the number of heads in a cross-attention
@@ -71,6 +72,7 @@ class Seq2Seq(TransformersFamily):
         prefix: text before every source, such as `translate English to German: `.
         architecture: for random weights, fields of the config, including `model_type`.
         trust: whether Python code beside a local model may build it (`auto_map` in its `config.json`).
+        students: for random weights, the `architecture` of each model that distill:student names.
     """
 
     auto_class: ClassVar[str] = "AutoModelForSeq2SeqLM"
@@ -149,9 +151,14 @@ class Seq2Seq(TransformersFamily):
         )
 
     def forward(self, model: Model, batch: Any) -> Any:
-        """Run encoder and decoder once on random target tokens; return logits [batch, new_tokens, vocabulary]."""
+        """Run encoder and decoder once; return logits [batch, target, vocabulary].
+
+        The target tokens are those of the batch (`decoder_input_ids`), or `new_tokens` random ones.
+        """
         import torch
 
+        if "decoder_input_ids" in batch:
+            return model.module(**batch, use_cache=False).logits
         generator = torch.Generator().manual_seed(0)
         mask = batch["attention_mask"]
         tokens = torch.randint(0, self.classes(model), (1, self.new_tokens), generator=generator).expand(len(mask), -1)
@@ -233,6 +240,54 @@ class Seq2Seq(TransformersFamily):
         parts = [texts[start : start + size] for start in range(0, len(texts), size)]
         return [self._encoded(model, [str(text) for text in part], tokens) for part in parts]
 
+    def labelled(self, model: Model, count: int, seed: int, size: int = 1) -> list[Labelled]:
+        """Draw pairs of source and target that are not scored, both cut to `calibration_tokens`.
+
+        The decoder reads the target shifted by one token, so that each token is predicted from those before it; padding
+        does not count (see `Family.labelled`).
+        """
+        import torch
+
+        rows = draw_labelled(model, _ROLES, 1, count * size, seed)
+        if not rows:
+            return super().labelled(model, count, seed, size)
+        tokens = min(self.calibration_tokens, longest(model) or self.calibration_tokens)
+        batches = []
+        for start in range(0, len(rows), size):
+            part = [row.values for row in rows[start : start + size]]
+            batch = self._encoded(model, [str(values["source"]) for values in part], tokens)
+            encoded = (
+                companions(model)
+                .tokenizer(
+                    text_target=[str(values["target"]) for values in part],
+                    return_tensors="pt",
+                    padding=True,
+                    padding_side="right",
+                    truncation=True,
+                    max_length=tokens,
+                )
+                .to(model.device)
+            )
+            targets = encoded["input_ids"].masked_fill(encoded["attention_mask"] == 0, _NO_TARGET)
+            shifted = encoded["input_ids"].roll(1, dims=1)
+            shifted[:, 0] = _start_token(model)
+            batches.append(Labelled({**batch, "decoder_input_ids": torch.as_tensor(shifted)}, targets))
+        return batches
+
+    def token_lists(self, model: Model, most: int) -> list[list[int]]:
+        """Return the tokens of all sources and targets that are not scored (see `Family.token_lists`)."""
+        rows = unscored_texts(model, _ROLES, 1, most)
+        tokenizer = companions(model).tokenizer
+        sources = [self.prefix + str(values["source"]) for values in rows]
+        targets = [str(values["target"]) for values in rows]
+        if not rows:
+            return []
+        encoded = (
+            tokenizer(sources, verbose=False)["input_ids"],
+            tokenizer(text_target=targets, verbose=False)["input_ids"],
+        )
+        return [*encoded[0], *encoded[1]]
+
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[str]:
         """Return the model's output for each text, complete, by beam search or greedy decoding."""
         import torch
@@ -268,6 +323,15 @@ class Seq2Seq(TransformersFamily):
     def example(self, model: Model) -> list[Any]:
         """Return a text."""
         return ["The weather is fine today."]
+
+
+def _start_token(model: Model) -> int:
+    """Return the token with which the decoder starts."""
+    generation = companions(model).generation
+    for config in (generation, model.config):
+        if isinstance(token := getattr(config, "decoder_start_token_id", None), int):
+            return token
+    return int(companions(model).tokenizer.pad_token_id)
 
 
 def _decode(parts: Any, input_ids: Any, attention_mask: Any, *caches: Any) -> tuple[Any, ...]:

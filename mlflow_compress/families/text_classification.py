@@ -9,13 +9,13 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge
 
-from mlflow_compress.data.datasets import draw, scored
+from mlflow_compress.data.datasets import draw, draw_labelled, scored, unscored_texts
 from mlflow_compress.data.labels import labels_of
 from mlflow_compress.networks.long_texts import note_cut
 from mlflow_compress.networks.text_encoders import TextEncoder
 from mlflow_compress.networks.text_inputs import fill_up, longest, settle_padding, taken
 from mlflow_compress.networks.transformers_models import Companions, companions, load_tokenizer, load_transformer
-from mlflow_compress.sockets import Model, Sample
+from mlflow_compress.sockets import Labelled, Model, Sample
 
 _PREDICT_BATCH = 16
 _ROLES = ("text", "label")
@@ -32,6 +32,7 @@ class TextClassification(TextEncoder):
         scored_tokens: maximum length of texts in predicting and scoring, in tokens; None: the model's maximum.
         architecture: for random weights, fields of the config, including `model_type`.
         trust: whether Python code beside a local model may build it (`auto_map` in its `config.json`).
+        students: for random weights, the `architecture` of each model that distill:student names.
     """
 
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
@@ -47,7 +48,9 @@ class TextClassification(TextEncoder):
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
         """Load the classifier and its tokenizer (see `Family.load`)."""
         origin = self.origin(source, weights, folder)
-        model = load_transformer(self.auto_class, source, origin, self.architecture, seed, self.precision)
+        model = load_transformer(
+            self.auto_class, source, origin, self.architecture, seed, self.precision, self.labels_of_teacher
+        )
         model.family_data = Companions(tokenizer=load_tokenizer(origin), code=origin.code)
         settle_padding(model)
         self.settle(model)
@@ -89,6 +92,28 @@ class TextClassification(TextEncoder):
             return TextEncoder.calibration(replace(self, tokens=tokens), model, count, seed, size)
         parts = [texts[start : start + size] for start in range(0, len(texts), size)]
         return [dict(self._encode(model, [str(text) for text in part], tokens).to(model.device)) for part in parts]
+
+    def labelled(self, model: Model, count: int, seed: int, size: int = 1) -> list[Labelled]:
+        """Draw labelled texts that are not scored, cut to `calibration_tokens` (see `Family.labelled`)."""
+        import torch
+
+        rows = draw_labelled(model, _ROLES, 1, count * size, seed)
+        if not rows:
+            return super().labelled(model, count, seed, size)
+        tokens = min(self.calibration_tokens, longest(model) or self.calibration_tokens)
+        numbers = {name: number for number, name in model.config.id2label.items()}
+        labels = [numbers[label] for label in labels_of(rows, model.config.id2label)]
+        batches = []
+        for start in range(0, len(rows), size):
+            texts = [str(row.values["text"]) for row in rows[start : start + size]]
+            targets = torch.tensor(labels[start : start + size], device=model.device)
+            batches.append(Labelled(dict(self._encode(model, texts, tokens).to(model.device)), targets))
+        return batches
+
+    def token_lists(self, model: Model, most: int) -> list[list[int]]:
+        """Return the tokens of all texts that are not scored (see `Family.token_lists`)."""
+        texts = [str(values["text"]) for values in unscored_texts(model, _ROLES, 1, most)]
+        return list(companions(model).tokenizer(texts, verbose=False)["input_ids"]) if texts else []
 
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[str]:
         """Return the label's name for each text."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge
 
-from mlflow_compress.data.datasets import Row, draw, scored
+from mlflow_compress.data.datasets import Row, draw, draw_labelled, scored, unscored_texts
 from mlflow_compress.data.label_forms import new_label, whole_number
 from mlflow_compress.data.labels import listed
 from mlflow_compress.data.spec import parse
@@ -19,7 +19,7 @@ from mlflow_compress.networks.text_inputs import longest, taken
 from mlflow_compress.networks.transformers_models import Companions, companions, load_tokenizer, load_transformer
 from mlflow_compress.records import CautionKind
 from mlflow_compress.scoring.entities import are_entities
-from mlflow_compress.sockets import Model, Sample
+from mlflow_compress.sockets import Labelled, Model, Sample
 
 WORD_TAGS = CautionKind(
     "word_tags",
@@ -36,6 +36,7 @@ WORD_TAGS = CautionKind(
 _PREDICT_BATCH = 16
 _ROLES = ("words", "tags")
 _OUTSIDE = "O"
+_NO_TARGET = -100  # of tokens that do not count in the loss
 _PREFIXES = ("B-", "I-")
 _SPACED = ("bloom", "deberta", "gpt2", "longformer", "roberta")  # their tokenizers need add_prefix_space
 _TEXT = "The ferry left Tallinn for Helsinki at dawn with Anna Tamm and the choir of Saint Olaf on board"
@@ -56,6 +57,7 @@ class TokenClassification(TextEncoder):
             the model's maximum.
         architecture: for random weights, fields of the config, including `model_type`.
         trust: whether Python code beside a local model may build it (`auto_map` in its `config.json`).
+        students: for random weights, the `architecture` of each model that distill:student names.
     """
 
     auto_class: ClassVar[str] = "AutoModelForTokenClassification"
@@ -71,7 +73,9 @@ class TokenClassification(TextEncoder):
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
         """Load the classifier and its tokenizer (see `Family.load`)."""
         origin = self.origin(source, weights, folder)
-        model = load_transformer(self.auto_class, source, origin, self.architecture, seed, self.precision)
+        model = load_transformer(
+            self.auto_class, source, origin, self.architecture, seed, self.precision, self.labels_of_teacher
+        )
         is_spaced = model.config.model_type in _SPACED
         tokenizer = load_tokenizer(origin, **({"add_prefix_space": True} if is_spaced else {}))
         model.family_data = Companions(tokenizer=tokenizer, code=origin.code)
@@ -110,6 +114,39 @@ class TokenClassification(TextEncoder):
         tokenizer = companions(model).tokenizer
         ids = [_encode(tokenizer, _words(sentence))[0][:tokens] for sentence in sentences]
         return [_padded(model, ids[start : start + size]) for start in range(0, len(ids), size)]
+
+    def labelled(self, model: Model, count: int, seed: int, size: int = 1) -> list[Labelled]:
+        """Draw tagged sentences that are not scored, cut to `calibration_tokens` (see `Family.labelled`).
+
+        The first token of a word has the number of its tag as target, all others have -100.
+        """
+        import torch
+
+        rows = draw_labelled(model, _ROLES, 1, count * size, seed)
+        if not rows:
+            return super().labelled(model, count, seed, size)
+        tokens = min(self.calibration_tokens, longest(model) or self.calibration_tokens)
+        numbers = {name: number for number, name in model.config.id2label.items()}
+        new_names = parse(model.evaluation.data).labels if model.evaluation is not None else {}
+        batches = []
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            encoded = [_encode(companions(model).tokenizer, _listed(row, "words")) for row in part]
+            batch = _padded(model, [ids[:tokens] for ids, _ in encoded])
+            targets = torch.full_like(batch["input_ids"], _NO_TARGET)
+            is_left = companions(model).tokenizer.padding_side == "left"
+            for index, (row, (ids, first_tokens)) in enumerate(zip(part, encoded, strict=True)):
+                shift = targets.shape[1] - min(len(ids), tokens) if is_left else 0
+                for tag, first in zip(_tags(row, model.config.id2label, new_names), first_tokens, strict=True):
+                    if first is not None and first < tokens and tag in numbers:
+                        targets[index, first + shift] = numbers[tag]
+            batches.append(Labelled(batch, targets))
+        return batches
+
+    def token_lists(self, model: Model, most: int) -> list[list[int]]:
+        """Return the tokens of all sentences that are not scored (see `Family.token_lists`)."""
+        rows = unscored_texts(model, _ROLES, 1, most)
+        return [_encode(companions(model).tokenizer, _words(values["words"]))[0] for values in rows]
 
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[list[str]]:
         """Return a tag for each word of each sentence: a list of words, or a text that is split at white space."""

@@ -8,16 +8,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, MultipleOf
 
-from mlflow_compress.data.datasets import draw, remember, scored
+from mlflow_compress.data.datasets import draw, draw_labelled, remember, scored
+from mlflow_compress.data.detections import describe, training
+from mlflow_compress.data.detections import labelled as draw_boxes
 from mlflow_compress.data.detections import read as read_boxes
-from mlflow_compress.data.detections import training
 from mlflow_compress.data.labels import distinct, labels_of
-from mlflow_compress.errors import RecipeError
-from mlflow_compress.networks import ultralytics_images, ultralytics_models
+from mlflow_compress.data.spec import parse
+from mlflow_compress.errors import RecipeError, Unsupported
+from mlflow_compress.networks import ultralytics_images, ultralytics_models, ultralytics_training
 from mlflow_compress.networks.export_graphs import Calls, dtype_of
 from mlflow_compress.networks.pickle_scan import UNREADABLE, code_in
 from mlflow_compress.networks.published_files import copy_plain, require_weights
@@ -25,7 +27,7 @@ from mlflow_compress.networks.ultralytics_architecture import TASKS, Architectur
 from mlflow_compress.networks.ultralytics_images import read_photo
 from mlflow_compress.networks.ultralytics_models import ExportedNet
 from mlflow_compress.networks.weight_files import require_no_pointer
-from mlflow_compress.sockets import Evaluation, Family, Graph, Mark, Model, Published, Sample
+from mlflow_compress.sockets import Evaluation, Family, Graph, Labelled, Mark, Model, Published, Sample
 
 _PHOTO = (720, 1280, 3)
 _ROLES = ("image", "label")
@@ -88,6 +90,9 @@ class Yolo(Family):
         ultralytics_models.require_ultralytics()
         torch.manual_seed(seed)
         module, kind, caution = ultralytics_models.load(source, weights, folder, self.trust)
+        return self._ready(module, kind, caution)
+
+    def _ready(self, module: Any, kind: Literal["pretrained", "random", "local"], caution: str) -> Model:
         module = module.float().eval()
         module.fuse(verbose=False)
         module.requires_grad_(False)
@@ -184,6 +189,66 @@ class Yolo(Family):
         parts = (images[start : start + size] for start in range(0, len(images), size))
         return [answerer.prepare([read_photo(image) for image in part]) for part in parts]
 
+    def labelled(self, model: Model, count: int, seed: int, size: int = 1) -> list[Labelled]:
+        """Draw training images that are not scored with their boxes or labels (see `Family.labelled`).
+
+        The images are not augmented.
+        """
+        batches = self._answerer(model).labelled(count, seed, size)
+        return batches or super().labelled(model, count, seed, size)
+
+    def _own_answers(self, model: Model, batch: Any) -> Any:
+        if model.data_as(Architecture).does.classifies:
+            return super()._own_answers(model, batch)
+        _, boxes = ultralytics_training.fitted([], [], self.side(model))
+        return boxes
+
+    def forward_labelled(self, model: Model, labelled: Labelled) -> tuple[Any, Any]:
+        """Run the model with ultralytics' loss (see `ultralytics_training.label_loss`); a classifier: cross-entropy.
+
+        Raises:
+            Unsupported: it is neither a plain detector nor a classifier.
+        """
+        described = model.data_as(Architecture)
+        if described.does.classifies:
+            return super().forward_labelled(model, labelled)
+        if described.task != "detect":
+            raise Unsupported(
+                f"only plain detectors and classifiers are trained on labels, not the task {described.task}"
+            )
+        targets = {name: tensor.to(model.device) for name, tensor in labelled.targets.items()}
+        output, loss = ultralytics_training.label_loss(model.module, labelled.batch, targets)
+        return described.does.output_of(output), loss
+
+    def imitation_loss(self, model: Model, output: Any, target: Any) -> Any:
+        """Return the loss of a plain detector on another one (see `ultralytics_training.imitation_loss`)."""
+        described = model.data_as(Architecture)
+        if described.task != "detect":
+            return None
+        return ultralytics_training.imitation_loss(output, target, len(described.names))
+
+    def student(self, model: Model, keep: float) -> Model:
+        """Raise `Unsupported`: the layers of a smaller detector have other shapes."""
+        raise Unsupported(
+            "a smaller detector can't reuse this one's layers: name another model, student=yolo11n.pt. Or use "
+            "prune_structured, which makes a smaller detector that keeps its weights"
+        )
+
+    def named_student(self, model: Model, source: str, weights: str, seed: int) -> Model:
+        """Load another model for the same task; for other classes it gets a new head (see `Family.named_student`).
+
+        Raises:
+            Unsupported: it has another task.
+        """
+        import torch
+
+        described = model.data_as(Architecture)
+        torch.manual_seed(seed)
+        module, kind, caution = ultralytics_models.load(source, weights, model.folder, self.trust)
+        if (task := Architecture.of(module).task) != described.task:
+            raise Unsupported(f"the student {source} has the task {task}, the original {described.task}")
+        return self._ready(ultralytics_training.with_classes(module, described.names), kind, caution)
+
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[Any]:
         """Detect objects in each image, or classify it: a path, a picture, or uint8 [height, width, 3] in BGR order.
 
@@ -274,6 +339,10 @@ class _Answerer(ABC):
         """Draw `count` images that are not scored; none if there are none."""
 
     @abstractmethod
+    def labelled(self, count: int, seed: int, size: int) -> list[Labelled]:
+        """Draw `count` labelled batches that are not scored; none if there are none."""
+
+    @abstractmethod
     def prediction(self, photo: Any) -> Any:
         """Predict for a photo, in the form for users."""
 
@@ -301,6 +370,19 @@ class _Labels(_Answerer):
 
     def training(self, count: int, seed: int) -> Sequence[Any]:
         return draw(self.model, _ROLES, count, seed)
+
+    def labelled(self, count: int, seed: int, size: int) -> list[Labelled]:
+        import torch
+
+        rows = draw_labelled(self.model, _ROLES, 1, count * size, seed)
+        numbers = {name: number for number, name in self.names.items()}
+        labels = [numbers[label] for label in labels_of(rows, self.names)] if rows else []
+        batches = []
+        for start in range(0, len(rows), size):
+            photos = [read_photo(row.values["image"]) for row in rows[start : start + size]]
+            targets = torch.tensor(labels[start : start + size], device=self.model.device)
+            batches.append(Labelled(self.prepare(photos), targets))
+        return batches
 
     def prediction(self, photo: Any) -> str:
         return self.answer(photo)[0]
@@ -330,9 +412,27 @@ class _Boxes(_Answerer):
         evaluation = self.model.evaluation
         if evaluation is None:
             return ()
-        table, _ = read_boxes(evaluation.data, evaluation.folder, evaluation.limit, evaluation.seed)
-        held_out = frozenset(row.values["image"].digest() for row in table.rows)
-        return training(evaluation.data, evaluation.folder, held_out, count, seed)
+        return training(evaluation.data, evaluation.folder, _held_out(evaluation), count, seed)
+
+    def labelled(self, count: int, seed: int, size: int) -> list[Labelled]:
+        if (evaluation := self.model.evaluation) is None:
+            return []
+        numbers = self._numbers(evaluation)
+        rows = draw_boxes(evaluation.data, evaluation.folder, _held_out(evaluation), count * size, seed)
+        batches = []
+        for start in range(0, len(rows), size):
+            part = [row.values for row in rows[start : start + size]]
+            photos = [read_photo(values["image"]) for values in part]
+            boxes = [[[numbers[box[0]], *box[1:]] for box in values["boxes"]] for values in part]
+            squares, targets = ultralytics_training.fitted(photos, boxes, self.family.side(self.model))
+            batches.append(Labelled(self._scaled(squares), targets))
+        return batches
+
+    def _numbers(self, evaluation: Evaluation) -> dict[int, int]:
+        """Return the model's number of each class of the data."""
+        classes = describe(parse(evaluation.data), evaluation.folder).names
+        by_name = {name: number for number, name in self.names.items()}
+        return {number: by_name[name] for number, name in _matched(classes, self.names, evaluation.data).items()}
 
     def prediction(self, photo: Any) -> dict[str, Any]:
         side = self.family.side(self.model)
@@ -363,6 +463,12 @@ class _Boxes(_Answerer):
 
     def _described(self, boxes: Any) -> dict[str, Any]:
         return {"scores": boxes[:, 4].tolist(), "labels": [self.names[int(index)] for index in boxes[:, 5]]}
+
+
+def _held_out(evaluation: Evaluation) -> frozenset[str]:
+    """Return the digests of the scored pictures."""
+    table, _ = read_boxes(evaluation.data, evaluation.folder, evaluation.limit, evaluation.seed)
+    return frozenset(row.values["image"].digest() for row in table.rows)
 
 
 def _true_boxes(values: Mapping[str, Any], names: Mapping[int, str]) -> dict[str, Any]:

@@ -65,6 +65,7 @@ def loaded(family: Family, variant: Variant, stage: Tell, warn: Tell) -> Model:
     _require_memory(family.weights_bytes(variant.source, variant.weights, folder), variant.source)
     with _of_the_model(variant, _LOADING):
         model = family.load(variant.source, variant.weights, folder, variant.seed)
+    model.folder = folder
     native_precision.settle(model, family)
     if "cpu" in variant.devices:
         model_precision = {f"torch.{model.facts.get(native_precision.DTYPE)}"}

@@ -8,7 +8,7 @@ separately (see `output_parts`), and the worst one counts.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,20 @@ OTHER_SHAPES = CautionKind(
         "ru": "Сжатие может менять количество объектов, найденных моделью: измерьте качество на данных.",
     },
 )
+OTHER_INPUTS = CautionKind(
+    "other_inputs",
+    short={
+        "en": "it reads inputs in another form than the original: outputs were not compared",
+        "ru": "читает входы в другом виде, чем оригинал: выходы не сравнивались",
+    },
+    message={
+        "en": "the model reads a sample as other numbers than the original (its own tokenizer, or another size of "
+        "pictures): their outputs for random numbers can't be compared",
+        "ru": "модель читает пример не теми же числами, что оригинал (свой токенизатор или другой размер картинок): "
+        "выходы на случайных числах сравнить нельзя",
+    },
+    advice={"en": "Score it on data.", "ru": "Измерьте качество на данных."},
+)
 FUSED_PADDING = CautionKind(
     "fused_padding",
     short={
@@ -134,6 +148,7 @@ _STEPS = 10  # outputs may be this many times farther from the saved ones than t
 _ALIKE = 1e-5  # relative difference of the outputs for two inputs; below it they can't be compared
 _OLD = ("original", "saved")  # tensors of 0.1, with all parts in one vector
 _COUNT, _SPREAD = "passes", "spread"
+_CAST = 0.02  # difference of inputs that casting to half precision explains
 
 
 @dataclass(frozen=True)
@@ -188,8 +203,37 @@ def outputs(family: Family, model: Model, variant: Variant, count: int | None = 
         return replace(result, fused=moved_by_fusing(family, model, batch, seed))
 
 
-def keep(original: Outputs, saved: Outputs, path: Path) -> None:
+def inputs(family: Family, model: Model, variant: Variant) -> list[Any]:
+    """Return copies of the tensors in a batch that depends only on the seed; empty for the user's own inputs."""
+    import torch
+
+    from mlflow_compress.networks import value_trees
+
+    if type(family).runs_users_code:  # they may differ in each call
+        return []
+    with torch.inference_mode():
+        batch = family.batch(model, variant.batch_size, variant.seed)
+    return [tensor.detach().cpu().clone() for tensor in value_trees.tensors(batch)]
+
+
+def read_alike(original: Sequence[Any], compressed: Sequence[Any]) -> bool:
+    """Return whether two models got the same `inputs`, except for rounding in half precision."""
+    import torch
+
+    if [tuple(one.shape) for one in original] != [tuple(other.shape) for other in compressed]:
+        return False
+    pairs = [(one.float(), other.float()) for one, other in zip(original, compressed, strict=True)]
+    return all(torch.allclose(one, other, rtol=_CAST, atol=_CAST) for one, other in pairs)
+
+
+def keep(original: Outputs, saved: Outputs, path: Path, is_comparable: bool = True) -> None:
     """Write the outputs of the original, and those of the compressed model before it was saved.
+
+    Args:
+        original: Outputs of the original.
+        saved: Outputs of the compressed model.
+        path: File to write.
+        is_comparable: Whether both had the same inputs; otherwise the original's are left out.
 
     Raises:
         WorkerError: The compressed model's outputs contain NaN or infinity where the original's do not.
@@ -197,7 +241,9 @@ def keep(original: Outputs, saved: Outputs, path: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    if places := odd_places(saved.joined(), original.joined()):
+    if not is_comparable:
+        original = Outputs([[] for _ in saved.passes], [])
+    elif places := odd_places(saved.joined(), original.joined()):
         all_places = sum(part.numel() for part in saved.joined())
         raise WorkerError(
             f"the compressed model's outputs contain NaN or infinity where the original's do not, at {places:,} of "

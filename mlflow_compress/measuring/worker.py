@@ -110,6 +110,7 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     if is_changed and (refusal := family.refuses(model)):
         raise Unsupported(refusal)
     saved = original = output_error.outputs(family, model, variant, None if is_changed else 1)
+    inputs = output_error.inputs(family, model, variant) if is_changed else []
     state_before = state = compression_check.State.of(model) if is_changed else None
     for step, method in zip(variant.chain, methods, strict=True):
         if step.method != ORIGINAL:
@@ -122,7 +123,10 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
         saved = compression_check.tried(repeat, variant.method, model.module)
         removes = any(method.changes == "architecture" for method in methods)
         model.cautions += compression_check.cautions(state_before, state, removes, model.cautions)
-    output_error.keep(original, saved, folder / OUTPUTS)
+    is_comparable = not is_changed or output_error.read_alike(inputs, output_error.inputs(family, model, variant))
+    if not is_comparable:
+        model.cautions.append(output_error.OTHER_INPUTS.of())
+    output_error.keep(original, saved, folder / OUTPUTS, is_comparable)
     generation_check.keep(family, model, folder / GENERATED)
     report.stage("saving")
     target = folder / MODEL_FOLDER

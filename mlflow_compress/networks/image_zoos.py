@@ -9,7 +9,7 @@ import difflib
 import functools
 import importlib.util
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,9 @@ def in_zoo(source: str) -> bool:
     return source.partition(":")[0] in (_TORCHVISION, _TIMM)
 
 
-def load(source: str, weights: str, folder: Path, architecture: Mapping[str, Any], seed: int) -> Model:
+def load(
+    source: str, weights: str, folder: Path, architecture: Mapping[str, Any], seed: int, labels: Sequence[str] = ()
+) -> Model:
     """Load a model in float32 on the CPU.
 
     Args:
@@ -79,6 +81,8 @@ def load(source: str, weights: str, folder: Path, architecture: Mapping[str, Any
         folder: base of relative paths.
         architecture: arguments of the library's function besides the name (`num_classes`).
         seed: seed for random weights.
+        labels: names of the classes that the model must have; pretrained weights for another number of classes are
+            loaded with a new head. Empty: its own classes.
 
     Returns:
         The model; its family data is a `ZooModel`.
@@ -95,6 +99,10 @@ def load(source: str, weights: str, folder: Path, architecture: Mapping[str, Any
     _require_own(name, architecture)
     open_ = _torchvision if library == _TORCHVISION else _timm
     described, obstacle, pretrained = open_(name, dict(architecture))
+    if labels and len(labels) != len(described["labels"]):
+        described, obstacle, pretrained = open_(name, {**architecture, "num_classes": len(labels)})
+    if labels:
+        described["labels"] = list(labels)
     torch.manual_seed(seed)
     if weights == "random":
         return _ready(Model(build(described), weights="random"), described)
@@ -200,7 +208,17 @@ def _torchvision(name: str, architecture: dict[str, Any]) -> tuple[dict[str, Any
         cached = Path(torch.hub.get_dir(), "checkpoints", Path(parts.path).name)
         return None if cached.is_file() else unreachable(f"{parts.scheme}://{parts.netloc}")
 
-    return described, obstacle, lambda: torchvision.models.get_model(name, weights=trained, **architecture)
+    def pretrained() -> Any:
+        if architecture.get("num_classes", len(trained.meta["categories"])) == len(trained.meta["categories"]):
+            return torchvision.models.get_model(name, weights=trained, **architecture)
+        module = torchvision.models.get_model(name, weights=None, **architecture)
+        own = module.state_dict()
+        state = trained.get_state_dict(progress=False, check_hash=True)
+        fitting = {key: weight for key, weight in state.items() if key in own and own[key].shape == weight.shape}
+        module.load_state_dict(fitting, strict=False)
+        return module
+
+    return described, obstacle, pretrained
 
 
 def _timm(name: str, architecture: dict[str, Any]) -> tuple[dict[str, Any], Callable[[], str | None], Any]:

@@ -26,7 +26,13 @@ from mlflow_compress.networks.random_state import seed_all
 
 _moving = threading.Lock()
 _stays: list[Path] = []  # the original working folder, then the folders entered since; the last is the current one
-NOT_RESTORED = ("load_weights", "samples", "training")  # functions whose files a restored model does not need
+NOT_RESTORED = (
+    "load_weights",
+    "samples",
+    "training",
+    "training_labels",
+    "loss",
+)  # functions whose files a restored model does not need
 
 
 @dataclass(frozen=True)

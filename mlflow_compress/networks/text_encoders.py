@@ -86,6 +86,10 @@ class TextEncoder(TransformersFamily):
         """Return the number of labels."""
         return int(model.config.num_labels)
 
+    def classes_to_teach(self, model: Model) -> Mapping[int, str]:
+        """Return the labels by number."""
+        return dict(model.config.id2label)
+
 
 class _Exported(Attached):
     def __call__(self, input_ids: Any, attention_mask: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import copy
 import importlib.util
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -57,7 +57,10 @@ class TransformersFamily(Family):
         auto_class: the transformers class that builds the model (`AutoModelForCausalLM`).
         keeps: the parts of a model, as named in `Companions`.
         pipeline: name of the pipeline in transformers; empty: it has none.
+        labels_of_teacher: the classes, by number, that a loaded model must have because it is the student of a model
+            with these; empty: it keeps its own.
         trust: whether Python code beside a local model may build it (`auto_map` in its `config.json`).
+        students: for random weights, the `architecture` of each model that distill:student names.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("torch", "transformers", "accelerate", "safetensors")
@@ -67,7 +70,10 @@ class TransformersFamily(Family):
     pipeline: ClassVar[str] = ""
     auto_dtype: ClassVar[Literal["native", "float32"]] = "float32"
 
+    labels_of_teacher: ClassVar[Mapping[int, str]] = {}
+
     trust: bool = False
+    students: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def code(self, source: str, weights: str, folder: Path) -> str:
         """Return a message if a local model is built by code beside it (see `Family.code`)."""
@@ -102,6 +108,21 @@ class TransformersFamily(Family):
         if origin.folder is None:
             return None
         return memory_need.of_files(origin.folder, origin.variant, self.precision)
+
+    def named_student(self, model: Model, source: str, weights: str, seed: int) -> Model:
+        """Load another model with the teacher's classes (see `Family.named_student`).
+
+        A head for other classes is replaced by a new one with random weights.
+        """
+        family: Any = copy.copy(self)
+        family.architecture = self.students.get(source, {})
+        family.labels_of_teacher = self.classes_to_teach(model)
+        student: Model = family.load(source, weights, model.folder, seed)
+        return student
+
+    def classes_to_teach(self, model: Model) -> Mapping[int, str]:
+        """Return the names of the classes, by number, that a student must have; empty for models without classes."""
+        return {}
 
     def refuses(self, model: Model) -> str:
         """Return a message if the weights are already quantised and can't be compressed (see `Family.refuses`)."""
@@ -273,7 +294,13 @@ def built(auto_class: str, config: Any) -> Any:
 
 
 def load_transformer(
-    auto_class: str, source: str, origin: Origin, architecture: Mapping[str, Any], seed: int, precision: str = "float32"
+    auto_class: str,
+    source: str,
+    origin: Origin,
+    architecture: Mapping[str, Any],
+    seed: int,
+    precision: str = "float32",
+    labels: Mapping[int, str] | None = None,
 ) -> Model:
     """Load a transformers model on the CPU from its origin, with its weights directly in their precision.
 
@@ -285,6 +312,7 @@ def load_transformer(
         seed: seed for random weights.
         precision: `native`: that of the checkpoint, or of the architecture for random weights; or the name of a type,
             to which a GGUF file is unpacked.
+        labels: names of the classes, by number, that the model must have; None or empty: it keeps its own.
 
     Returns:
         The model with its config.
@@ -299,9 +327,10 @@ def load_transformer(
     loader = getattr(transformers, auto_class)
     torch.manual_seed(seed)
     if origin.kind == "random":
-        model = Model(_from_architecture(loader, source, architecture, origin, precision), caution=origin.caution)
+        module = _from_architecture(loader, source, architecture, origin, precision, _head(labels))
+        model = Model(module, caution=origin.caution)
     else:
-        model = _from_pretrained(loader, origin, precision)
+        model = _from_pretrained(loader, origin, precision, _head(labels))
     model.module.requires_grad_(False)
     model.module.eval()
     model.config = model.module.config
@@ -313,8 +342,20 @@ def load_transformer(
     return model
 
 
+def _head(labels: Mapping[int, str] | None) -> dict[str, Any]:
+    """Return the config fields of a head for these classes; empty for None or no classes."""
+    if not labels:
+        return {}
+    return {"id2label": dict(labels), "label2id": {name: number for number, name in labels.items()}}
+
+
 def _from_architecture(
-    loader: Any, source: str, architecture: Mapping[str, Any], origin: Origin, precision: str
+    loader: Any,
+    source: str,
+    architecture: Mapping[str, Any],
+    origin: Origin,
+    precision: str,
+    head: Mapping[str, Any],
 ) -> Any:
     import torch
     from transformers import AutoConfig
@@ -325,7 +366,9 @@ def _from_architecture(
             f"The architecture of {source} is unknown. Connect to the hub, write a recipe with options.architecture, "
             "or give a local folder."
         )
-    fields = dict(architecture or config_fields(source))
+    fields = {**(architecture or config_fields(source)), **head}
+    if head:
+        fields.pop("num_labels", None)
     _require_own_kernels(fields, source)
     dtype = of_config(fields) if precision == NATIVE else getattr(torch, precision)
     try:
@@ -336,7 +379,7 @@ def _from_architecture(
         raise RecipeError(f"options.architecture of {source} does not describe a model: {one_line(error)}") from error
 
 
-def _from_pretrained(loader: Any, origin: Origin, precision: str) -> Model:
+def _from_pretrained(loader: Any, origin: Origin, precision: str, head: Mapping[str, Any]) -> Model:
     import torch
 
     fields = {} if origin.file else _saved_fields(origin.source)
@@ -346,6 +389,9 @@ def _from_pretrained(loader: Any, origin: Origin, precision: str) -> Model:
     if not origin.file:
         _require_own_kernels(fields, origin.location)
     with saved_models.opened(origin) as saved:
+        arguments = {**saved.arguments, **origin.arguments}
+        if head:
+            arguments |= {**head, "ignore_mismatched_sizes": True}
         try:
             module, info = loader.from_pretrained(
                 saved.location,
@@ -353,8 +399,7 @@ def _from_pretrained(loader: Any, origin: Origin, precision: str) -> Model:
                 output_loading_info=True,
                 **_unpacked(origin),
                 **({} if packing is None else {"use_safetensors": True}),
-                **saved.arguments,
-                **origin.arguments,
+                **arguments,
             )
         except Exception as error:  # errors of safetensors, pickle, the hub and configs have no common base class
             raise WeightsError(f"The weights in {origin.location} can't be loaded: {one_line(error)}") from error

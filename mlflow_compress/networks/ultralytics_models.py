@@ -74,7 +74,7 @@ def load(
 
 def build(described: Architecture) -> Any:
     """Build a fused module. A detector's constructor runs a forward pass, so it needs real weights."""
-    module = _unfused(described)
+    module = unfused(described)
     module.fuse(verbose=False)
     if not described.does.classifies:
         _plain_strides_later(module.model[-1])
@@ -168,7 +168,7 @@ def _rebuilt(saved: Saved, path: Path) -> Any:
     import torch
 
     with torch.random.fork_rng(devices=[]):  # so that later random numbers are as with the unpickled model
-        module = _unfused(saved.described)
+        module = unfused(saved.described)
     if len(saved.weights) < len(module.state_dict()):
         module.fuse(verbose=False)
     fill(module, saved.weights, path)
@@ -176,7 +176,7 @@ def _rebuilt(saved: Saved, path: Path) -> Any:
     return module
 
 
-def _unfused(described: Architecture) -> Any:
+def unfused(described: Architecture) -> Any:
     """Build a module.
 
     Raises:
@@ -217,7 +217,7 @@ def _from_architecture(source: str) -> Any:
         raise WeightsError(f"{source} has the task {task}; this family measures {', '.join(_built())}.")
     count = described.get("nc")
     names = {number: str(number) for number in range(count)} if isinstance(count, int) else {}
-    return _unfused(Architecture(described, names, task))
+    return unfused(Architecture(described, names, task))
 
 
 def _built() -> list[str]:

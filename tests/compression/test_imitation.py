@@ -9,7 +9,7 @@ import pytest
 import torch
 from taught import NET, distilled, own
 
-from mlflow_compress.compression import imitation
+from mlflow_compress.compression import imitation, training
 from mlflow_compress.compression.imitation import Lesson
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.sockets import Family, Model
@@ -121,7 +121,7 @@ def test_a_loss_that_is_not_a_number_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
-    slope = [imitation._slope(step, 20) for step in range(20)]
+    slope = [training._slope(step, 20) for step in range(20)]
     assert slope[:3] == [0.5, 1.0, 1.0]
     assert slope[-1] == pytest.approx(1 / 18)
-    assert imitation._slope(0, 1) == 1
+    assert training._slope(0, 1) == 1
