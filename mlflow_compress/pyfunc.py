@@ -21,7 +21,8 @@ class Predictor:
 
         Args:
             data: A list of inputs, an array whose first axis counts the inputs, a data frame, or columns by name. For a
-                family that takes rows, each row is an input; for others, the first column contains the inputs.
+                family that takes rows, each row is an input; for others, the first column contains the inputs. Several
+                arrays by name are the parts of inputs with several parts.
             params: Not used.
         """
         family = self._restored.family
@@ -30,6 +31,8 @@ class Predictor:
 
 def _inputs(data: Any, as_rows: bool) -> Sequence[Any]:
     if isinstance(data, dict):
+        if len(data) > 1 and not as_rows and all(getattr(column, "ndim", 0) for column in data.values()):
+            return [dict(zip(data, row, strict=True)) for row in zip(*data.values(), strict=True)]
         import pandas as pd
 
         data = pd.DataFrame(data)

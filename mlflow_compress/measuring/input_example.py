@@ -6,7 +6,8 @@ It is written beside the model folder, whose size is measured, and logged with t
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ class Example:
         inputs: Texts, or nested lists of numbers; the first axis counts the inputs.
         dtype: Dtype of the numbers; empty for texts.
         shape: Shape of one input; -1 where the length may vary.
+        columns: Dtype and shape of each part, by name, if an input has several parts; else empty.
         outputs: The answers; None if unknown.
     """
 
@@ -32,6 +34,7 @@ class Example:
     dtype: str = ""
     shape: tuple[int, ...] = ()
     outputs: list[Any] | None = None
+    columns: Mapping[str, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
 
 
 def keep(family: Family, model: Model, folder: Path) -> None:
@@ -44,6 +47,8 @@ def keep(family: Family, model: Model, folder: Path) -> None:
         lengths = tuple(inputs[0].shape)
         shape = tuple(-1 if axis in family.flexible_axes else length for axis, length in enumerate(lengths))
         example |= {"dtype": str(inputs[0].dtype).removeprefix("torch."), "shape": shape}
+    if isinstance(inputs[0], Mapping) and not family.takes_rows:
+        example["columns"] = {name: _form(part) for name, part in inputs[0].items()}
     answers = [""] if set(_TEXTS) & set(family.kinds(model)) else family.predict(model, inputs)
     example["outputs"] = [_plain(answer) for answer in answers]
     (folder / _FILE).write_text(json.dumps(example), encoding="utf-8")
@@ -56,9 +61,19 @@ def read(folder: Path) -> Example | None:
         if not path.is_file() or path.stat().st_size > _MOST_BYTES:
             return None
         data = json.loads(path.read_text(encoding="utf-8"))
-        return Example(**{**data, "shape": tuple(data.get("shape", ()))})
-    except (OSError, ValueError, TypeError, RecursionError):
+        columns = {name: (dtype, tuple(shape)) for name, (dtype, shape) in data.get("columns", {}).items()}
+        return Example(**{**data, "shape": tuple(data.get("shape", ())), "columns": columns})
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def _form(part: Any) -> tuple[str, tuple[int, ...]]:
+    """Return the dtype and the shape of an array, a tensor or a number."""
+    import numpy as np
+
+    if hasattr(part, "shape"):
+        return str(part.dtype).removeprefix("torch."), tuple(part.shape)
+    return str(np.asarray(part).dtype), ()
 
 
 def _plain(value: Any) -> Any:

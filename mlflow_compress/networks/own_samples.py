@@ -13,6 +13,28 @@ from mlflow_compress.sockets import Sample
 
 _REFERENCES = ("reference", "label", "labels", "target", "y")
 _INPUTS = ("inputs", "input")
+_PART = "input_"  # name of an input of several, with its number
+
+
+def named(inputs: Any) -> dict[str, Any]:
+    """Return the parts of a sample with several inputs by name: `input_0`, `input_1` for a tuple.
+
+    Empty if it has one input, or a part that is neither an array nor a number.
+    """
+    if isinstance(inputs, tuple):
+        inputs = {f"{_PART}{position}": part for position, part in enumerate(inputs)}
+    if not isinstance(inputs, Mapping) or not all(
+        hasattr(part, "shape") or type(part) in (int, float) for part in inputs.values()
+    ):
+        return {}
+    return {str(name): part for name, part in inputs.items()}
+
+
+def unnamed(sample: Any) -> Any:
+    """Return a sample that `named` wrote as a tuple again; any other one unchanged."""
+    if isinstance(sample, Mapping) and list(sample) == [f"{_PART}{position}" for position in range(len(sample))]:
+        return tuple(sample.values())
+    return sample
 
 
 def read(samples: Any, origin: str) -> list[Sample]:

@@ -213,6 +213,11 @@ def _shown(example: Example) -> dict[str, Any]:
     inputs_shown: Any = pd.DataFrame({"text": example.inputs})
     if example.dtype:
         inputs_shown = np.array(example.inputs, dtype=example.dtype)
+    if example.columns:
+        inputs_shown = {
+            name: np.array([row[name] for row in example.inputs], dtype=dtype)
+            for name, (dtype, _) in example.columns.items()
+        }
     answers: Any = example.outputs
     if answers and isinstance(answers[0], (int, float)):
         answers = np.array(answers)
@@ -222,6 +227,9 @@ def _shown(example: Example) -> dict[str, Any]:
     inputs, outputs = signature.inputs, signature.outputs
     if example.dtype:
         inputs = Schema([TensorSpec(np.dtype(example.dtype), (-1, *example.shape))])
+    if example.columns:
+        specs = [TensorSpec(np.dtype(dtype), (-1, *shape), name) for name, (dtype, shape) in example.columns.items()]
+        inputs = Schema(specs)
     if outputs is not None and "Any" in str(outputs):  # from a picture without any object
         outputs = None
     signature = ModelSignature(inputs, outputs)

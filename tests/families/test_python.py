@@ -257,8 +257,9 @@ def test_inputs_by_name_and_nested_outputs_are_predicted_by_the_output_that_was_
     inputs = [{"x": x, "bias": bias} for x, bias in zip(batch["x"], batch["bias"], strict=True)]
     assert family.predict(model, inputs) == output["scores"].argmax(-1).tolist()
     assert family.scores(model, output) is output["scores"]
-    with pytest.raises(Unsupported, match="a dict with several inputs, which the signature"):
-        family.example(model)
+    (example,) = family.example(model)
+    assert set(example) == {"x", "bias"}
+    assert len(family.predict(model, [example])) == 1
     family, model = custom(tmp_path, SEVERAL)
     with pytest.raises(
         RecipeError, match=r"returns several tensors \(hidden\.0, hidden\.1\.0, scores\): .*output: NAME"
