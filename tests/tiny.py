@@ -107,6 +107,53 @@ TINY: dict[str, dict[str, Any]] = {
             "decoder_start_token_id": 0,
         },
     },
+    "text_embedding": {
+        "tokens": 16,
+        "architecture": {
+            "model_type": "bert",
+            "vocab_size": 300,
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+        },
+    },
+    "masked_lm": {
+        "tokens": 16,
+        "architecture": {
+            "model_type": "roberta",
+            "vocab_size": 300,
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "pad_token_id": 0,
+        },
+    },
+    "zero_shot_image_classification": {
+        "architecture": {
+            "model_type": "clip",
+            "projection_dim": 16,
+            "text_config": {
+                "vocab_size": 300,
+                "hidden_size": 16,
+                "intermediate_size": 32,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "eos_token_id": 2,
+                "projection_dim": 16,
+            },
+            "vision_config": {
+                "hidden_size": 16,
+                "intermediate_size": 32,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "image_size": 32,
+                "patch_size": 8,
+                "projection_dim": 16,
+            },
+        },
+    },
 }
 SOURCE = {"yolo": "yolo11n.pt", "python": "own.py"}
 INPUTS: dict[str, list[Any]] = {
@@ -118,6 +165,9 @@ INPUTS: dict[str, list[Any]] = {
     "image_classification": [torch.zeros(40, 60, 3, dtype=torch.uint8).numpy()],
     "token_classification": ["Anna lives in Rome", ["Anna", "Rome"]],
     "seq2seq": ["The boat left the harbour.", "At dawn."],
+    "text_embedding": ["a fine film", "dull"],
+    "masked_lm": ["a fine film", "dull"],
+    "zero_shot_image_classification": [torch.zeros(40, 60, 3, dtype=torch.uint8).numpy()],
 }
 DEEPER: dict[str, dict[str, Any]] = {  # architectures with layers and heads to drop
     "text_classification": {"n_layers": 4, "n_heads": 4},

@@ -87,18 +87,13 @@ def variant_in(folder: Path) -> str:
     return variants[0] if variants else ""
 
 
-def embeds(source: str) -> str:
-    """Return the message that no family measures a model of sentence-transformers."""
-    return (
-        f"{source} is a sentence-transformers model, and no family measures embeddings. Measure it as a custom model "
-        "(compress-bench init): its encoder and pooling are torch modules."
-    )
-
-
 def without_config(folder: Path) -> str:
     """Return a message about the content of a folder without config.json."""
     if (folder / SENTENCE_MODULES).is_file():
-        return embeds(str(folder))
+        return (
+            f"{folder} is a sentence-transformers model whose encoder is in its own folder: give that folder, with "
+            "--family text_embedding and, if it is not the mean, -O pooling=KIND."
+        )
     if (folder / "model_index.json").is_file():
         return f"{folder} is a diffusers pipeline, which no family measures. Measure a part of it as a custom model."
     content, advice = _recognised(folder, {**_OTHERS, **_NAMELESS})

@@ -5,6 +5,7 @@ This loads nothing of the model and downloads no weights, at most a configuratio
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,10 @@ _CLASSES: Mapping[str, str] = {
     "ForSequenceClassification": "text_classification",
     "ForTokenClassification": "token_classification",
     "ForImageClassification": "image_classification",
+    "ForMaskedLM": "masked_lm",
+    "CLIPModel": "zero_shot_image_classification",
+    "SiglipModel": "zero_shot_image_classification",
+    "Siglip2Model": "zero_shot_image_classification",
     "ForCausalLM": "causal_lm",
     "LMHeadModel": "causal_lm",
     "MTModel": "seq2seq",
@@ -125,13 +130,13 @@ def _family_of(source: str) -> str:
     if adapter is not None and (family := _TRAINED_FOR.get(adapter.task)):
         return family
     fields = config_fields(source)
+    if _embeds(source):  # its config may name the class that it was trained from: MPNetForMaskedLM
+        return "text_embedding"
     classes = _classes(fields, adapter)
     for name in classes:
         ending = next((ending for ending in _CLASSES if name.endswith(ending)), "")
         if family := _CLASSES.get(ending) or _generator(ending, fields):
             return family
-    if _embeds(source):
-        raise RecipeError(weight_files.embeds(source))
     raise RecipeError(
         f"{source} is {_described(classes, fields)}, which no family supports. Supported are transformers classes that "
         f"end in {', '.join(ending for ending, family in _CLASSES.items() if family)}, and in ForConditionalGeneration "
@@ -148,9 +153,12 @@ def _classes(fields: Mapping[str, Any], adapter: Adapter | None) -> list[str]:
 
 def _embeds(source: str) -> bool:
     """Return whether a folder, or a hub id in the local cache, is a sentence-transformers model."""
-    if _is_folder(Path(source)):
-        return _is_file(Path(source, weight_files.SENTENCE_MODULES))
-    return cached_file(source, weight_files.SENTENCE_MODULES) is not None
+    name = weight_files.SENTENCE_MODULES
+    path = Path(source, name) if _is_folder(Path(source)) else cached_file(source, name)
+    try:
+        return path is not None and isinstance(json.loads(path.read_text(encoding="utf-8")), list)
+    except (OSError, ValueError):
+        return False
 
 
 def _ultralytics_task(name: str) -> str:

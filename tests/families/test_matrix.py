@@ -29,6 +29,8 @@ OPTIONS: dict[str, str] = {  # for methods whose defaults are too large for a ti
     "distill": "distill:steps=2,batch_size=2",
     "onnx_int8": "onnx_int8:samples=2",
     "openvino_int8": "openvino_int8:samples=2",
+    "prune_vocabulary": "prune_vocabulary:most=280",
+    "fine_tune": "fine_tune:batch_size=2",
     "torch_compile": "torch_compile:backend=eager",  # captured as usual; Inductor would take minutes
 }
 CHAINS = [
@@ -50,12 +52,19 @@ SOME = {
     "openvino",
     OPTIONS["distill"],
 }
+TEXT_ONLY = {OPTIONS["prune_vocabulary"]}
 BRIEF = {  # families built like others: some methods of each kind are enough
     "image_classification": SOME,
     "token_classification": SOME - {"onnx", "openvino"},  # its graph is that of text_classification
-    "seq2seq": SOME | {"ctranslate2"},
+    "seq2seq": SOME | {"ctranslate2", *TEXT_ONLY, OPTIONS["fine_tune"]},
+    "text_embedding": SOME | TEXT_ONLY,
+    "masked_lm": SOME | TEXT_ONLY,
+    "zero_shot_image_classification": SOME,
 }
-TOO_SMALL = {("python", "openvino_int4")}  # too narrow for any group size
+TOO_SMALL = {  # too narrow for any group size; a smaller detector must be named
+    ("python", "openvino_int4"),
+    ("yolo", OPTIONS["distill"]),
+}
 CELLS = [
     (name, chain)
     for name in TINY

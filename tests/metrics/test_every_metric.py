@@ -25,8 +25,10 @@ INPUTS: dict[str, tuple[list[Any], list[Any]]] = {
     ),
     "likelihoods": (
         list(TEXTS[0]),
-        [{"nll": 2.5 + n, "tokens": 3 + n, "words": 2 + n % 3, "bytes": 11 + 2 * n} for n in range(6)],
+        [{"nll": 2.5 + n, "tokens": 3 + n, "right": n, "words": 2 + n % 3, "bytes": 11 + 2 * n} for n in range(6)],
     ),
+    "numbers": ([0.5, 1.0, 2.5, 2.5, 4.0, 5.0], [0.1, 0.3, 0.2, 0.5, 0.4, 0.9]),
+    "rankings": ([[0], [1, 2], [2], [3], [0, 4], [5]], [[1, 0], [2, 0], [0, 1], [3], [4, 0], [1, 2]]),
     "boxes": (
         [{"boxes": [[n, n, n + 10, n + 10]], "labels": ["cat" if n % 2 else "dog"]} for n in range(6)],
         [{"boxes": [[n, 0, n + 9, 12]], "labels": ["cat"], "scores": [0.1 * n + 0.1]} for n in range(6)],
@@ -57,7 +59,7 @@ def test_what_is_right_scores_better_than_what_is_not(name: str) -> None:
     if metric.takes == "labels":
         perfect = [[reference] for reference in references]
     elif metric.takes == "likelihoods":
-        perfect = [{**reference, "nll": 0.0} for reference in predictions]
+        perfect = [{**reference, "nll": 0.0, "right": reference["tokens"]} for reference in predictions]
     elif metric.takes == "boxes":
         perfect = [{**reference, "scores": [0.9] * len(reference["boxes"])} for reference in references]
     better, worse = metric.compute(references, perfect), metric.compute(references, predictions)

@@ -35,6 +35,9 @@ def config(folder: Path, **fields: Any) -> Path:
     ("cls", "kind", "family"),
     [
         ("DistilBertForSequenceClassification", "distilbert", "text_classification"),
+        ("RobertaForMaskedLM", "roberta", "masked_lm"),
+        ("CLIPModel", "clip", "zero_shot_image_classification"),
+        ("SiglipModel", "siglip", "zero_shot_image_classification"),
         ("BertForTokenClassification", "bert", "token_classification"),
         ("ViTForImageClassification", "vit", "image_classification"),
         ("LlamaForCausalLM", "llama", "causal_lm"),
@@ -59,8 +62,8 @@ def test_the_class_determines_the_family(
     ("fields", "message"),
     [
         (
-            {"architectures": ["BertForMaskedLM"], "model_type": "bert"},
-            "is a BertForMaskedLM, which no family supports",
+            {"architectures": ["BertForMultipleChoice"], "model_type": "bert"},
+            "is a BertForMultipleChoice, which no family supports",
         ),
         ({"architectures": ["BertModel"], "model_type": "bert"}, "is a BertModel"),
         ({"architectures": ["LlavaForConditionalGeneration"], "model_type": "llava"}, "is a LlavaForConditional"),
@@ -221,6 +224,12 @@ def test_other_names_are_unknown(name: str, tmp_path: Path, monkeypatch: pytest.
     if name == "distilbrt":
         assert isinstance(raised.value, UnknownName)
         assert raised.value.nearest == "distilbert"
+
+
+def test_sentence_encoders_are_recognised_by_their_modules(tmp_path: Path) -> None:
+    folder = config(tmp_path / "mpnet", architectures=["MPNetForMaskedLM"], model_type="mpnet")
+    (folder / "modules.json").write_text("[]")
+    assert recognise(str(folder)) == Recognised("mpnet", "text_embedding", str(folder))
 
 
 def test_the_user_can_choose_the_family(tmp_path: Path) -> None:
