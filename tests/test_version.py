@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,17 @@ def test_a_damaged_installation_has_no_version(
 def test_installed_distributions_have_one() -> None:
     assert installed("mlflow-compress") == __version__
     assert installed("nobody-has-this") is None
+
+
+def test_another_build_of_the_same_modules_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name != "onnxruntime-gpu":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "1.31.1"
+
+    monkeypatch.setattr("importlib.metadata.version", version)
+    assert installed("onnxruntime") == "1.31.1"
+    assert installed("onnx") is None
 
 
 @pytest.mark.skipif(not (ROOT / "CITATION.cff").is_file(), reason="not from a checkout")

@@ -9,11 +9,13 @@ from typing import Any, TypeVar
 
 from mlflow_compress.compression import onnx_packed_weights
 from mlflow_compress.compression.exporting import Values, array, has_weights
+from mlflow_compress.compression.onnx_settings import SessionSettings
 from mlflow_compress.networks.stored_weights import Held
 from mlflow_compress.sockets import Graph
 
 Result = TypeVar("Result")
 
+DEFAULTS = SessionSettings()
 TOLERANCE = 0.01  # maximum relative difference of the outputs for another runtime in float32
 _MOST_BYTES = 2 * 10**9  # limit of a protocol buffers file; more go into a second file next to it
 _LEAST_WEIGHTS = 64
@@ -137,30 +139,31 @@ def grouped_transposed(model: Any) -> list[str]:
 class Session:
     """An ONNX file in ONNX Runtime on the CPU. It takes and returns tensors without copies.
 
-    It uses as many threads as torch. Between operators they spin briefly, ONNX Runtime's default, as those of torch
-    and OpenVINO do.
+    It uses as many threads as torch. Between operators they spin briefly unless the settings forbid it: ONNX Runtime's
+    default, as in torch and OpenVINO.
 
     Args:
         path: File.
         buffers: Constants that are not weights (see `has_weights`).
+        settings: How ONNX Runtime opens it.
     """
 
     runtime = "onnxruntime"
 
-    def __init__(self, path: Path, buffers: Sequence[Values]) -> None:
-        import onnxruntime
+    def __init__(self, path: Path, buffers: Sequence[Values], settings: SessionSettings = DEFAULTS) -> None:
         import torch
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # errors
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._session = self._opened(path, settings)
         inputs = self._session.get_inputs()
         self._inputs = [node.name for node in inputs]
         dtypes = {"tensor(double)": torch.float64, "tensor(float16)": torch.float16}
         self.dtype = next((dtypes[node.type] for node in inputs if node.type in dtypes), torch.float32)
         self.path, self.buffers = path, buffers
+
+    def _opened(self, path: Path, settings: SessionSettings) -> Any:
+        import onnxruntime
+
+        return onnxruntime.InferenceSession(str(path), settings.options(), providers=[settings.provider_name("cpu")])
 
     def __call__(self, *inputs: Any) -> tuple[Any, ...]:
         """Run the graph."""

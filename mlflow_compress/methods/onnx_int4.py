@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -11,16 +11,15 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge, Le
 
 from mlflow_compress.compression import onnx_block_weights
-from mlflow_compress.compression.exporting import Call, ExportMethod, Values, require_integers
+from mlflow_compress.compression.exporting import require_integers
 from mlflow_compress.compression.onnx_blocks import Blocks
-from mlflow_compress.compression.onnx_graphs import Session
-from mlflow_compress.networks.native_flavors import GraphFlavor
+from mlflow_compress.compression.onnx_method import OnnxMethod
 from mlflow_compress.sockets import Family, Graph, Model
 
 
 @dataclass
-class OnnxInt4(ExportMethod):
-    """ONNX Runtime on the CPU with 4-bit weights: its `MatMulNBits` kernels multiply them without unpacking.
+class OnnxInt4(OnnxMethod):
+    """ONNX Runtime with 4-bit weights: its `MatMulNBits` kernels multiply them without unpacking.
 
     Matrices of all products, including the head's, in blocks of weights that share a scale, rounded to the nearest; no
     data is needed. Blocks lie along the inputs of a product: a matrix that they do not divide has shorter blocks.
@@ -41,12 +40,7 @@ class OnnxInt4(ExportMethod):
     """
 
     excludes: ClassVar[Mapping[str, str]] = {"yolo": "its weights belong to convolutions: it has no matrix products"}
-    needs: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "onnxscript")
     converts: ClassVar[bool] = False
-    extra: ClassVar[str] = "onnx"
-    exporter: ClassVar[str] = "ONNX"
-    loaded_by: ClassVar[str] = 'onnxruntime.InferenceSession("*.onnx")'
-    flavor: ClassVar[GraphFlavor] = "onnx"
 
     block_size: Annotated[int, Ge(16), Le(256)] = 32
     symmetric: bool = True
@@ -67,7 +61,3 @@ class OnnxInt4(ExportMethod):
         with tempfile.TemporaryDirectory(prefix="mlflow-compress-") as plain:
             paths = onnx_block_weights.checked(graphs, Path(plain))
             return onnx_block_weights.quantise(model, paths, blocks, self.embeddings, folder)
-
-    def open(self, name: str, buffers: Sequence[Values], model: Model, folder: Path) -> Call:
-        """Open a file in ONNX Runtime."""
-        return Session(folder / f"{name}.onnx", buffers)

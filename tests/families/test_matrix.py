@@ -14,7 +14,7 @@ from alone import alone
 from tiny import INPUTS, OWN, SOURCE, TINY
 
 from mlflow_compress import registry
-from mlflow_compress.errors import Unsupported
+from mlflow_compress.errors import MachineLacks, Unsupported
 from mlflow_compress.measuring import output_error, worker
 from mlflow_compress.meters import size
 from mlflow_compress.networks import generation_check, model_folder
@@ -147,7 +147,10 @@ def test_what_is_restored_on_a_gpu_is_what_was_saved(name: str, chain: str, fold
         with pytest.raises(Unsupported, match="runs on cpu only"):
             model_folder.restore(tmp_path / worker.MODEL_FOLDER, "cuda")
         return
-    check_cell(variant, tmp_path, "cuda")
+    try:
+        check_cell(variant, tmp_path, "cuda")
+    except MachineLacks as reason:  # an onnxruntime without a provider for the GPU
+        pytest.skip(str(reason))
 
 
 def check_cell(variant: Variant, tmp_path: Path, device: str = "cpu") -> None:
