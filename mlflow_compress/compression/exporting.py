@@ -147,9 +147,13 @@ class ExportMethod(Method):
             observations += [observe(family, model, samples, seed) for seed in _OTHER_SEEDS]
         model = self._exported(model, family, graphs, observations)
         model.cautions += generation_check.require_past(generated, generation_check.generate(family, model))
-        if self.converts:
+        if self.converts_all():
             coverage.note_all(model)
         return model
+
+    def converts_all(self) -> bool:
+        """Return whether it converts all weights with its options, instead of quantising some."""
+        return self.converts
 
     def _exported(
         self, model: Model, family: Family, graphs: Mapping[str, Graph], observations: Sequence[Observed]

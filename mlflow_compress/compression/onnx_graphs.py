@@ -77,6 +77,17 @@ def has_operator(path: Path, operator: str) -> bool:
     return any(node.op_type == operator for node in onnx.load(str(path), load_external_data=False).graph.node)
 
 
+def integers(path: Path) -> int:
+    """Count the weights that an ONNX file stores in 8 bits."""
+    import onnx
+
+    graph = onnx.load(str(path), load_external_data=False).graph
+    quantised, scales = _roles(graph)
+    kinds = onnx.TensorProto.INT8, onnx.TensorProto.UINT8
+    weights = [constant for constant in graph.initializer if constant.name in quantised - scales]
+    return sum(math.prod(weight.dims) for weight in weights if weight.data_type in kinds)
+
+
 def change(path: Path, changed: Path, how: Callable[[Any], Result]) -> Result:
     """Change an ONNX file's model and write it to another file, with large weights in a separate file.
 

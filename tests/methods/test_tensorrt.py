@@ -72,13 +72,54 @@ def test_without_a_weight_to_halve_it_is_unsupported(monkeypatch: pytest.MonkeyP
     assert built == ["model.onnx"]
 
 
+NET = """
+import torch
+from torch import nn
+
+def model():
+    return nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 1))
+
+def batch(size):
+    return torch.rand(size, 3, 8, 8)
+"""
+
+
+def test_int8_is_calibrated_and_symmetric(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    files: list[Any] = []
+
+    def build(self: Tensorrt, graph: Graph, path: Path) -> bytes:
+        files.append(onnx.load(str(path)))
+        return b"engine"
+
+    without_a_gpu(monkeypatch)
+    monkeypatch.setattr(Tensorrt, "_build", build)
+    (tmp_path / "own.py").write_text(NET)
+    family = registry.build("families", "python")
+    model = family.load("own.py", "random", tmp_path, 0)
+    graphs = family.graphs(model)
+    (tmp_path / "out").mkdir()
+    Tensorrt(precision="int8", samples=2, exclude="2").export(model, family, graphs, tmp_path / "out")
+    (file,) = files
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in file.graph.initializer}
+    points = [constants[node.input[2]] for node in file.graph.node if node.op_type == "QuantizeLinear"]
+    assert points
+    assert all(point.dtype == "int8" and not point.any() for point in points)
+    weights = [tensor for tensor in constants.values() if tensor.dtype == "int8" and tensor.ndim == 4]
+    assert [weight.shape for weight in weights] == [(16, 3, 3, 3)]  # the other convolution is left out
+    assert model.facts["reached"] == "reached 432 of 584 weights"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["model.engine", "model.json"]
+    assert not Tensorrt(precision="int8").converts_all()
+
+
 def test_decoders_are_excluded_with_a_reason() -> None:
     assert set(Tensorrt.excludes) == {"asr", "causal_lm"}
     assert all("key-value cache" in reason for reason in Tensorrt.excludes.values())
     assert (Tensorrt.devices, Tensorrt.needs[0]) == (("cuda",), "tensorrt")
 
 
-@pytest.mark.parametrize(("option", "value"), [("precision", "int8"), ("most", 1)])
+@pytest.mark.parametrize(("option", "value"), [("precision", "int4"), ("most", 1)])
 def test_options_out_of_range_are_refused(option: str, value: object) -> None:
     with pytest.raises(RecipeError, match=option):
         registry.build("methods", "tensorrt", {option: value})
