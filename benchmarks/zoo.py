@@ -37,6 +37,7 @@ OPTIONS: Mapping[str, str] = {  # for methods whose defaults are too large for a
     "awq": "awq:samples=4",
     "wanda": "wanda:samples=4",
     "int8_static": "int8_static:samples=2",
+    "executorch_int8": "executorch_int8:samples=2",
     "onnx_int8": "onnx_int8:samples=2",
     "openvino_int8": "openvino_int8:samples=2",
     "prune_structured": "prune_structured:steps=2,batch_size=1",

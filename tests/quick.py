@@ -29,7 +29,8 @@ ROOT = TESTS.parent
 MARK = "pytest.mark.full"  # also for a whole file: `pytestmark = pytest.mark.full`
 HEAVY = frozenset(
     {
-        *("accelerate", "bitsandbytes", "codecarbon", "ctranslate2", "cv2", "datasets", "evaluate", "gguf"),
+        *("accelerate", "ai_edge_litert", "ai_edge_quantizer", "coremltools", "executorch", "litert_torch"),
+        *("bitsandbytes", "codecarbon", "ctranslate2", "cv2", "datasets", "evaluate", "gguf"),
         *("huggingface_hub", "llama_cpp", "mlflow", "ncnn", "nncf", "onnx", "onnxruntime", "openvino", "pandas"),
         *("pyarrow", "ray", "sklearn", "tokenizers", "torch", "torch_pruning", "torchao", "torchvision"),
         *("transformers", "ultralytics"),

@@ -105,7 +105,7 @@ DOORS = {
     "PIL": {"data.media"},
     "timm": {"networks.image_zoos"},
     "torch_pruning": {"methods.prune_structured"},
-    "torchao": {"methods.int8_weight_only"},
+    "torchao": {"compression.executorch_files", "methods.int8_weight_only"},
     "bitsandbytes": {"compression.bnb"},
     "onnx": {
         "compression.onnx_blocks",
@@ -115,6 +115,7 @@ DOORS = {
         "compression.onnx_packed_weights",
         "compression.onnx_static_int8",
         "methods.onnx_int8",
+        "methods.tensorrt",
         "networks.onnx_files",
     },
     "onnxruntime": {
@@ -144,6 +145,11 @@ DOORS = {
     "ncnn": {"methods.ncnn"},
     "pnnx": {"methods.ncnn"},
     "tensorrt": {"methods.tensorrt"},
+    "litert_torch": {"compression.litert_files"},
+    "ai_edge_litert": {"compression.litert_files"},
+    "ai_edge_quantizer": {"methods.litert_int8"},
+    "executorch": {"compression.executorch_files"},
+    "coremltools": {"methods.coreml"},
 }
 
 # What a module may import at the top, besides the standard library; everything else is imported inside functions.

@@ -1,8 +1,9 @@
 """How MLflow's own flavors load a model folder, so that no weights are stored twice.
 
-MLflow has no flavor for OpenVINO, GGUF, CTranslate2, ncnn or TensorRT. Its `pytorch` flavor reads a torch.export graph
-or a pickle. This package writes no pickles, and MLflow reads TorchScript only if pickles are trusted. Its `onnx` and
-`pytorch` flavors load one graph, so a model with several (an encoder and a decoder) has no flavor.
+MLflow has no flavor for OpenVINO, GGUF, CTranslate2, ncnn, TensorRT, LiteRT, ExecuTorch or Core ML. Its `pytorch`
+flavor reads a torch.export graph or a pickle. This package writes no pickles, and MLflow reads TorchScript only if
+pickles are trusted. Its `onnx` and `pytorch` flavors load one graph, so a model with several (an encoder and a decoder)
+has no flavor.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("exported_once")]
 
 OPTIONS: dict[str, str] = {  # for methods whose defaults are too large for a tiny model or a test
     "distill": "distill:steps=2,batch_size=2",
+    "executorch_int8": "executorch_int8:samples=2",
     "onnx_int8": "onnx_int8:samples=2",
     "openvino_int8": "openvino_int8:samples=2",
     "prune_vocabulary": "prune_vocabulary:most=280",

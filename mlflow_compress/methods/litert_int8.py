@@ -1,0 +1,107 @@
+"""The model in LiteRT, in int8."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge
+
+from mlflow_compress.compression.calibration import require_data_to_score
+from mlflow_compress.compression.export_check import require_alike
+from mlflow_compress.compression.exporting import Call, ExportMethod, Values, array, record, require_integers
+from mlflow_compress.compression.fixed_shapes import NO_CACHE
+from mlflow_compress.compression.litert_files import SIGNATURE, TOLERANCE, LiteRtCall, final_outputs, write
+from mlflow_compress.sockets import Family, Graph, Model
+
+
+@dataclass
+class LitertInt8(ExportMethod):
+    """LiteRT (TensorFlow Lite) on the CPU in int8: weights, and activations at each call or calibrated.
+
+    Weights of convolutions, matrix products and embeddings are stored in int8, with one scale per output channel.
+
+    `dynamic`: activations are rounded at each call, and no data is needed. `static` (full int8): activations have
+    calibrated ranges, and all operators up to the last layers compute in int8, as accelerators of phones require;
+    inputs and outputs stay in float32, and so does everything after the last layers.
+
+    A file takes one sample of one length: samples of a batch run one after the other, and shorter texts are filled
+    with zeros.
+
+    Source: ai_edge_quantizer.recipe.dynamic_wi8_afp32 and static_wi8_ai8.
+
+    Attributes:
+        mode: Ranges of activations: found at each call (`dynamic`), or calibrated (`static`).
+        samples: Calibration samples for `static`; None: up to 128, fewer if they are large.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("ai-edge-litert", "ai-edge-quantizer", "litert-torch")
+    converts: ClassVar[bool] = False
+    extra: ClassVar[str] = "litert"
+    exporter: ClassVar[str] = "LiteRT"
+    loaded_by: ClassVar[str] = 'ai_edge_litert.interpreter.Interpreter("*.tflite")'
+    excludes: ClassVar[Mapping[str, str]] = dict.fromkeys(("asr", "causal_lm", "seq2seq"), NO_CACHE)
+
+    mode: Literal["dynamic", "static"] = "dynamic"
+    samples: Annotated[int | None, Ge(1)] = None
+
+    def compress(self, model: Model, family: Family) -> Model:
+        """Export and quantise.
+
+        Raises:
+            Unsupported: The family gives no graphs of the model, there is nothing to quantise, or there is no data for
+                trained weights.
+        """
+        if self.mode == "static":
+            require_data_to_score(model, family)
+        return require_integers(super().compress(model, family))
+
+    def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:
+        """Export in float32, run the export on calibration data if needed, and write `NAME.tflite` in int8."""
+        with tempfile.TemporaryDirectory(prefix="mlflow-compress-") as plain:
+            paths = {name: Path(plain) / f"{name}.tflite" for name in graphs}
+            for name, graph in graphs.items():
+                write(graph, paths[name])
+                require_alike(graph, LiteRtCall(paths[name], ()), TOLERANCE)
+            inputs: dict[str, list[tuple[Any, ...]]] = {name: [] for name in graphs}
+            if self.mode == "static":
+                calls = {name: LiteRtCall(path, ()) for name, path in paths.items()}
+                inputs = record(model, family, calls, self.samples)
+            for name, path in paths.items():
+                self._quantise(path, folder / path.name, inputs[name])
+                shutil.copy(path.with_suffix(".json"), folder)
+        model.facts["activations"] = "ranges from calibration" if self.mode == "static" else "ranges found at each call"
+        return model
+
+    def _quantise(self, plain: Path, path: Path, inputs: Sequence[tuple[Any, ...]]) -> None:
+        from ai_edge_quantizer import qtyping, quantizer, recipe
+
+        operation, no_change = qtyping.TFLOperationName, recipe.AlgorithmName.NO_QUANTIZE
+        engine = quantizer.Quantizer(str(plain))
+        if self.mode == "dynamic":
+            engine.load_quantization_recipe(recipe.dynamic_wi8_afp32())
+            engine.quantize().export_model(str(path))
+            return
+        engine.load_quantization_recipe(recipe.static_wi8_ai8())
+        for kind in (operation.INPUT, operation.OUTPUT):
+            engine.update_quantization_recipe(regex=".*", operation_name=kind, algorithm_key=no_change)
+        for name in final_outputs(plain):
+            engine.update_quantization_recipe(
+                regex=f"^{re.escape(name)}", operation_name=operation.ALL_SUPPORTED, algorithm_key=no_change
+            )
+        shapes = LiteRtCall(plain, ())
+        samples = [
+            {f"args_{position}": array(tensor) for position, tensor in enumerate(row)}
+            for tensors in inputs
+            for row in shapes.samples(*tensors)
+        ]
+        engine.quantize(engine.calibrate({SIGNATURE: samples})).export_model(str(path))
+
+    def open(self, name: str, buffers: Sequence[Values], model: Model, folder: Path) -> Call:
+        """Open a file in the interpreter."""
+        return LiteRtCall(folder / f"{name}.tflite", buffers)

@@ -1,0 +1,192 @@
+"""Runtimes of phones: LiteRT, ExecuTorch and Core ML."""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from exported import PARAMETERS, WEIGHTS, compress, forward, own, text
+
+from mlflow_compress import registry
+from mlflow_compress.errors import MachineLacks, Unsupported
+from mlflow_compress.meters import size
+from mlflow_compress.methods.coreml import Coreml
+from mlflow_compress.networks import model_folder, stored_weights
+from mlflow_compress.planning.chains import parse_chain
+from mlflow_compress.records import Variant
+from mlflow_compress.sockets import Method
+
+DETECTOR = """
+import torch
+from torch import nn
+
+class Detector(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 5, 1))
+
+    def forward(self, x):
+        boxes, score = self.body(x).split((4, 1), 1)
+        return torch.cat([boxes * 640, score.sigmoid()], 1)  # pixels beside probabilities
+
+model = Detector
+
+def batch(size):
+    return torch.rand(size, 3, 8, 8)
+
+def training():
+    return torch.rand(64, 3, 8, 8)
+"""
+
+
+def needed(chain: str) -> None:
+    """Skip a test whose libraries are not installed."""
+    module = {"litert": "litert_torch", "executorch": "executorch"}[chain.partition(":")[0].partition("_")[0]]
+    pytest.importorskip(module)
+
+
+@pytest.mark.parametrize("chain", ["litert", "executorch"])
+def test_float_gives_the_modules_numbers(chain: str, tmp_path: Path) -> None:
+    needed(chain)
+    family, model = own(tmp_path)
+    batch = family.batch(model, 3, 5)
+    want = forward(family, model, batch)
+    model = compress(chain, family, model)
+    assert stored_weights.distance(forward(family, model, batch), want) < 1e-4
+    numbers = size.in_memory(model.module)
+    assert numbers["size/params"] == PARAMETERS
+    assert 0 <= numbers["size/weights_mib"] * 2**20 - 4 * PARAMETERS < 40_000  # the graph of ExecuTorch's program
+    if chain == "executorch":
+        assert model.facts["delegated"].endswith("parts")
+
+
+@pytest.mark.parametrize(
+    "chain",
+    ["litert_int8", "litert_int8:mode=static,samples=4", "executorch_int8:samples=4"],
+)
+def test_int8_is_a_quarter_of_the_bytes(chain: str, tmp_path: Path) -> None:
+    needed(chain)
+    family, model = own(tmp_path)
+    batch = family.batch(model, 3, 5)
+    want = forward(family, model, batch)
+    model = compress(chain, family, model)
+    assert stored_weights.distance(forward(family, model, batch), want) < 0.05
+    is_static = "samples" in chain
+    assert model.facts["activations"] == ("ranges from calibration" if is_static else "ranges found at each call")
+    reached = int(model.facts["reached"].split()[1].replace(",", ""))
+    assert WEIGHTS <= reached <= PARAMETERS
+
+
+@pytest.mark.parametrize("chain", ["litert", "litert_int8", "executorch", "executorch_int8:mode=dynamic"])
+def test_shorter_texts_give_the_numbers_of_the_module(chain: str) -> None:
+    needed(chain)
+    family, model = text()
+    batch = {"input_ids": torch.randint(0, 300, (3, 7)), "attention_mask": torch.ones(3, 7, dtype=torch.long)}
+    want = forward(family, model, batch)
+    model = compress(chain, family, model)
+    tolerance = 0.1 if "int8" in chain else 1e-3
+    assert stored_weights.distance(forward(family, model, batch), want) < tolerance
+
+
+@pytest.mark.parametrize("chain", ["litert_int8:mode=static,samples=4", "executorch_int8:samples=4"])
+def test_a_detectors_scores_are_not_rounded_with_its_boxes(chain: str, tmp_path: Path) -> None:
+    needed(chain)
+    family, model = own(tmp_path, DETECTOR)
+    batch = family.batch(model, 2, 5)
+    want = forward(family, model, batch).reshape(2, 5, 8, 8)
+    got = forward(family, compress(chain, family, model), batch).reshape(2, 5, 8, 8)
+    assert (got[:, 4] - want[:, 4]).abs().max() < 0.02  # one step of pixels in int8 would be 2.5
+
+
+@pytest.mark.parametrize("chain", ["litert", "litert_int8", "executorch", "executorch_int8:samples=2"])
+def test_saved_and_restored(chain: str, tmp_path: Path) -> None:
+    needed(chain)
+    family, model = own(tmp_path)
+    batch = family.batch(model, 2, 5)
+    steps = parse_chain(chain)
+    methods: list[Method] = model_folder.methods_of(steps)
+    model = methods[0].compress(model, family)
+    want = forward(family, model, batch)
+    variant = Variant("own", chain, "t", "python", "own.py", "random", chain=steps, folder=str(tmp_path))
+    target = tmp_path / "model"
+    target.mkdir()
+    model_folder.save(model, family, methods, variant, target)
+    restored = model_folder.restore(target)
+    assert torch.equal(forward(restored.family, restored.model, batch), want)
+    with pytest.raises(Unsupported, match="runs on cpu only"):
+        model_folder.restore(target, "cuda")
+
+
+@pytest.mark.parametrize("name", ["litert", "litert_int8", "executorch", "executorch_int8", "coreml"])
+def test_decoders_are_excluded_with_a_reason(name: str) -> None:
+    excludes = registry.find("methods", name).excludes
+    assert set(excludes) == {"asr", "causal_lm", "seq2seq"}
+    assert all("key-value cache" in reason for reason in excludes.values())
+
+
+def test_core_ml_runs_on_macos_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    family, model = own(tmp_path)
+    with pytest.raises(MachineLacks, match="runs on macOS only, and this is linux"):
+        Coreml().compress(model, family)
+
+
+class FakePackage:
+    """A model of Core ML: it runs the traced module that it was converted from."""
+
+    kept: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, path: str = "", compute_units: str = "") -> None:
+        self.units = compute_units
+        self.traced, self.names = FakePackage.kept.get(path, (None, ((), ())))
+
+    def save(self, path: str) -> None:
+        Path(path, "weights").mkdir(parents=True)
+        Path(path, "weights", "weight.bin").write_bytes(bytes(200))
+        FakePackage.kept[path] = self.traced, self.names
+
+    def get_spec(self) -> Any:
+        inputs, outputs = ([types.SimpleNamespace(name=name) for name in names] for names in self.names)
+        return types.SimpleNamespace(description=types.SimpleNamespace(input=inputs, output=outputs))
+
+    def predict(self, feed: dict[str, Any]) -> dict[str, Any]:
+        outputs = self.traced(*map(torch.from_numpy, feed.values()))
+        return {name: output.numpy() for name, output in zip(self.names[1], outputs, strict=True)}
+
+
+def fake_coremltools() -> Any:
+    def convert(traced: Any, inputs: Any, outputs: Any, **settings: Any) -> FakePackage:
+        package = FakePackage()
+        package.traced, package.names = traced, ([one.name for one in inputs], [one.name for one in outputs])
+        FakePackage.kept["settings"] = settings
+        return package
+
+    return types.SimpleNamespace(
+        convert=convert,
+        TensorType=lambda name, **details: types.SimpleNamespace(name=name, **details),
+        precision=types.SimpleNamespace(FLOAT16="half", FLOAT32="single"),
+        ComputeUnit=types.SimpleNamespace(CPU_ONLY="CPU_ONLY", ALL="ALL"),
+        models=types.SimpleNamespace(MLModel=FakePackage),
+    )
+
+
+@pytest.mark.parametrize(("precision", "name"), [("fp16", "half"), ("fp32", "single")])
+def test_core_ml_converts_runs_and_restores(
+    precision: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlflow_compress.methods.coreml._require_macos", lambda: None)
+    monkeypatch.setitem(sys.modules, "coremltools", fake_coremltools())
+    family, model = own(tmp_path)
+    batch = family.batch(model, 3, 5)
+    want = forward(family, model, batch)
+    model = Coreml(precision=precision).compress(model, family)
+    assert FakePackage.kept["settings"]["compute_precision"] == name
+    assert stored_weights.distance(forward(family, model, batch), want) < 1e-6
+    assert model.runtime == "coremltools"
+    numbers = size.in_memory(model.module)
+    assert numbers["size/params"] == PARAMETERS
+    assert numbers["size/weights_mib"] * 2**20 == 200  # the package's weight file
