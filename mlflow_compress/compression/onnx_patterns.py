@@ -14,7 +14,7 @@ _MOST_NAMES = 12  # in a message
 
 
 class NodePatterns:
-    """Patterns of nodes, separated by `|`, with `*` and `?`: `Softmax|model.head*`.
+    """Patterns of nodes, separated by `;`, with `*` and `?`: `Softmax;model.head*`.
 
     A pattern matches a node by its name, by the type of its operator, or by the name of a module that it is part of.
 
@@ -23,7 +23,7 @@ class NodePatterns:
     """
 
     def __init__(self, text: str) -> None:
-        self._patterns = [pattern.strip() for pattern in text.split("|") if pattern.strip()]
+        self._patterns = [pattern.strip() for pattern in text.split(";") if pattern.strip()]
         self._unused = set(self._patterns)
         self._types: set[str] = set()
 

@@ -76,8 +76,8 @@ class OnnxInt8(OnnxMethod):
         calibration: Static range of an activation: its smallest and largest value (`minmax`), a `percentile` of its
             values, or the range that loses the least information (`entropy`).
         percentile: Share of the values inside the range, in percent, for `calibration=percentile`.
-        exclude: Nodes that stay in float (static and dynamic): patterns separated by `|`, of operator types, nodes or
-            torch modules: `Softmax|stages.0*`.
+        exclude: Nodes that stay in float (static and dynamic): patterns separated by `;`, of operator types, nodes or
+            torch modules: `Softmax;stages.0*`.
     """
 
     converts: ClassVar[bool] = False

@@ -43,7 +43,7 @@ class Tensorrt(ExportMethod):
         samples: Calibration samples for `int8`; None: up to 128, fewer if they are large.
         calibration: Range of an activation in `int8`: its smallest and largest value (`minmax`), 99.999 percent of its
             values (`percentile`), or the range that loses the least information (`entropy`).
-        exclude: Nodes that stay in float in `int8`: patterns separated by `|`, of operator types, nodes or torch
+        exclude: Nodes that stay in float in `int8`: patterns separated by `;`, of operator types, nodes or torch
             modules.
     """
 
