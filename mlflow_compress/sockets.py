@@ -490,6 +490,7 @@ class Method(ABC):
         gives: State of the compressed model; None: unchanged.
         needs: Distributions it imports beyond those of the package itself.
         extra: Extra of the package that installs them.
+        install: Command that installs them, if an extra can't; empty: the extra does.
         devices: Devices of the compressed model: `cpu`, `cuda`.
         excludes: Families that it does not support, each with the reason.
         revision: Increased when the same options make a different model than before, or it runs on other kernels, so
@@ -501,6 +502,7 @@ class Method(ABC):
     gives: ClassVar[State | None] = None
     needs: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = ""
+    install: ClassVar[str] = ""
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     excludes: ClassVar[Mapping[str, str]] = {}
     revision: ClassVar[int] = 1

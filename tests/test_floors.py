@@ -128,7 +128,7 @@ DOORS = {
         "methods.onnx_int8",
     },
     "llama_cpp": {"networks.llama_binding"},
-    "ai_edge_litert": {"networks.litert_module"},
+    "ai_edge_litert": {"compression.litert_files", "networks.litert_module"},
     "ctranslate2": {
         "compression.ctranslate2_conversion",
         "compression.ctranslate2_module",
@@ -146,7 +146,6 @@ DOORS = {
     "pnnx": {"methods.ncnn"},
     "tensorrt": {"methods.tensorrt"},
     "litert_torch": {"compression.litert_files"},
-    "ai_edge_litert": {"compression.litert_files"},
     "ai_edge_quantizer": {"methods.litert_int8"},
     "executorch": {"compression.executorch_files"},
     "coremltools": {"methods.coreml"},

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import logging
 import math
+import os
 import re
 import shutil
 import tempfile
@@ -341,9 +342,13 @@ def has_weights(constant: Any, buffers: Sequence[Values]) -> bool:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Suppress exporters' warnings and progress; their errors are still raised."""
+    """Suppress exporters' warnings and progress, also printed ones; their errors are still raised."""
     disabled = logging.root.manager.disable
-    with warnings.catch_warnings():
+    with (
+        warnings.catch_warnings(),
+        Path(os.devnull).open("w", encoding="utf-8") as nothing,
+        contextlib.redirect_stdout(nothing),
+    ):
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
         try:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mlflow_compress.compression.exporting import Values, array, has_weights
+from mlflow_compress.compression.exporting import Values, has_weights
 from mlflow_compress.compression.fixed_shapes import FixedCall, FixedShapes, fixed
+from mlflow_compress.networks.litert_module import LiteRt
+from mlflow_compress.networks.stored_weights import Held
 from mlflow_compress.sockets import Graph
 
+NEEDS = ("ai-edge-litert", "ai-edge-quantizer", "litert-converter", "litert-torch")
+# litert-converter pins xdsl 0.28, whose typing-extensions is too old for pydantic 2.12; a conversion needs no xdsl.
+INSTALL = (
+    'pip install "mlflow-compress[litert-convert]" && pip install --no-deps "litert-torch==0.10.*" '
+    '"litert-converter==0.5.*" "ai-edge-quantizer==0.10.*"'
+)
 TOLERANCE = 0.01  # maximum relative difference of the outputs for another runtime in float32
 SIGNATURE = "serving_default"  # litert-torch's name of the only signature
 
 _LEAST_WEIGHTS = 64  # of a layer; a layer with fewer belongs to the decoding of a detector
 _LAYERS = ("CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
-_FLOATS = ("float32", "float16")
-_INTEGERS = ("int8", "int16", "uint8")
 
 
 class _Operator(NamedTuple):
@@ -48,54 +55,22 @@ def write(graph: Graph, path: Path) -> None:
 
 
 class LiteRtCall(FixedCall):
-    """A LiteRT file in the interpreter, on the CPU with XNNPACK. It takes and gives tensors, and copies both.
-
-    It uses as many threads as torch.
+    """A LiteRT file of fixed shapes, on the CPU with XNNPACK.
 
     Args:
         path: File; its shapes are beside it.
         buffers: Constants that are not weights (see `has_weights`).
     """
 
-    runtime = "ai-edge-litert"
+    runtime = LiteRt.runtime
 
     def __init__(self, path: Path, buffers: Sequence[Values]) -> None:
-        import torch
-        from ai_edge_litert.interpreter import Interpreter
+        self._file = LiteRt(path, lambda constant: has_weights(constant, buffers))
+        super().__init__(FixedShapes.read(path.with_suffix(".json")), self._file)
 
-        super().__init__(FixedShapes.read(path.with_suffix(".json")), self._invoke)
-        self.path, self.buffers = path, buffers
-        self._interpreter = Interpreter(model_path=str(path), num_threads=torch.get_num_threads())
-        self._interpreter.allocate_tensors()
-        self._signature = self._interpreter.get_signature_runner(SIGNATURE)
-        self._inputs = sorted(self._signature.get_input_details(), key=_position)
-        self._outputs = sorted(self._signature.get_output_details(), key=_position)
-
-    def _invoke(self, *inputs: Any) -> list[Any]:
-        import torch
-
-        feed = {name: array(tensor) for name, tensor in zip(self._inputs, inputs, strict=True)}
-        outputs = self._signature(**feed)
-        return [torch.from_numpy(outputs[name]) for name in self._outputs]
-
-    def held_weights(self) -> Iterator[tuple[Any, bool]]:
-        """Yield every constant of the file that holds weights, and whether its elements are parameters."""
-        import numpy as np
-        import torch
-
-        schema = _schema()
-        content = schema.ModelT.InitFromPackedBuf(self.path.read_bytes(), 0)
-        kinds = {code: name.lower() for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
-        seen = set()
-        for tensor in (tensor for subgraph in content.subgraphs for tensor in subgraph.tensors):
-            data, kind = content.buffers[tensor.buffer].data, kinds[tensor.type]
-            if data is None or not len(data) or tensor.buffer in seen or kind not in (*_FLOATS, *_INTEGERS, "int32"):
-                continue
-            is_quantised = tensor.quantization is not None and tensor.quantization.scale is not None
-            constant = np.frombuffer(bytes(data), dtype=kind)
-            if is_quantised or (kind in _FLOATS and has_weights(constant, self.buffers)):
-                seen.add(tensor.buffer)
-                yield torch.from_numpy(constant.copy()), True
+    def held_weights(self) -> Iterator[Held]:
+        """Yield every constant of the file that holds weights (see `stored_weights.held`)."""
+        return self._file.held_weights()
 
 
 def final_outputs(path: Path) -> list[str]:
@@ -132,8 +107,6 @@ def _operators(path: Path) -> Iterator[_Operator]:
 
 def _constants(content: Any, tensor: Any) -> int:
     """Return the number of elements of a constant tensor; 0 for others."""
-    import math
-
     data = content.buffers[tensor.buffer].data
     return math.prod(tensor.shape) if data is not None and len(data) else 0
 
@@ -142,8 +115,3 @@ def _schema() -> Any:
     from ai_edge_litert import schema_py_generated
 
     return schema_py_generated
-
-
-def _position(name: str) -> int:
-    """Return the position of an input or output: `args_10` comes after `args_9`."""
-    return int(name.rpartition("_")[2])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -118,7 +116,7 @@ def _ranges(
         details["num_bins"] = _BINS[settings.calibration]
     if settings.calibration == "percentile":
         details["percentile"] = settings.percentile
-    with tempfile.TemporaryDirectory(prefix="mlflow-compress-") as folder, _silent():
+    with tempfile.TemporaryDirectory(prefix="mlflow-compress-") as folder:
         calibrator = create_calibrator(
             prepared,
             operators,
@@ -146,10 +144,3 @@ def _one(sample: Mapping[str, Any]) -> Any:
             return next(self.samples, None)
 
     return Reader()
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Suppress what calibration prints on standard output."""
-    with Path(os.devnull).open("w", encoding="utf-8") as nothing, contextlib.redirect_stdout(nothing):
-        yield

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from mlflow_compress.compression.exporting import Call, ExportMethod, Values
 from mlflow_compress.compression.fixed_shapes import NO_CACHE
-from mlflow_compress.compression.litert_files import TOLERANCE, LiteRtCall, write
+from mlflow_compress.compression.litert_files import INSTALL, NEEDS, TOLERANCE, LiteRtCall, write
 from mlflow_compress.sockets import Family, Graph, Model
 
 
@@ -23,8 +23,9 @@ class Litert(ExportMethod):
     Source: litert_torch.convert, ai_edge_litert.interpreter.Interpreter.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("ai-edge-litert", "litert-torch")
-    extra: ClassVar[str] = "litert"
+    needs: ClassVar[tuple[str, ...]] = NEEDS
+    install: ClassVar[str] = INSTALL
+    extra: ClassVar[str] = "litert-convert"
     exporter: ClassVar[str] = "LiteRT"
     loaded_by: ClassVar[str] = 'ai_edge_litert.interpreter.Interpreter("*.tflite")'
     excludes: ClassVar[Mapping[str, str]] = dict.fromkeys(("asr", "causal_lm", "seq2seq"), NO_CACHE)

@@ -16,7 +16,15 @@ from mlflow_compress.compression.calibration import require_data_to_score
 from mlflow_compress.compression.export_check import require_alike
 from mlflow_compress.compression.exporting import Call, ExportMethod, Values, array, record, require_integers
 from mlflow_compress.compression.fixed_shapes import NO_CACHE
-from mlflow_compress.compression.litert_files import SIGNATURE, TOLERANCE, LiteRtCall, final_outputs, write
+from mlflow_compress.compression.litert_files import (
+    INSTALL,
+    NEEDS,
+    SIGNATURE,
+    TOLERANCE,
+    LiteRtCall,
+    final_outputs,
+    write,
+)
 from mlflow_compress.sockets import Family, Graph, Model
 
 
@@ -40,9 +48,10 @@ class LitertInt8(ExportMethod):
         samples: Calibration samples for `static`; None: up to 128, fewer if they are large.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("ai-edge-litert", "ai-edge-quantizer", "litert-torch")
+    needs: ClassVar[tuple[str, ...]] = NEEDS
+    install: ClassVar[str] = INSTALL
     converts: ClassVar[bool] = False
-    extra: ClassVar[str] = "litert"
+    extra: ClassVar[str] = "litert-convert"
     exporter: ClassVar[str] = "LiteRT"
     loaded_by: ClassVar[str] = 'ai_edge_litert.interpreter.Interpreter("*.tflite")'
     excludes: ClassVar[Mapping[str, str]] = dict.fromkeys(("asr", "causal_lm", "seq2seq"), NO_CACHE)

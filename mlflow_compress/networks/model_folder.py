@@ -72,7 +72,8 @@ def methods_of(chain: Sequence[Step]) -> list[Method]:
     for step, method in zip(chain, methods, strict=True):
         if missing := [name for name in method.needs if installed(name) is None]:
             packages = f'"mlflow-compress[{method.extra}]"' if method.extra else " ".join(missing)
-            raise MachineLacks(f"{step.method} needs {', '.join(missing)}: pip install {packages}")
+            command = method.install or f"pip install {packages}"
+            raise MachineLacks(f"{step.method} needs {', '.join(missing)}: {command}")
     return methods
 
 
