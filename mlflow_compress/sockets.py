@@ -394,6 +394,18 @@ class Family(ABC):
         """
         return {}
 
+    def scored_rates(self, inputs: Sequence[Any], seconds: float) -> Mapping[str, float]:
+        """Return further rates of the family over the scored samples, from the time that their answers took.
+
+        Args:
+            inputs: The inputs of the samples.
+            seconds: Time of all answers together, with reading and preparing the inputs.
+
+        Returns:
+            Numbers by metric name without the device: `real_time_factor_scored`.
+        """
+        return {}
+
     def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
         """Return the labelled samples that quality is scored on, held out from all training and calibration.
 

@@ -60,6 +60,23 @@ TINY: dict[str, dict[str, Any]] = {
             "begin_suppress_tokens": [],
         },
     },
+    "asr_ctc": {
+        "seconds": 1,
+        "window_seconds": 2,
+        "architecture": {
+            "model_type": "wav2vec2",
+            "vocab_size": 32,
+            "hidden_size": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+            "conv_dim": [8, 8, 8],
+            "conv_kernel": [10, 8, 8],
+            "conv_stride": [5, 8, 8],
+            "num_conv_pos_embeddings": 16,
+            "num_conv_pos_embedding_groups": 2,
+        },
+    },
     "yolo": {"image_size": 64},
     "python": {},
     "image_classification": {
@@ -160,6 +177,7 @@ INPUTS: dict[str, list[Any]] = {
     "text_classification": ["a fine film", "dull"],
     "causal_lm": ["Once upon a time"],
     "asr": [[0.0] * 16000],
+    "asr_ctc": [[0.1, -0.1] * 8000, [0.2, 0.0, -0.1] * 20_000],
     "yolo": [torch.zeros(40, 60, 3, dtype=torch.uint8).numpy()],
     "python": [[0.1] * 8, [0.9] * 8],
     "image_classification": [torch.zeros(40, 60, 3, dtype=torch.uint8).numpy()],
@@ -173,6 +191,7 @@ DEEPER: dict[str, dict[str, Any]] = {  # architectures with layers and heads to 
     "text_classification": {"n_layers": 4, "n_heads": 4},
     "causal_lm": {"num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2},
     "asr": {"encoder_layers": 2, "decoder_layers": 4, "encoder_attention_heads": 4},
+    "asr_ctc": {"num_hidden_layers": 4, "num_attention_heads": 4},
 }
 OWN = """
 import torch

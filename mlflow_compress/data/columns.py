@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,31 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "query": ("question", "anchor", "claim"),
     "document": ("positive", "passage", "answer", "context", "text"),
 }  # usual names of columns by role; the first that exists is used
+
+
+PAIRS: tuple[tuple[str, str], ...] = (
+    *(("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("question", "sentence")),
+    *(("question", "passage"), ("text1", "text2"), ("text_a", "text_b"), ("text", "text_pair")),
+)  # usual names of the columns of two texts that are one input, as in GLUE
+_TEXT, _PAIR = "text", "pair"
+
+
+def columns_of(roles: Sequence[str], records: Records, data: Data) -> dict[str, str]:
+    """Find the column of each role (see `column_of`). The role `pair` is left out if there is no second text.
+
+    Raises:
+        RecipeError: as for `column_of`.
+    """
+    columns = {role: data.columns[role] for role in roles if role in data.columns}
+    if _PAIR in roles and not {_TEXT, _PAIR} & columns.keys():
+        by_lower = {name.lower(): name for name in reversed(records.columns)}
+        named = (pair for pair in PAIRS if {*pair} <= by_lower.keys())
+        columns |= {role: by_lower[name] for role, name in zip((_TEXT, _PAIR), next(named, ()), strict=False)}
+    wanted = [role for role in roles if role != _PAIR or _PAIR in columns]
+    return {
+        role: must_have(columns[role], role, records, data) if role in columns else column_of(role, records, data)
+        for role in wanted
+    }
 
 
 def column_of(role: str, records: Records, data: Data) -> str:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mlflow_compress.data.columns import column_of, must_have, within
+from mlflow_compress.data.columns import column_of, columns_of, must_have, within
 from mlflow_compress.data.data_files import find_file, index_files
+from mlflow_compress.data.documents import documents
 from mlflow_compress.data.hubdata import load_split
 from mlflow_compress.data.label_forms import new_label
 from mlflow_compress.data.layouts import (
@@ -24,6 +25,7 @@ from mlflow_compress.data.layouts import (
     is_training,
     read_path,
 )
+from mlflow_compress.data.list_cells import items_of
 from mlflow_compress.data.media import ADVICE, Medium, without_advice
 from mlflow_compress.data.spec import DEFAULT, KEYS, Data, parse, path_of
 from mlflow_compress.data.tables import Bad, Records
@@ -43,6 +45,7 @@ SKIPPED_SAMPLES = CautionKind(
     advice={"en": "The others were scored.", "ru": "Качество измерено на остальных."},
 )
 _TEXT_ALONE = ("text",)
+_LISTS = ("words", "tags")
 _SPLIT = "split"  # also the column with the split of each row
 _DIGEST_LENGTH = 16
 
@@ -61,7 +64,7 @@ class Row:
 
     def digest(self, *roles: str) -> str:
         """Return the SHA-256 of all values, or of those with the given roles; sounds and pictures count as files."""
-        values = {role: self.values[role] for role in roles or self.values}
+        values = {role: self.values[role] for role in roles or self.values if role in self.values}
         plain = {role: value.digest() if isinstance(value, Medium) else value for role, value in values.items()}
         text = json.dumps(plain, sort_keys=True, ensure_ascii=False, default=str)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
@@ -328,6 +331,8 @@ def _open(data: Data, folder: Path, roles: Sequence[str], must_be_split: bool = 
     else:
         records, commit = load_split(data.source, data.revision, data.config, data.split)
         data, name, is_split = replace(data, revision=commit), data.source.rpartition("/")[2], True
+    if data.unit == "document" and tuple(roles) == _TEXT_ALONE and (records.file is not None or records.folder is None):
+        records = _documents_of(records, column_of("text", records, data))
     indices: Iterable[int] = range(len(records.rows))
     if not is_split and _SPLIT in records.columns and _SPLIT not in data.columns.values():
         values = dict.fromkeys(str(row[_SPLIT]) for row in records.rows if not isinstance(row, Bad) and _SPLIT in row)
@@ -341,6 +346,23 @@ def _open(data: Data, folder: Path, roles: Sequence[str], must_be_split: bool = 
         must_have(column, "only", records, data)
         indices = [index for index in indices if _has(records.rows[index], column, value)]
     return _Source(data, records, list(indices), name, is_split, roles)
+
+
+def _documents_of(records: Records, column: str) -> Records:
+    """Join the rows of a table, which are lines of text, to documents. A row that can't be read stays a row."""
+    rows: list[Mapping[str, Any] | Bad] = []
+    firsts: list[int] = []
+    lines: list[str] = []
+    for index, row in enumerate(records.rows):
+        if isinstance(row, Bad):
+            rows.append(row)
+            firsts.append(index)
+        lines.append("" if isinstance(row, Bad) else str(within(row, column) or "").removesuffix("\n"))
+    for first, text in documents(lines):
+        rows.append({column: text})
+        firsts.append(first)
+    where = records.where
+    return replace(records, columns=(column,), rows=rows, where=lambda index: where(firsts[index]))
 
 
 def _in_package(data: Data) -> tuple[Path, str]:
@@ -382,7 +404,7 @@ def _take(
     Returns:
         The rows, and the reason for each skipped row.
     """
-    columns = {role: column_of(role, source.records, source.data) for role in roles}
+    columns = columns_of(roles, source.records, source.data)
     rows: list[Row] = []
     skipped: list[str] = []
     for index in order:
@@ -438,6 +460,8 @@ def _value(source: _Source, raw: Mapping[str, Any], column: str, role: str, loca
         if not text.strip():
             raise RecipeError(f"{location}: the file is empty. {ADVICE}")
         return text
+    if role in _LISTS and isinstance(value, str):
+        return items_of(value) or value
     label = new_label(str(value), source.data.labels) if role == "label" else None
     return value if label is None else label
 

@@ -1,10 +1,11 @@
-"""Data sets of boxes in ultralytics' layout: a YAML file, pictures, and a text file of labels for each picture.
+"""Data sets of boxes: in ultralytics' layout, or in those of COCO, Pascal VOC and WIDER FACE (see `listed_boxes`).
 
-The YAML file has `path` (the root), `train`, `val`, `test` (a folder of pictures, a list of them in a `.txt` file, or
-several of these) and `names`. The labels of `images/a/1.jpg` are in `labels/a/1.txt`: each line has a class and a box
-(the centre's x and y, width and height) or the corners of an outline (x y x y ...), all from 0 to 1. A picture without
-such a file has no boxes. Nothing is downloaded, and no code in the file is run. Files that editors and operating
-systems leave in the folders are ignored (see `data_files`).
+In ultralytics' layout there are a YAML file, pictures, and a text file of labels for each picture. The YAML file has
+`path` (the root), `train`, `val`, `test` (a folder of pictures, a list of them in a `.txt` file, or several of these)
+and `names`. The labels of `images/a/1.jpg` are in `labels/a/1.txt`: each line has a class and a box (the centre's x and
+y, width and height) or the corners of an outline (x y x y ...), all from 0 to 1. A picture without such a file has no
+boxes. Nothing is downloaded, and no code in the file is run. Files that editors and operating systems leave in the
+folders are ignored (see `data_files`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mlflow_compress.data import listed_boxes
 from mlflow_compress.data.data_files import data_files, is_leftover
 from mlflow_compress.data.datasets import Row, Table
 from mlflow_compress.data.media import ADVICE, Picture, without_advice
@@ -80,11 +82,60 @@ class Boxes:
         """
         return sorted(picture for folder in self._places(split) if folder.exists() for picture in _pictures(folder))
 
+    def boxes(self, picture: Path, size: tuple[int, int], split: str) -> list[list[Any]]:
+        """Return the boxes of a picture: [class, x1, y1, x2, y2], from 0 to 1.
+
+        Args:
+            picture: path of the picture.
+            size: its width and height.
+            split: its split.
+
+        Raises:
+            RecipeError: a label can't be read.
+        """
+        return _boxes(picture, self.names)
+
     def _places(self, split: str) -> list[Path]:
         return [_placed(self.root, entry) for entry in self.splits.get(split, ())]
 
     def _is_labelled(self, split: str) -> bool:
         return any(_labels_of(path).is_file() for path, _ in self.present(split))
+
+
+@dataclass(frozen=True)
+class Listed(Boxes):
+    """A data set whose files list pictures with their boxes.
+
+    Attributes:
+        sections: its content.
+    """
+
+    sections: listed_boxes.Sections
+
+    def pictures(self, split: str) -> list[tuple[Path, str]]:
+        """Return the listed pictures (see `Boxes.pictures`).
+
+        Raises:
+            RecipeError: there is none.
+        """
+        if not (pictures := self.present(split)):
+            raise RecipeError(f"{self.path}: there is no picture in its split {split!r}.")
+        return pictures
+
+    def present(self, split: str) -> list[tuple[Path, str]]:
+        """Return the listed pictures, sorted by path, also missing ones, each with the file that lists it."""
+        return sorted(self.sections.pictures(split)) if split in self.splits else []
+
+    def boxes(self, picture: Path, size: tuple[int, int], split: str) -> list[list[Any]]:
+        """Return the boxes of a picture (see `Boxes.boxes`)."""
+        width, height = size
+        return [
+            [number, left / width, top / height, right / width, bottom / height]
+            for number, left, top, right, bottom in self.sections.boxes(picture, split)
+        ]
+
+    def _is_labelled(self, split: str) -> bool:
+        return split in self.splits and self.sections.has_boxes(split)
 
 
 def describe(data: Data, folder: Path) -> Boxes:
@@ -94,9 +145,12 @@ def describe(data: Data, folder: Path) -> Boxes:
         RecipeError: there is no such file, or it is not a description.
     """
     path = folder / data.source
+    if (sections := listed_boxes.find(path)) is not None:
+        return Listed(path, path, sections.names, {split: [str(path)] for split in sections.splits}, sections)
     if path.suffix.lower() not in SUFFIXES or not path.is_file():
         raise RecipeError(
-            f"A detector is scored on a data.yaml in ultralytics' format; {path} is not one, or does not exist."
+            "A detector is scored on a data.yaml in ultralytics' format, or on data in the layout of COCO, Pascal VOC "
+            f"or WIDER FACE; {path} is not one, or does not exist."
         )
     try:
         description = read_yaml(path, _MOST_BYTES)
@@ -137,13 +191,13 @@ def read(text: str, folder: Path, limit: int | None, seed: int) -> tuple[Table, 
         if len(rows) == limit:
             break
         try:
-            rows.append(_row(path, location, described.names, data.skip_bad))
+            rows.append(_row(path, location, described, split, data.skip_bad))
         except RecipeError as error:
             if not data.skip_bad:
                 raise
             skipped.append(without_advice(error))
     if not any(row.values["boxes"] for row in rows):
-        raise RecipeError(f"{described.path}: no picture in its split {split!r} has a box. Check the labels folder.")
+        raise RecipeError(f"{described.path}: no picture in its split {split!r} has a box. Check the labels.")
     source = str(replace(data, split=split))
     return Table(rows, f"{described.path.stem} {split}", source, tuple(skipped)), described.names
 
@@ -180,16 +234,17 @@ def labelled(text: str, folder: Path, held_out: frozenset[str], count: int, seed
     Raises:
         RecipeError: as for `training`, or labels can't be read.
     """
-    names = describe(parse(text), folder).names
-    return [_row(path, "", names, decodes=False) for path in training(text, folder, held_out, count, seed)]
+    described = describe(parse(text), folder)
+    return [_row(path, "", described, "train", decodes=False) for path in training(text, folder, held_out, count, seed)]
 
 
-def _row(path: Path, location: str, names: Mapping[int, str], decodes: bool) -> Row:
+def _row(path: Path, location: str, described: Boxes, split: str, decodes: bool) -> Row:
     if not path.is_file():
         raise _missing(path, location)
     picture = Picture.at(path)
     picture.decode() if decodes else picture.check()
-    return Row({"image": picture, "path": str(path), "boxes": _boxes(path, names)}, str(path))
+    boxes = described.boxes(path, picture.size, split)
+    return Row({"image": picture, "path": str(path), "boxes": boxes}, str(path))
 
 
 def _missing(path: Path, location: str) -> RecipeError:

@@ -19,6 +19,8 @@ ADVICE = "Fix it, remove it, or add skip_bad=true."  # what to do about a sample
 _UNKNOWN_PICTURE = "it is empty, damaged, or in a format that Pillow can't read"
 _UNKNOWN_SOUND = "it is empty, damaged, or in a format that libsndfile can't read (it reads WAV, FLAC, OGG and MP3)"
 _ORIENTATION = 0x0112  # EXIF tag: from 5 on, width and height are swapped
+_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # TIFF tags
+_BITS = 8
 _ZERO_CROSSINGS, _ROLLOFF, _BETA = 64, 0.9475937167399596, 14.769656459379492
 
 
@@ -137,7 +139,10 @@ class Sound(Medium):
 
 
 class Picture(Medium):
-    """A picture: uint8 [height, width, 3], red, green and blue, rotated according to its EXIF data."""
+    """A picture: uint8 [height, width, 3], red, green and blue, rotated according to its EXIF data.
+
+    Of 16 bits the upper 8 are used, as OpenCV and Pillow do for colours.
+    """
 
     seldom_read = frozenset({".avif", ".heic", ".heif"})  # not every Pillow can read them
     suffixes = seldom_read | {
@@ -162,20 +167,42 @@ class Picture(Medium):
         import numpy as np
         from PIL import ImageOps
 
-        return self._read(lambda image: np.asarray(ImageOps.exif_transpose(image).convert("RGB")))
+        def pixels(image: Any) -> Any:
+            depth, is_inverted = _grey_levels(image)
+            rotated = ImageOps.exif_transpose(image)
+            if depth <= _BITS:
+                return np.asarray(rotated.convert("RGB"))
+            levels = (np.asarray(rotated) >> (depth - _BITS)).astype(np.uint8)
+            return np.repeat((~levels if is_inverted else levels)[..., None], 3, axis=2)
+
+        return self._read(pixels)
 
     def _read(self, use: Callable[[Any], Any]) -> Any:
         from PIL import Image, UnidentifiedImageError
 
         try:
             with self.open() as file, Image.open(file) as image:
-                if image.mode.startswith(("I", "F")):  # converting would clip
-                    raise ValueError(f"its pixels have mode {image.mode}; more than 8 bits are not supported")
+                if image.mode.startswith(("I", "F")) and _grey_levels(image)[0] <= _BITS:  # converting would clip
+                    raise ValueError(
+                        f"its pixels have mode {image.mode}, whose range is unknown; use 8 or 16 bits without sign"
+                    )
                 return use(image)
         except Exception as error:  # errors of PIL, the codecs, the system
             # once imported, ultralytics tries another reader for unknown formats, whose error hides PIL's
             is_unknown = any(isinstance(cause, UnidentifiedImageError) for cause in (error, error.__context__))
             raise self._unreadable("a picture", _UNKNOWN_PICTURE if is_unknown else error) from error
+
+
+def _grey_levels(image: Any) -> tuple[int, bool]:
+    """Return the bits of a grey level, and whether 0 is white; (8, False) where Pillow converts to RGB or can't.
+
+    The formats define the range of 16 (in TIFF also 12) bits without sign: 0 is black, and the largest number is white.
+    """
+    if image.mode.startswith("I;16") and image.format == "TIFF":
+        return int(image.tag_v2.get(_BITS_PER_SAMPLE, (16,))[0]), image.tag_v2.get(_PHOTOMETRIC) == 0
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        return 16, False
+    return _BITS, False
 
 
 def decode_some(inputs: Sequence[Any], seconds: float) -> None:

@@ -47,9 +47,11 @@ class Data:
         config: configuration of a data set on the hub that has several.
         only: `COLUMN=VALUE`: read only the rows with this value.
         labels: new names for labels: `neg=NEGATIVE|pos=POSITIVE`.
+        class_map: file with the class of each label, for many labels (see `class_maps`), such as ImageNet's synsets.
         limit: maximum number of samples, unless the command gives another.
         skip_bad: whether to skip and count samples that can't be read, instead of stopping at the first.
-        unit: one sample of a text file: `file`, `paragraph` or `line`.
+        unit: one sample of a text file: `file`, `paragraph`, `line`, or `document`, an article of WikiText; the rows of
+            a table of texts are lines of its documents.
         delimiter: separator of the values in a row, if it can't be detected from the header.
         quotes: whether quotes in CSV and TSV files enclose values.
         encoding: Python's name (`cp1251`) of the encoding of text files that are not UTF-8 and have no byte order mark.
@@ -63,6 +65,7 @@ class Data:
     config: str = ""
     only: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    class_map: str = ""
     limit: int | None = None
     skip_bad: bool = False
     unit: Unit = "file"
@@ -117,7 +120,9 @@ def absolute(text: str) -> str:
         path = path_of(data, Path())
     except RecipeError:  # it may exist relative to another folder
         return text
-    return text if path is None else str(replace(data, source=str(path.resolve()), revision=""))
+    if data.class_map and (class_map := Path(data.class_map).expanduser()).is_file():
+        data = replace(data, class_map=str(class_map.resolve()))
+    return str(data) if path is None else str(replace(data, source=str(path.resolve()), revision=""))
 
 
 def path_of(data: Data, folder: Path) -> Path | None:

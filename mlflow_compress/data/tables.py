@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from mlflow_compress.data.documents import documents
 from mlflow_compress.data.text_files import read_text
 from mlflow_compress.errors import RecipeError, one_line
 
@@ -23,7 +24,8 @@ LINES = frozenset({".jsonl", ".ndjson"})
 PARQUET = ".parquet"
 SUFFIXES = frozenset({*DELIMITERS, *TAGGED, *LINES, ".json", PARQUET})
 TEXT = ".txt"
-Unit = Literal["file", "paragraph", "line"]
+Unit = Literal["file", "paragraph", "line", "document"]
+_COMMON_VOICE = frozenset({"client_id", "path", "sentence"})  # columns of its tables
 _LONGEST_FIELD = 2**31 - 1
 _HEAD, _LONG = 2**14, 2**20  # characters used to detect a format
 _ROWS = 20  # rows used to detect a delimiter
@@ -105,6 +107,8 @@ def read_separated(path: Path, text: str, delimiter: str, quotes: bool) -> Recor
     separator = _EXCEL.match(text)
     if separator:
         delimiter, text = delimiter or separator[1], text[separator.end() :]
+    is_common_voice = {*text[:_HEAD].partition("\n")[0].strip().split("\t")} >= _COMMON_VOICE
+    quotes = quotes and not is_common_voice  # old releases quote, new ones do not
     delimiter = delimiter or _delimiter_of(text, DELIMITERS[path.suffix.lower()], quotes)
     csv.field_size_limit(_LONGEST_FIELD)
     lines = _reader(text, delimiter, quotes)
@@ -112,6 +116,8 @@ def read_separated(path: Path, text: str, delimiter: str, quotes: bool) -> Recor
     try:
         header = tuple(name.strip() for name in next(lines, ()))
         rows = {number: line for number, line in enumerate(lines, first + 1) if line}
+        if is_common_voice:
+            rows = {number: [_unquoted(value) for value in line] for number, line in rows.items()}
     except csv.Error as error:
         raise RecipeError(
             f"{path}, line {lines.line_num}: {error}. Fix the quotes, or add quotes=false if they have no meaning."
@@ -245,7 +251,8 @@ def read_texts(paths: Sequence[Path], root: Path, column: str, unit: Unit = "fil
         paths: the files.
         root: folder where their names in messages start.
         column: the column's name.
-        unit: whether a row is a file, a paragraph (separated by blank lines), or a line that is not blank.
+        unit: whether a row is a file, a paragraph (separated by blank lines), a line that is not blank, or an article
+            of WikiText.
         encoding: see `read_text`.
 
     Raises:
@@ -266,6 +273,13 @@ def read_texts(paths: Sequence[Path], root: Path, column: str, unit: Unit = "fil
 def _named(path: Path, unit: str, numbers: Iterable[int]) -> Callable[[int], str]:
     by_index = list(numbers)
     return lambda index: f"{path.name}, {unit} {by_index[index]}"
+
+
+def _unquoted(value: str) -> str:
+    """Return a value without the quotes of CSV, if it has them; quotes within it that are not doubled are its own."""
+    inner = value[1:-1]
+    is_quoted = len(value) > 1 and value[0] == value[-1] == '"' and '"' not in inner.replace('""', "")
+    return inner.replace('""', '"') if is_quoted else value
 
 
 def _reader(text: str, delimiter: str, quotes: bool) -> Any:
@@ -360,6 +374,9 @@ def _keys(objects: Mapping[int, Mapping[str, Any] | Bad]) -> tuple[str, ...]:
 
 def _parts(path: Path, unit: Unit, encoding: str) -> Iterator[tuple[str, str]]:
     lines = read_text(path, encoding).replace("\r\n", "\n").split("\n")
+    if unit == "document":
+        yield from ((f"line {number + 1}", text) for number, text in documents(lines))
+        return
     if unit == "line":
         yield from ((f"line {number}", line) for number, line in enumerate(lines, 1) if line.strip())
         return

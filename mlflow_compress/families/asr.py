@@ -6,13 +6,15 @@ import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
 
-from mlflow_compress.data.datasets import draw, scored
 from mlflow_compress.data.media import RATE_HZ
+from mlflow_compress.data.transcribed import factor_over, how_long_ones_are_heard, transcribed, unscored
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError, one_line
+from mlflow_compress.model import SCORING
+from mlflow_compress.networks import whisper_prompts
 from mlflow_compress.networks.decoding import (
     ONE_ANSWER,
     cache_keyword,
@@ -26,6 +28,7 @@ from mlflow_compress.networks.encoder_decoder_graphs import decoder_graph, encod
 from mlflow_compress.networks.export_graphs import Calls, twin
 from mlflow_compress.networks.exported_decoders import EncoderDecoder
 from mlflow_compress.networks.hub import Origin
+from mlflow_compress.networks.sound_windows import SHARE, joined, windows
 from mlflow_compress.networks.text_inputs import of_text, require_pass, require_two_parts, vocabulary
 from mlflow_compress.networks.transformer_layers import thinned
 from mlflow_compress.networks.transformers_models import (
@@ -35,31 +38,8 @@ from mlflow_compress.networks.transformers_models import (
     load_tokenizer,
     load_transformer,
 )
-from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import Continuation, Graph, Mark, Model, Sample
 
-CUT_SOUNDS = CautionKind(
-    "cut_sounds",
-    short={"en": "long sounds were cut", "ru": "длинные записи обрезаны"},
-    message={
-        "en": "{cut} of {all} sounds are longer than {seconds} s; the model hears only the beginning",
-        "ru": "записей длиннее {seconds} с: {cut} из {all}; модель слышит только начало",
-    },
-    advice={"en": "Split them, or leave them out.", "ru": "Разрежьте их или уберите."},
-)
-SILENT_SOUNDS = CautionKind(
-    "silent_sounds",
-    short={"en": "some transcripts are empty", "ru": "часть расшифровок пуста"},
-    message={
-        "en": "{silent} of {all} sounds have an empty transcript: every word recognised in them counts as an error",
-        "ru": "записей с пустой расшифровкой: {silent} из {all}; каждое распознанное в них слово считается ошибкой",
-    },
-    advice={
-        "en": "This is correct for silence and noise; add the words for sounds with speech.",
-        "ru": "Для тишины и шума это верно; для записей с речью добавьте слова.",
-    },
-)
-_ROLES = ("audio", "text")
 _WINDOW_SECONDS = 30
 _INPUTS = ("input_features", "input_values")
 _TARGET_POSITIONS = 448  # Whisper's, if the config has none
@@ -74,6 +54,9 @@ class Asr(TransformersFamily):
 
     Attributes:
         new_tokens: number of tokens that one call generates.
+        language: the spoken language, as a code (`ru`) or in English (`russian`); auto: the model's own setting, which
+            is often to detect the language of each sound.
+        task: `transcribe`, or `translate` into English; auto: the model's own setting.
         architecture: for random weights, fields of the config, including `model_type`.
         trust: whether Python code beside a local model may build it (`auto_map` in its `config.json`).
         students: for random weights, the `architecture` of each model that distill:student names.
@@ -82,7 +65,7 @@ class Asr(TransformersFamily):
     auto_class: ClassVar[str] = "AutoModelForSpeechSeq2Seq"
     pipeline: ClassVar[str] = "automatic-speech-recognition"
     keeps: ClassVar[tuple[str, ...]] = ("features", "tokenizer", "generation")
-    call_options: ClassVar[tuple[str, ...]] = ("new_tokens",)
+    call_options: ClassVar[tuple[str, ...]] = ("new_tokens", "language", "task")
     timed: ClassVar[str] = (
         "log-mel features of a 30 s window of 16 kHz audio, the encoder, and generate of transformers: greedy decoding "
         "of exactly new_tokens tokens with a key-value cache"
@@ -92,6 +75,8 @@ class Asr(TransformersFamily):
     flexible_axes: ClassVar[tuple[int, ...]] = (0,)
 
     new_tokens: Annotated[int, Ge(2)] = 32
+    language: str = whisper_prompts.AUTO
+    task: Literal["auto", "transcribe", "translate"] = "auto"
     architecture: dict[str, Any] = field(default_factory=dict)
 
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
@@ -104,10 +89,14 @@ class Asr(TransformersFamily):
                 f"{type(model.module).__name__} translates speech and needs a target language, which this family does "
                 "not support: it measures models that transcribe speech."
             )
+        generation = settings_of(model.module, model.facts)
+        if origin.kind == "random" and {self.language, self.task} != {whisper_prompts.AUTO}:
+            whisper_prompts.give_tokens(model.config, generation)
+        whisper_prompts.settle(generation, self.language, self.task, source)
         model.family_data = Companions(
             tokenizer=load_tokenizer(origin),
             features=_feature_extractor(model.config, origin),
-            generation=settings_of(model.module, model.facts),
+            generation=generation,
             code=origin.code,
         )
         require_pass(model, lambda: self._require_hearing(model), "sounds alone")
@@ -228,47 +217,66 @@ class Asr(TransformersFamily):
         Raises:
             RecipeError: the data can't be read (see `datasets.read`), or all transcripts are empty.
         """
-        rows = scored(model, data, folder, _ROLES, limit, seed)
-        if silent := sum(not str(row.values["text"]).strip() for row in rows):
-            if silent == len(rows):
-                raise RecipeError(
-                    f"{data}: all {silent} transcripts are empty, and an error rate needs spoken words. Add sounds "
-                    "with words."
-                )
-            model.cautions.append(SILENT_SOUNDS.of(silent=silent, all=len(rows)))
-        if too_long := sum(row.values["audio"].seconds > _WINDOW_SECONDS for row in rows):
-            model.cautions.append(CUT_SOUNDS.of(cut=too_long, all=len(rows), seconds=_WINDOW_SECONDS))
+        rows = transcribed(model, data, folder, limit, seed)
+        generation = companions(model).generation
+        if whisper_prompts.detects_language(model.config, generation):
+            model.cautions.append(whisper_prompts.DETECTED_LANGUAGE.of())
+        chosen = "" if {self.language, self.task} == {whisper_prompts.AUTO} else whisper_prompts.described(generation)
+        long_ones = how_long_ones_are_heard(rows, _WINDOW_SECONDS, 2 * _WINDOW_SECONDS / SHARE)
+        if scoring := "; ".join(filter(None, (chosen, long_ones))):
+            model.facts[SCORING] = scoring
         return [Sample(row.values["audio"], str(row.values["text"])) for row in rows]
+
+    def metrics_for(self, model: Model) -> tuple[str, ...]:
+        """Normalise transcripts by the rules for their language, if it is fixed: those for English are special."""
+        generation = companions(model).generation
+        language = str(getattr(generation, "language", None) or "en").strip("<|>").lower()
+        if language in ("en", "english") or getattr(generation, "task", None) == "translate":
+            return self.metrics
+        return tuple(f"{name}:language=other" if name.endswith("_normalized") else name for name in self.metrics)
+
+    def scored_rates(self, inputs: Sequence[Any], seconds: float) -> Mapping[str, float]:
+        """Return the real-time factor over the scored sounds."""
+        return factor_over(inputs, seconds)
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
         """Draw sounds that are not scored; without any, see `Family.calibration`."""
-        import numpy as np
-
-        sounds = draw(model, _ROLES, count * size, seed)
+        sounds = unscored(model, count * size, seed)
         if not sounds:
             return super().calibration(model, count, seed, size)
-        return [[np.asarray(sound) for sound in sounds[start : start + size]] for start in range(0, len(sounds), size)]
+        return [sounds[start : start + size] for start in range(0, len(sounds), size)]
 
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[str]:
-        """Transcribe each sound: 16 kHz mono samples in [-1, 1], an array or convertible to one; cut to 30 s.
+        """Transcribe each sound: 16 kHz mono samples in [-1, 1], an array or convertible to one.
 
-        The model's own `generate` decodes, with its language and task tokens, until the text ends.
+        The model's own `generate` decodes, with its language and task tokens, until the text ends. A sound of more than
+        30 s is recognised in overlapping windows (see `sound_windows`).
         """
         import numpy as np
         import torch
 
         tokenizer = companions(model).tokenizer
-        longest = (of_text(model.config, "max_target_positions") or _TARGET_POSITIONS) // 2
         transcripts = []
         with torch.inference_mode():
             for sound in inputs:
-                features = self._features(model, [np.asarray(sound, dtype=np.float32)])
-                output = model.module.generate(
-                    *features.values(), **ONE_ANSWER, max_new_tokens=longest, max_length=None
-                )
-                ids = [token for token in output[0].tolist() if token < len(tokenizer)]
-                transcripts.append(tokenizer.decode(ids, skip_special_tokens=True).strip())
+                samples = np.asarray(sound, dtype=np.float32)
+                parts = [
+                    self._recognised(model, samples[window.start : window.end])
+                    for window in windows(len(samples), _WINDOW_SECONDS * RATE_HZ)
+                ]
+                if len(parts) > 1:
+                    special = _special_ids(tokenizer)
+                    parts = [joined([[token for token in part if token not in special] for part in parts])]
+                transcripts.append(tokenizer.decode(parts[0], skip_special_tokens=True).strip())
         return transcripts
+
+    def _recognised(self, model: Model, samples: Any) -> list[int]:
+        """Return the tokens of one window [samples]."""
+        longest = (of_text(model.config, "max_target_positions") or _TARGET_POSITIONS) // 2
+        features = self._features(model, [samples])
+        output = model.module.generate(*features.values(), **ONE_ANSWER, max_new_tokens=longest, max_length=None)
+        known = len(companions(model).tokenizer)
+        return [token for token in output[0].tolist() if token < known]
 
     def _features(self, model: Model, sounds: Sequence[Any]) -> dict[str, Any]:
         """Return the encoder's input by name: Whisper's spectrogram, or Moonshine's unchanged samples."""
@@ -296,6 +304,12 @@ def _decode(parts: Any, input_ids: Any, *caches: Any) -> tuple[Any, ...]:
     # with keys and values given, the decoder ignores the encoder's states, but it needs some
     hidden = parts.decoder(input_ids, encoder_hidden_states=cross[0], use_cache=True, **{cache_keyword(): cache})
     return parts.head(hidden.last_hidden_state), *tensors_of(cache.self_attention_cache)
+
+
+def _special_ids(tokenizer: Any) -> set[int]:
+    """Return the ids of tokens that are not text, such as those of languages."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    return {*tokenizer.all_special_ids, *(number for number, token in added.items() if token.special)}
 
 
 def _feature_extractor(config: Any, origin: Origin) -> Any:

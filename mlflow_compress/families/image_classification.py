@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mlflow_compress.data.datasets import draw, draw_labelled, scored
+from mlflow_compress.data.class_maps import mapped
+from mlflow_compress.data.datasets import Row, draw, draw_labelled, scored
 from mlflow_compress.data.labels import distinct, labels_of
 from mlflow_compress.data.media import Picture
 from mlflow_compress.errors import RecipeError, Unsupported
@@ -152,7 +153,7 @@ class ImageClassification(TransformersFamily):
             RecipeError: the data can't be read (see `datasets.read`), or the model does not have a label.
         """
         rows = scored(model, data, folder, _ROLES, limit, seed)
-        labels = labels_of(rows, self._names(model))
+        labels = labels_of(self._mapped(model, rows), self._names(model))
         return [Sample(row.values["image"], label) for row, label in zip(rows, labels, strict=True)]
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
@@ -174,7 +175,7 @@ class ImageClassification(TransformersFamily):
             return super().labelled(model, count, seed, size)
         names = self._names(model)
         numbers = {name: number for number, name in names.items()}
-        labels = [numbers[label] for label in labels_of(rows, names)]
+        labels = [numbers[label] for label in labels_of(self._mapped(model, rows), names)]
         batches = []
         for start in range(0, len(rows), size):
             pictures = [self._prepared(model, row.values["image"]) for row in rows[start : start + size]]
@@ -205,6 +206,11 @@ class ImageClassification(TransformersFamily):
                     best = logits.topk(min(_RANKED, len(names))).indices
                     rankings += [[names[index] for index in ranking] for ranking in best.tolist()]
         return rankings
+
+    def _mapped(self, model: Model, rows: Sequence[Row]) -> list[Row]:
+        """Return rows of the data that quality is scored on with the model's labels, if it has a class map."""
+        assert model.evaluation is not None
+        return mapped(rows, model.evaluation.data, model.evaluation.folder, self._names(model))
 
     def _names(self, model: Model) -> dict[int, str]:
         return distinct(dict(enumerate(self.labels)) or _named(model))

@@ -12,7 +12,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, MultipleOf
 
-from mlflow_compress.data.datasets import draw, draw_labelled, remember, scored
+from mlflow_compress.data.class_maps import mapped
+from mlflow_compress.data.datasets import Row, draw, draw_labelled, remember, scored
 from mlflow_compress.data.detections import describe, training
 from mlflow_compress.data.detections import labelled as draw_boxes
 from mlflow_compress.data.detections import read as read_boxes
@@ -365,7 +366,7 @@ class _Labels(_Answerer):
 
     def samples(self, evaluation: Evaluation) -> list[Sample]:
         rows = scored(self.model, evaluation.data, evaluation.folder, _ROLES, evaluation.limit, evaluation.seed)
-        labels = labels_of(rows, self.names)
+        labels = labels_of(self._mapped(rows), self.names)
         return [Sample(row.values["image"], label) for row, label in zip(rows, labels, strict=True)]
 
     def training(self, count: int, seed: int) -> Sequence[Any]:
@@ -376,13 +377,19 @@ class _Labels(_Answerer):
 
         rows = draw_labelled(self.model, _ROLES, 1, count * size, seed)
         numbers = {name: number for number, name in self.names.items()}
-        labels = [numbers[label] for label in labels_of(rows, self.names)] if rows else []
+        labels = [numbers[label] for label in labels_of(self._mapped(rows), self.names)] if rows else []
         batches = []
         for start in range(0, len(rows), size):
             photos = [read_photo(row.values["image"]) for row in rows[start : start + size]]
             targets = torch.tensor(labels[start : start + size], device=self.model.device)
             batches.append(Labelled(self.prepare(photos), targets))
         return batches
+
+    def _mapped(self, rows: Sequence[Row]) -> list[Row]:
+        """Return rows of the data that quality is scored on with the model's labels, if it has a class map."""
+        evaluation = self.model.evaluation
+        assert evaluation is not None
+        return mapped(rows, evaluation.data, evaluation.folder, self.names)
 
     def prediction(self, photo: Any) -> str:
         return self.answer(photo)[0]

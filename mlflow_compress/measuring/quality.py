@@ -18,7 +18,7 @@ from mlflow_compress.files import whole_file
 from mlflow_compress.measuring import checks
 from mlflow_compress.model import SCORING
 from mlflow_compress.networks.random_state import seed_all
-from mlflow_compress.records import CautionKind, Outcome, Part, Variant
+from mlflow_compress.records import CautionKind, Outcome, Part, Variant, metric_group
 from mlflow_compress.scoring import bootstrap, statistics_file, writing_style
 from mlflow_compress.scoring.hf_evaluate import metrics_of
 from mlflow_compress.sockets import Family, Metric, Model, Sample
@@ -74,7 +74,7 @@ def score(family: Family, model: Model, variant: Variant, folder: Path, progress
     metrics = metrics_for(family, model, variant)
     samples = family.samples(model, variant.data, Path(variant.folder), variant.limit, variant.seed)
     seed_all(variant.seed)  # a module may draw random numbers
-    predictions = _predicted(family, model, samples, variant.budget.score_seconds, progress)
+    predictions, seconds = _predicted(family, model, samples, variant.budget.score_seconds, progress)
     predicted = samples[: len(predictions)]
     references = [sample.reference for sample in predicted]
     scores = bootstrap.score(metrics, references, predictions, variant.seed, progress)
@@ -89,7 +89,9 @@ def score(family: Family, model: Model, variant: Variant, folder: Path, progress
     facts = {**facts_of(scores, model.facts.get(SCORING, "")), "data": variant.data}
     if "data_digest" not in model.facts:
         facts |= {"data_name": variant.data, "data_source": variant.source, "data_digest": _digest(samples)}
-    return Part(Outcome("ok"), None, scores.numbers(), cautions=tuple(cautions), facts=facts)
+    rates = family.scored_rates([sample.inputs for sample in predicted], seconds)
+    numbers = scores.numbers() | {f"{metric_group(model.device)}/{name}": value for name, value in rates.items()}
+    return Part(Outcome("ok"), None, numbers, cautions=tuple(cautions), facts=facts)
 
 
 def metrics_for(family: Family, model: Model, variant: Variant) -> dict[str, Metric]:
@@ -145,8 +147,10 @@ def answers(family: Family, model: Model, samples: Sequence[Sample]) -> list[Any
 
 def _predicted(
     family: Family, model: Model, samples: Sequence[Sample], seconds: float, progress: Progress
-) -> list[Any]:
+) -> tuple[list[Any], float]:
+    """Return the predictions that fit into the time, and the seconds that they took."""
     started = time.monotonic()
+    elapsed = 0.0
     predictions: list[Any] = []
     while len(predictions) < len(samples):
         chunk = samples[len(predictions) : len(predictions) + _AT_ONCE]
@@ -155,7 +159,7 @@ def _predicted(
         progress(len(predictions), len(samples), elapsed / len(predictions) * (len(samples) - len(predictions)))
         if elapsed > seconds:
             break
-    return predictions
+    return predictions, elapsed
 
 
 def _table(references: Sequence[Any], predictions: Sequence[Any]) -> str:

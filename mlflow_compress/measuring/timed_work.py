@@ -32,10 +32,15 @@ def describe(timed: str, options: Mapping[str, object], batch: object) -> str:
 def options_of(family: Family) -> dict[str, object]:
     """Return the options of a family that change its timed call, also default values; all if it does not say which.
 
-    The precision of the original is left out: it belongs to the variant, like the work of a method.
+    The precision of the original is left out: it belongs to the variant, like the work of a method. An option that is
+    `auto` is left out: then the model decides.
     """
     names = family.call_options
-    return {name: value for name, value in vars(family).items() if name != "dtype" and (names is None or name in names)}
+    return {
+        name: value
+        for name, value in vars(family).items()
+        if name != "dtype" and value != "auto" and (names is None or name in names)
+    }
 
 
 def _inputs(batch: object) -> Iterator[str]:

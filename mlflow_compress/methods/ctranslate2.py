@@ -94,7 +94,7 @@ class Ctranslate2(Method):
     extra: ClassVar[str] = "ctranslate2"
     excludes: ClassVar[Mapping[str, str]] = dict.fromkeys(
         (
-            *("causal_lm", "image_classification", "mlflow_model", "python", "text_classification"),
+            *("asr_ctc", "causal_lm", "image_classification", "mlflow_model", "python", "text_classification"),
             *("token_classification", "yolo"),
         ),
         _OTHERS,

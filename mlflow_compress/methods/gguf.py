@@ -67,6 +67,7 @@ class Gguf(Method):
     excludes: ClassVar[Mapping[str, str]] = dict.fromkeys(
         (
             "asr",
+            "asr_ctc",
             "image_classification",
             "mlflow_model",
             "python",

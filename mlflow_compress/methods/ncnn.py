@@ -34,7 +34,7 @@ class Ncnn(ExportMethod):
     exporter: ClassVar[str] = "ncnn"
     loaded_by: ClassVar[str] = 'net = ncnn.Net(); net.load_param("*.param"); net.load_model("*.bin")'
     excludes: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("asr", "causal_lm", "seq2seq", "text_classification", "token_classification"), _ONE_SIZE
+        ("asr", "asr_ctc", "causal_lm", "seq2seq", "text_classification", "token_classification"), _ONE_SIZE
     )
     tolerance: ClassVar[float] = 0.02
 

@@ -22,6 +22,9 @@ from mlflow_compress.networks.transformer_layers import thinned
 from mlflow_compress.networks.transformers_models import TransformersFamily
 from mlflow_compress.sockets import Graph, Mark, Model
 
+SEGMENTS = "token_type_ids"  # transformers' name for the number of each token's text
+TAKES_SEGMENTS = "takes_segments"  # our own field in the config: the input has pairs of texts
+
 
 @dataclass
 class TextEncoder(TransformersFamily):
@@ -54,6 +57,9 @@ class TextEncoder(TransformersFamily):
     def batch(self, model: Model, size: int, seed: int) -> dict[str, Any]:
         """Make random token ids and a full attention mask, both [size, tokens], int64.
 
+        If the data has pairs of texts that the model must tell apart, also the number of each token's text: the second
+        half belongs to the second text.
+
         Raises:
             RecipeError: the model can't take this many tokens.
         """
@@ -61,14 +67,18 @@ class TextEncoder(TransformersFamily):
 
         must_fit(model, self.tokens, "tokens")
         ids = token_ids(model, size, self.tokens, seed)
-        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if getattr(model.config, TAKES_SEGMENTS, False):
+            batch[SEGMENTS] = torch.zeros_like(ids)
+            batch[SEGMENTS][:, self.tokens // 2 :] = 1
+        return batch
 
     def run(self, model: Model, batch: Any, mark: Mark) -> Any:
         """Run the encoder, and return logits [batch, ..., labels]."""
         return model.module(**taken(model.module, batch))["logits"]
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
-        """Return one graph, `model`: from `input_ids` and `attention_mask` [batch, tokens] to `logits` (see `run`)."""
+        """Return one graph, `model`: from the inputs of `batch` [batch, tokens] to `logits` (see `run`)."""
         inputs = self.batch(model, 2, 0)
         dynamic = {**{name: {0: "batch", 1: "tokens"} for name in inputs}, "logits": self.logits_axes}
         return {"model": graph(_logits, inputs, ["logits"], dynamic, encoder=model.module)}
@@ -92,10 +102,13 @@ class TextEncoder(TransformersFamily):
 
 
 class _Exported(Attached):
-    def __call__(self, input_ids: Any, attention_mask: Any) -> dict[str, Any]:
-        return {"logits": self.calls["model"](input_ids, attention_mask)[0]}
+    def __call__(self, input_ids: Any, attention_mask: Any, token_type_ids: Any = None) -> dict[str, Any]:
+        segments = () if token_type_ids is None else (token_type_ids,)
+        return {"logits": self.calls["model"](input_ids, attention_mask, *segments)[0]}
 
 
-def _logits(parts: Any, input_ids: Any, attention_mask: Any) -> tuple[Any, ...]:
+def _logits(parts: Any, input_ids: Any, attention_mask: Any, token_type_ids: Any = None) -> tuple[Any, ...]:
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+    if token_type_ids is not None:
+        inputs[SEGMENTS] = token_type_ids
     return (parts.encoder(**taken(parts.encoder, inputs))["logits"],)

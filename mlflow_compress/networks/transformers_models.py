@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -301,6 +301,8 @@ def load_transformer(
     seed: int,
     precision: str = "float32",
     labels: Mapping[int, str] | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    replaced: Collection[str] = (),
 ) -> Model:
     """Load a transformers model on the CPU from its origin, with its weights directly in their precision.
 
@@ -313,6 +315,8 @@ def load_transformer(
         precision: `native`: that of the checkpoint, or of the architecture for random weights; or the name of a type,
             to which a GGUF file is unpacked.
         labels: names of the classes, by number, that the model must have; None or empty: it keeps its own.
+        arguments: further arguments of `from_pretrained`.
+        replaced: names of weights that these arguments replace, so that the checkpoint's own may be missing.
 
     Returns:
         The model with its config.
@@ -330,7 +334,7 @@ def load_transformer(
         module = _from_architecture(loader, source, architecture, origin, precision, _head(labels))
         model = Model(module, caution=origin.caution)
     else:
-        model = _from_pretrained(loader, origin, precision, _head(labels))
+        model = _from_pretrained(loader, origin, precision, _head(labels), arguments or {}, replaced)
     model.module.requires_grad_(False)
     model.module.eval()
     model.config = model.module.config
@@ -379,7 +383,14 @@ def _from_architecture(
         raise RecipeError(f"options.architecture of {source} does not describe a model: {one_line(error)}") from error
 
 
-def _from_pretrained(loader: Any, origin: Origin, precision: str, head: Mapping[str, Any]) -> Model:
+def _from_pretrained(
+    loader: Any,
+    origin: Origin,
+    precision: str,
+    head: Mapping[str, Any],
+    further: Mapping[str, Any],
+    replaced: Collection[str],
+) -> Model:
     import torch
 
     fields = {} if origin.file else _saved_fields(origin.source)
@@ -389,7 +400,7 @@ def _from_pretrained(loader: Any, origin: Origin, precision: str, head: Mapping[
     if not origin.file:
         _require_own_kernels(fields, origin.location)
     with saved_models.opened(origin) as saved:
-        arguments = {**saved.arguments, **origin.arguments}
+        arguments = {**saved.arguments, **origin.arguments, **further}
         if head:
             arguments |= {**head, "ignore_mismatched_sizes": True}
         try:
@@ -404,7 +415,7 @@ def _from_pretrained(loader: Any, origin: Origin, precision: str, head: Mapping[
         except Exception as error:  # errors of safetensors, pickle, the hub and configs have no common base class
             raise WeightsError(f"The weights in {origin.location} can't be loaded: {one_line(error)}") from error
         unread = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
-        missing = sorted(unread - saved.merge(module))
+        missing = sorted(unread - saved.merge(module) - {*replaced})
     names = {name for name, _ in module.named_parameters()}
     if len(set(missing) & names) > len(names) / 2:
         raise WeightsError(

@@ -44,6 +44,7 @@ _CLASSES: Mapping[str, str] = {
     "SiglipModel": "zero_shot_image_classification",
     "Siglip2Model": "zero_shot_image_classification",
     "ForCausalLM": "causal_lm",
+    "ForCTC": "asr_ctc",
     "LMHeadModel": "causal_lm",
     "MTModel": "seq2seq",
     "ForConditionalGeneration": "",  # decided by the type of model

@@ -93,6 +93,8 @@ METRICS = (
     LoggedMetric("{device}/real_time_factor", "", "Time to transcribe divided by the length of the sound."),
     LoggedMetric("{device}/real_time_factor_estimated", "", "The same, where a whole transcript is estimated from the "
                  "tokens that were timed."),
+    LoggedMetric("{device}/real_time_factor_scored", "", "Time to transcribe all scored sounds, with reading their "
+                 "files, divided by their length."),
     LoggedMetric("{device}/ram_peak_mib", "MiB", "Highest resident memory of the whole process."),
     LoggedMetric("{device}/ram_baseline_mib", "MiB", "Resident memory of the process after its imports."),
     LoggedMetric("{device}/ram_model_mib", "MiB", "`ram_peak_mib` minus `ram_baseline_mib`."),

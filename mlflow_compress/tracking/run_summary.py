@@ -22,6 +22,7 @@ _SHOWN = (
     "cpu/tokens_per_s",
     "cpu/real_time_factor",
     "cpu/real_time_factor_estimated",
+    "cpu/real_time_factor_scored",
     "cpu/ram_peak_mib",
     "cpu/ram_model_mib",
     "gpu/latency_p50_ms",
@@ -30,6 +31,7 @@ _SHOWN = (
     "gpu/tokens_per_s",
     "gpu/real_time_factor",
     "gpu/real_time_factor_estimated",
+    "gpu/real_time_factor_scored",
     "gpu/vram_peak_mib",
 )
 _TO_LAUNCHES = ("/latency_p50_ms", "/launches")

@@ -4,10 +4,11 @@ import subprocess
 import sys
 
 import click
+import pytest
 from click.testing import CliRunner
 
 from mlflow_compress.cli.late_options import LateOptions
-from mlflow_compress.planning.options import declared
+from mlflow_compress.planning.options import Options, declared
 
 
 def test_the_help_of_the_program_declares_no_option() -> None:
@@ -40,3 +41,27 @@ def test_the_help_of_the_command_shows_them() -> None:
     help_text = CliRunner().invoke(command, ["--help"]).output
     assert "--limit-time" in help_text
     assert "--score-seconds" in help_text
+
+
+@pytest.mark.parametrize("written", [["--language", "ru"], ["--language=ru"], ["-O", "language=ru"]])
+def test_an_option_of_a_family_may_stand_alone(written: list[str]) -> None:
+    """MLflow writes `-P language=ru` as `--language ru`."""
+    calls = []
+
+    @click.command(cls=LateOptions, taker="run")
+    @click.argument("model")
+    def command(model: str, options: Options) -> None:
+        calls.append((model, options.family_options, options.batch_size))
+
+    result = CliRunner().invoke(command, ["whisper", *written, "--new_tokens", "8", "--batch-size", "2"])
+    assert result.exit_code == 0, result.output
+    assert calls == [("whisper", ("language=ru", "new_tokens=8"), (2,))]
+
+
+def test_an_option_that_nothing_has_is_rejected() -> None:
+    @click.command(cls=LateOptions, taker="run")
+    def command(options: object) -> None: ...
+
+    result = CliRunner().invoke(command, ["--langauge", "ru"])
+    assert (result.exit_code, "No such option" in result.output) == (2, True)
+    assert CliRunner().invoke(command, ["--language"]).exit_code == 2

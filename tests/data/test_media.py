@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +144,8 @@ def test_a_broken_picture_is_named(tmp_path: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(tmp_path / "good.jpg")
     content = (tmp_path / "good.jpg").read_bytes()
     (tmp_path / "cut.jpg").write_bytes(content[: len(content) // 2])
-    Image.fromarray(np.full((4, 4), 300, np.uint16)).save(tmp_path / "deep.png")
-    for name, has_header in (("text.png", False), ("cut.jpg", True), ("deep.png", False), ("gone.png", False)):
+    Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(tmp_path / "deep.tiff")
+    for name, has_header in (("text.png", False), ("cut.jpg", True), ("deep.tiff", False), ("gone.png", False)):
         picture = Picture.at(tmp_path / name)
         if has_header:
             picture.check()
@@ -192,6 +193,8 @@ def test_sounds_of_any_depth_and_channels_are_the_same(tmp_path: Path, subtype: 
         ("LA", (90, 0), [90, 90, 90]),
         ("1", 1, [255, 255, 255]),
         ("RGBA", (200, 10, 20, 0), [200, 10, 20]),
+        ("I;16", 0x5A7F, [90, 90, 90]),
+        ("I;16", 65_535, [255, 255, 255]),
     ],
 )
 def test_pictures_of_any_colours_are_red_green_and_blue(
@@ -211,3 +214,46 @@ def test_the_first_picture_of_an_animation_is_read(tmp_path: Path) -> None:
 def test_a_picture_is_equal_to_itself(tmp_path: Path) -> None:
     assert Picture.at(tmp_path / "a.png") == Picture.at(tmp_path / "a.png")
     assert len({Picture.at(tmp_path / "a.png"), Picture.at(tmp_path / "b.png")}) == 2
+
+
+@pytest.mark.parametrize("suffix", [".tiff", ".jpg"])
+def test_the_colours_of_printing_become_red_green_and_blue(tmp_path: Path, suffix: str) -> None:
+    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(
+        tmp_path / f"a{suffix}", **({"quality": 100} if suffix == ".jpg" else {})
+    )
+    assert np.asarray(Picture.at(tmp_path / f"a{suffix}"))[8, 8].tolist() == pytest.approx([255, 0, 0], abs=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.pgm", b"P5\n2 1\n65535\n" + bytes([0x5A, 0x7F, 0xFF, 0xFF])),
+        ("a.pgm", b"P5\n2 1\n1023\n" + bytes([1, 0x69, 3, 0xFF])),
+    ],
+)
+def test_16_bits_of_grey_are_those_of_the_format(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert np.asarray(Picture.at(tmp_path / name))[0].tolist() == [[90] * 3, [255] * 3]
+
+
+def test_16_bits_are_rotated_and_may_begin_with_white(tmp_path: Path) -> None:
+    levels = (np.arange(6, dtype=np.uint16) * 0x1000).reshape(2, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter to the right
+    Image.fromarray(levels).save(tmp_path / "a.png", exif=exif)
+    expected = np.rot90((levels >> 8).astype(np.uint8), -1)
+    assert np.array_equal(np.asarray(Picture.at(tmp_path / "a.png"))[..., 0], expected)
+    Image.fromarray(levels).save(tmp_path / "white.tiff")
+    tag = struct.Struct("<HHIH")
+    content = (tmp_path / "white.tiff").read_bytes()
+    assert content.count(tag.pack(262, 3, 1, 1)) == 1
+    (tmp_path / "white.tiff").write_bytes(content.replace(tag.pack(262, 3, 1, 1), tag.pack(262, 3, 1, 0)))
+    assert np.array_equal(np.asarray(Picture.at(tmp_path / "white.tiff"))[..., 0], 255 - (levels >> 8))
+
+
+def test_a_stereo_mp3_of_48_khz_is_read(tmp_path: Path) -> None:
+    left = tone(1000, seconds=1, rate=48_000)
+    soundfile.write(tmp_path / "a.mp3", np.stack([left, np.zeros_like(left)], axis=1), 48_000)
+    samples = decode(tmp_path / "a.mp3")
+    assert len(samples) == pytest.approx(RATE_HZ, abs=2000)
+    assert level_db(samples[:RATE_HZ], 1000) == pytest.approx(-6, abs=0.5)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from datafiles import REVIEWS, ROLES, picture, values, write
+from datafiles import REVIEWS, ROLES, SPEECH, picture, sound, values, write
 from pyarrow import parquet
 
 from mlflow_compress.data.datasets import read
@@ -246,3 +246,34 @@ def test_a_word_of_a_treebank_may_have_a_blank_in_it_and_one_without_a_tag_is_re
     write(tmp_path / "b.conllu", rows + "3\tand\n")
     with pytest.raises(RecipeError, match=r"b\.conllu, line 5: there is a word without a tag"):
         read("b.conllu", tmp_path, ("words", "tags"))
+
+
+COMMON_VOICE = (
+    "client_id\tpath\tsentence_id\tsentence\tup_votes\n"
+    'a1\tcommon_voice_ru_1.mp3\ts1\t"Да", сказал он.\t2\n'
+    'a2\tcommon_voice_ru_2.mp3\ts2\t"""Нет"" - и всё."\t2\n'
+    'a3\tcommon_voice_ru_3.mp3\ts3\tДа, "нет\t2\n'
+)
+
+
+def test_common_voice_with_and_without_quotes(tmp_path: Path) -> None:
+    for split in ("train", "dev", "test", "validated", "invalidated", "other", "reported"):
+        write(
+            tmp_path / "ru" / f"{split}.tsv",
+            COMMON_VOICE if split == "test" else COMMON_VOICE.partition("\n")[0] + "\n",
+        )
+    for number in (1, 2, 3):
+        sound(tmp_path / "ru" / "clips" / f"common_voice_ru_{number}.mp3", rate=48_000, seed=number)
+    table = read("ru", tmp_path, SPEECH)
+    assert values(table) == ['"Да", сказал он.', '"Нет" - и всё.', 'Да, "нет']
+    assert [len(np.asarray(clip)) for clip in values(table, "audio")] == pytest.approx([1600] * 3, abs=1200)
+    assert table.rows[2].where == "test.tsv, row 4"
+
+
+def test_lists_in_the_cells_of_a_table(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", "tokens,ner_tags\n\"['EU', 'rejects']\",\"['B-ORG' 'O']\"\nAnna left,B-PER O\n")
+    table = read("a.csv", tmp_path, ("words", "tags"))
+    assert [list(row.values.values()) for row in table.rows] == [
+        [["EU", "rejects"], ["B-ORG", "O"]],
+        ["Anna left", "B-PER O"],
+    ]

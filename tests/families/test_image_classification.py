@@ -191,3 +191,13 @@ def test_scores_under_another_name_and_classes_without_names(monkeypatch: pytest
     monkeypatch.setattr(model.module, "forward", lambda pixels: {"last_hidden_state": pixels})
     with pytest.raises(RecipeError, match=r"for one picture, not one score for each of its 7 classes"):
         ImageClassification()._require_scores(model)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (3, 3)])
+def test_pictures_of_one_pixel_are_classified(saved: Path, tmp_path: Path, shape: tuple[int, int]) -> None:
+    family, model = loaded(str(saved), "local")
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    enlarged = np.asarray(Image.fromarray(pixels).resize((32, 32), Image.Resampling.BILINEAR))
+    label, same_label, expected = family.predict(model, [pixels, str(tmp_path / "a.png"), enlarged])
+    assert label == same_label == expected

@@ -55,6 +55,7 @@ SOME = {
 }
 TEXT_ONLY = {OPTIONS["prune_vocabulary"]}
 BRIEF = {  # families built like others: some methods of each kind are enough
+    "asr_ctc": SOME,
     "image_classification": SOME,
     "token_classification": SOME - {"onnx", "openvino"},  # its graph is that of text_classification
     "seq2seq": SOME | {"ctranslate2", *TEXT_ONLY, OPTIONS["fine_tune"]},
@@ -186,6 +187,8 @@ def test_stages_are_marked_and_rates_follow(name: str, folder: Path) -> None:
         assert stages == ["encoder", "first_token", "token", "token"]
     if name == "asr":
         assert stages == ["features", "encoder", "first_token", "token", "token"]
+    if name == "asr_ctc":
+        assert stages == ["features", "encoder"]
     for call in family.around(model, 2, 0).values():
         call()
 

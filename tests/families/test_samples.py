@@ -16,6 +16,7 @@ from tiny import TINY
 
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError
+from mlflow_compress.model import SCORING
 from mlflow_compress.networks import hub, model_folder
 from mlflow_compress.networks.text_inputs import longest
 from mlflow_compress.networks.transformers_models import companions, load_tokenizer
@@ -40,16 +41,17 @@ def answered(family: Family, model: Model, data: str, folder: Path) -> tuple[lis
     return [sample.reference for sample in samples], family.answers(model, [sample.inputs for sample in samples])
 
 
-@pytest.mark.parametrize("name", ["text_classification", "causal_lm", "asr"])
+@pytest.mark.parametrize("name", ["text_classification", "causal_lm", "asr", "asr_ctc"])
 def test_the_metrics_of_a_family_take_what_it_answers(name: str, tmp_path: Path) -> None:
     family, model = loaded(name)
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 8000), 16_000)
     labels = list(model.config.id2label.values())
+    speech_roles = ("audio", "text")
     data = write(
         tmp_path / "a.jsonl",
         [{"text": "hello there", "label": label, "audio": "a.wav"} for label in labels],
     )
-    columns = {"text_classification": ROLES, "asr": ("audio", "text"), "causal_lm": ("text",)}[name]
+    columns = {"text_classification": ROLES, "causal_lm": ("text",)}.get(name, speech_roles)
     (tmp_path / "b.jsonl").write_text(
         "".join(json.dumps({key: json.loads(line)[key] for key in columns}) + "\n" for line in (tmp_path / data).open())
     )
@@ -178,7 +180,7 @@ def test_calibration_keeps_away_from_what_is_scored(tmp_path: Path) -> None:
     assert len(ids) == len(repeated_ids)
 
 
-@pytest.mark.parametrize("name", ["text_classification", "causal_lm", "asr"])
+@pytest.mark.parametrize("name", ["text_classification", "causal_lm", "asr", "asr_ctc"])
 def test_without_data_calibration_is_random_and_says_so(name: str) -> None:
     family, model = loaded(name)
     assert len(family.calibration(model, 2, 0)) == 2
@@ -248,15 +250,64 @@ def test_sounds_are_decoded_only_when_they_are_used(tmp_path: Path, monkeypatch:
     assert family.answers(model, [decoded, decoded.tolist()]) == 2 * family.answers(model, [samples[0].inputs])
 
 
-def test_sounds_too_long_are_reported(tmp_path: Path) -> None:
-    family, model = loaded("asr")
+@pytest.mark.parametrize("name", ["asr", "asr_ctc"])
+def test_long_sounds_are_heard_in_windows_and_the_protocol_says_so(name: str, tmp_path: Path) -> None:
+    family, model = loaded(name, **({"window_seconds": 30} if name == "asr_ctc" else {}))
+    family.samples(model, speech(tmp_path, 0.5, 30), tmp_path, None, 0)
+    assert SCORING not in model.facts
     family.samples(model, speech(tmp_path, 0.5, 31, 30), tmp_path, None, 0)
-    assert [caution.code for caution in model.cautions] == ["cut_sounds"]
-    assert "1 of 3 sounds" in model.cautions[0].message
+    assert model.facts[SCORING] == "sounds longer than 30 s in windows that overlap by 10 s"
+    assert model.cautions == []
 
 
-def test_sounds_to_calibrate_on(tmp_path: Path) -> None:
+def test_the_parts_of_a_long_sound_are_recognised_and_joined() -> None:
     family, model = loaded("asr")
+    parts: list[int] = []
+
+    def recognised(model: Model, samples: Any) -> list[int]:
+        """Return one token for each second, by its number in the sound."""
+        parts.append(len(samples))
+        return [3 + int(value) for value in samples[8000::16_000]]
+
+    family._recognised = recognised  # type: ignore[attr-defined]
+    seconds = np.repeat(np.arange(65, dtype=np.float32), 16_000)
+    expected = companions(model).tokenizer.decode(list(range(3, 68)))
+    assert family.predict(model, [seconds]) == [expected.strip()]
+    assert parts == [480_000, 480_000, 400_000]
+
+
+def test_a_fixed_language_is_in_the_protocol_and_chooses_the_normalisation(tmp_path: Path) -> None:
+    family, model = loaded("asr")
+    generation = companions(model).generation
+    generation.lang_to_id, generation.task_to_id = {"<|ru|>": 41}, {"transcribe": 51, "translate": 50}
+    data = speech(tmp_path, 0.5)
+    family.samples(model, data, tmp_path, None, 0)
+    assert [caution.code for caution in model.cautions] == ["detected_language"]
+    assert family.metrics_for(model) == family.metrics
+    model.cautions.clear()
+    generation.language = "ru"
+    chosen = dataclasses.replace(family, language="ru")  # type: ignore[call-arg]
+    chosen.samples(model, data, tmp_path, None, 0)
+    assert (model.facts[SCORING], model.cautions) == ("language ru", [])
+    assert chosen.metrics_for(model) == ("wer", "cer", "wer_normalized:language=other", "cer_normalized:language=other")
+    generation.task = "translate"
+    assert chosen.metrics_for(model) == family.metrics
+
+
+def test_the_real_time_factor_over_the_data(tmp_path: Path) -> None:
+    for name in ("asr", "asr_ctc"):
+        family, model = loaded(name)
+        samples = family.samples(model, speech(tmp_path, 0.5, 1.5), tmp_path, None, 0)
+        inputs = [sample.inputs for sample in samples]
+        assert family.scored_rates(inputs, 4.0) == {"real_time_factor_scored": pytest.approx(2.0)}
+        arrays = [np.zeros(8000), [0.0] * 24_000]
+        assert family.scored_rates(arrays, 4.0) == {"real_time_factor_scored": pytest.approx(2.0)}
+    assert loaded("causal_lm")[0].scored_rates(["a"], 4.0) == {}
+
+
+@pytest.mark.parametrize("name", ["asr", "asr_ctc"])
+def test_sounds_to_calibrate_on(name: str, tmp_path: Path) -> None:
+    family, model = loaded(name)
     data = speech(tmp_path, 0.5, 0.75, 1)
     scored = family.samples(model, data, tmp_path, 1, 0)
     batches = family.calibration(model, 1, 0, size=2)

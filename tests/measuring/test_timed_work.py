@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from mlflow_compress.families.asr import Asr
 from mlflow_compress.families.causal_lm import CausalLm
 from mlflow_compress.families.python import Python
 from mlflow_compress.measuring import timed_work
@@ -62,6 +63,11 @@ def test_what_is_long_is_cut_but_all_of_it_is_in_the_digest() -> None:
 def test_options_that_change_the_call_are_those_that_the_family_names() -> None:
     assert timed_work.options_of(CausalLm(new_tokens=7, window=5)) == {"new_tokens": 7}
     assert timed_work.options_of(Python()) == {}
+
+
+def test_an_option_that_the_model_decides_is_left_out() -> None:
+    assert timed_work.options_of(Asr()) == {"new_tokens": 32}
+    assert timed_work.options_of(Asr(language="ru")) == {"new_tokens": 32, "language": "ru"}
 
 
 def test_of_a_family_that_does_not_say_all_options_count() -> None:

@@ -40,6 +40,8 @@ def inputs_of(name: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     ids = torch.arange(5, 13)[None]
     if name == "image_classification":
         return {"pixel_values": torch.ones(1, 3, 32, 32, dtype=dtype)}
+    if name == "asr_ctc":
+        return {"input_values": torch.linspace(-1, 1, 4000, dtype=dtype)[None]}
     if name == "asr":
         return {"input_features": torch.ones(1, 80, 3000, dtype=dtype), "decoder_input_ids": ids}
     return {"input_ids": ids, **({"decoder_input_ids": ids.clone()} if name == "seq2seq" else {})}

@@ -43,6 +43,7 @@ def test_the_stacks_of_each_family_are_found() -> None:
         "text_classification": [("distilbert.transformer.layer", "num_hidden_layers")],
         "causal_lm": [("model.layers", "num_hidden_layers")],
         "asr": [("model.encoder.layers", "encoder_layers"), ("model.decoder.layers", "decoder_layers")],
+        "asr_ctc": [("wav2vec2.encoder.layers", "num_hidden_layers")],
     }
     with pytest.raises(Unsupported, match=r"not a transformers model.*what=channels"):
         transformer_layers.stacks(Model(torch.nn.Linear(1, 1)))

@@ -43,6 +43,8 @@ def config(folder: Path, **fields: Any) -> Path:
         ("LlamaForCausalLM", "llama", "causal_lm"),
         ("GPT2LMHeadModel", "gpt2", "causal_lm"),
         ("WhisperForConditionalGeneration", "whisper", "asr"),
+        ("Wav2Vec2ForCTC", "wav2vec2", "asr_ctc"),
+        ("HubertForCTC", "hubert", "asr_ctc"),
         ("T5ForConditionalGeneration", "t5", "seq2seq"),
         ("BartForConditionalGeneration", "bart", "seq2seq"),
         ("MarianMTModel", "marian", "seq2seq"),

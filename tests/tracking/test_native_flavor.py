@@ -74,6 +74,7 @@ GIVEN = {
     "image_classification": PIXELS,
     "seq2seq": {**IDS, "decoder_input_ids": torch.arange(2, 6)[None]},
     "asr": SOUND,
+    "asr_ctc": {"input_values": torch.linspace(-1, 1, 4000)[None]},
 }
 
 

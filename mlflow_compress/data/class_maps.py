@@ -1,0 +1,189 @@
+"""Class maps: files that give the labels of data, such as ImageNet's synsets, the names or numbers of classes.
+
+LOC_synset_mapping.txt       n01440764 tench, Tinca tinca
+imagenet_class_index.json    {"0": ["n01440764", "tench"], ...}
+a.json                       {"n01440764": "tench", ...}, or numbers of the model's classes
+a.yaml                       the same, or under the key `map`, as in ultralytics' ImageNet.yaml
+a.csv                        two columns: label and name
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow_compress.data.datasets import Row
+from mlflow_compress.data.label_forms import in_words, unambiguous
+from mlflow_compress.data.labels import listed
+from mlflow_compress.data.spec import Data, parse, path_of
+from mlflow_compress.data.tables import DELIMITERS, Bad, read_table
+from mlflow_compress.data.text_files import read_text
+from mlflow_compress.errors import RecipeError, named_line
+from mlflow_compress.networks.hub import PACKAGE, in_package
+from mlflow_compress.untrusted_yaml import read_yaml
+
+_SYNSET = re.compile(r"n\d{8}")
+_USUAL = ("LOC_synset_mapping.txt", "imagenet_class_index.json", "synset_words.txt", "class_map.json", "class_map.txt")
+_LEVELS = 4  # folders above the data in which a class map is looked for: ILSVRC/Data/CLS-LOC/val
+_MOST_BYTES = 2**22
+_LINE = re.compile(r"(\S+)\s+(?:\d+\s+)?(.*\S)")  # label, and in map_clsloc.txt a number of another order, and name
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """A class map.
+
+    Attributes:
+        path: its file.
+        names: names of classes by label; empty where there are only numbers.
+        numbers: numbers of classes by label; empty if they are unknown.
+    """
+
+    path: Path
+    names: Mapping[str, str]
+    numbers: Mapping[str, int]
+
+    def classes_for(self, names: Mapping[int, str]) -> dict[str, str]:
+        """Return the model's classes by label, without labels that fit none.
+
+        Names win where all fit. Otherwise numbers are used if the map has as many classes as the model.
+        """
+        by_name = self._by_name(list(names.values()))
+        if len(by_name) < len(self.names or self.numbers) and len(self.numbers) == len(names):
+            return {label: names[number] for label, number in self.numbers.items() if number in names}
+        return by_name
+
+    def _by_name(self, names: Sequence[str]) -> dict[str, str]:
+        """Return the model's names by label: the same in words, or the same first synonym."""
+        full = unambiguous({name: in_words(name) for name in names})
+        short = unambiguous({name: in_words(_first(name)) for name in names})
+        classes = {}
+        for label, name in self.names.items():
+            spellings = ((full, name), (full, _first(name)), (short, name), (short, _first(name)))
+            match = next((by_words[in_words(text)] for by_words, text in spellings if in_words(text) in by_words), None)
+            if match is not None:
+                classes[label] = match
+        return classes
+
+
+def mapped(rows: Sequence[Row], text: str, folder: Path, names: Mapping[int, str]) -> list[Row]:
+    """Return rows whose labels a class map has replaced by the model's; unchanged without a class map.
+
+    Args:
+        rows: the rows, with `label`.
+        text: the data; its key `class_map` names the file. ImageNet's synsets need one: without the key, it is looked
+            for beside the data.
+        folder: folder where relative paths start.
+        names: the model's classes.
+
+    Raises:
+        RecipeError: the class map can't be read, has no class for a label, or names one that the model does not have.
+    """
+    data = parse(text)
+    labels = [str(row.values["label"]) for row in rows]
+    are_synsets = all(map(_SYNSET.fullmatch, labels)) and not {*labels} & {*names.values()}
+    path = _path(data, folder) if data.class_map else _beside(data, folder) if are_synsets else None
+    if path is None:
+        if are_synsets:
+            raise RecipeError(
+                f"{rows[0].where}: the label {labels[0]!r} is a synset of WordNet. Give the file that names the "
+                "classes: class_map=LOC_synset_mapping.txt, or class_map=package:ultralytics/cfg/datasets/ImageNet.yaml"
+            )
+        return list(rows)
+    class_map = read(path)
+    classes = class_map.classes_for(names)
+    replaced = []
+    for row, label in zip(rows, labels, strict=True):
+        if label not in class_map.names and label not in class_map.numbers:
+            shown = listed(class_map.names or class_map.numbers)
+            raise RecipeError(f"{row.where}: the class map {path} has no {label!r}. It has {shown}.")
+        if label not in classes:
+            meant = class_map.names.get(label) or f"class {class_map.numbers.get(label)}"
+            raise RecipeError(
+                f"{row.where}: the class map {path} does not fit the model: {label!r} is {meant!r}, which is not one "
+                f"of the model's {len(names)} classes: {listed({name: name for name in names.values()})}."
+            )
+        replaced.append(dataclasses.replace(row, values={**row.values, "label": classes[label]}))
+    return replaced
+
+
+def read(path: Path) -> ClassMap:
+    """Read a class map.
+
+    Raises:
+        RecipeError: it can't be read, or has another form.
+    """
+    try:
+        pairs = _pairs(path)
+        numbers = {label: value for label, value in pairs.items() if isinstance(value, int)}
+        names = {label: value[-1] if isinstance(value, list) else value for label, value in pairs.items()}
+        if pairs and all(isinstance(value, list) for value in pairs.values()):  # numbers, each with label and name
+            numbers = {str(value[0]): int(number) for number, value in pairs.items()}
+            names = {str(value[0]): str(value[-1]) for value in pairs.values()}
+        elif all(isinstance(value, str) for value in pairs.values()) and list(pairs) == sorted(
+            pairs
+        ):  # the order of ImageNet's classes
+            numbers = {label: number for number, label in enumerate(pairs)}
+        if all(isinstance(name, str) and name.isdecimal() for name in names.values()):
+            names, numbers = {}, {label: int(name) for label, name in names.items()}
+        texts = {label: name for label, name in names.items() if isinstance(name, str)}
+        if not pairs or (len(texts) < len(pairs) and len(numbers) < len(pairs)):
+            raise ValueError("it does not give each label the name or number of a class")
+    except RecipeError:
+        raise
+    except (OSError, ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise RecipeError(f"{path} can't be read as a class map: {named_line(error)}") from error
+    return ClassMap(path, texts, numbers)
+
+
+def _pairs(path: Path) -> dict[str, Any]:
+    """Return what a file gives each label (or, in ImageNet's JSON, each number)."""
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        content = json.loads(read_text(path))
+        return {str(label): value for label, value in content.items()}
+    if suffix in (".yaml", ".yml"):
+        content = read_yaml(path, _MOST_BYTES)
+        return {str(label): value for label, value in content.get("map", content).items()}
+    if suffix in DELIMITERS:
+        records = read_table(path)
+        label, name = records.columns[:2]
+        return {str(row[label]).strip(): str(row[name]).strip() for row in records.rows if not isinstance(row, Bad)}
+    lines = (_LINE.fullmatch(line.strip()) for line in read_text(path).split("\n") if line.strip())
+    return {line[1]: line[2] for line in lines if line is not None}
+
+
+def _path(data: Data, folder: Path) -> Path:
+    """Find the file that the data names: in a package, from the folder, or beside the data."""
+    if data.class_map.startswith(PACKAGE):
+        try:
+            return in_package(data.class_map)[0]
+        except (FileNotFoundError, ModuleNotFoundError) as error:
+            raise RecipeError(f"class_map={data.class_map}: {error}.") from None
+    above = [] if (source := path_of(data, folder)) is None else [source, *source.resolve().parents[:1]]
+    for place in (folder, *above):
+        if (path := place / Path(data.class_map).expanduser()).is_file():
+            return path
+    raise RecipeError(f"There is no class map {folder / data.class_map}.")
+
+
+def _beside(data: Data, folder: Path) -> Path | None:
+    """Find a class map with a usual name in the data's folder or above it."""
+    source = path_of(data, folder)
+    if source is None:
+        return None
+    for place in (source, *source.resolve().parents[:_LEVELS]):
+        for name in _USUAL:
+            if (path := place / name).is_file():
+                return path
+    return None
+
+
+def _first(name: str) -> str:
+    """Return the first of several synonyms: `tench` of `tench, Tinca tinca`."""
+    return name.partition(",")[0]

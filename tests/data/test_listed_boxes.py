@@ -1,0 +1,200 @@
+"""Data sets of boxes in the layouts of COCO, Pascal VOC and WIDER FACE: the same picture and boxes in each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datafiles import write
+from PIL import Image
+
+from mlflow_compress.data import detections
+from mlflow_compress.errors import RecipeError
+
+WIDTH, HEIGHT = 80, 40
+DOG, CAT = [8, 4, 40, 20], [0, 0, 80, 40]  # left, top, right, bottom
+
+
+def photo(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (WIDTH, HEIGHT)).save(path)
+
+
+def annotation(box: list[int], category: int, image: int = 1, **fields: Any) -> dict[str, Any]:
+    left, top, right, bottom = box
+    return {"image_id": image, "category_id": category, "bbox": [left, top, right - left, bottom - top], **fields}
+
+
+def coco_json(*annotations: dict[str, Any], **fields: Any) -> str:
+    images = [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}]
+    categories = [{"id": 18, "name": "dog"}, {"id": 17, "name": "cat"}]
+    return json.dumps({"images": images, "categories": categories, "annotations": list(annotations), **fields})
+
+
+def coco(folder: Path) -> str:
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            photo(folder / "coco" / f"{split}2017" / f"{name}.jpg")
+        kept = [annotation(DOG, 18), annotation(CAT, 17)] if split == "val" else [annotation(CAT, 18)]
+        crowd = annotation([1, 1, 9, 9], 18, iscrowd=1)
+        text = coco_json(*kept, crowd, annotation([5, 5, 5, 9], 17))
+        write(folder / "coco" / "annotations" / f"instances_{split}2017.json", text)
+        write(folder / "coco" / "annotations" / f"captions_{split}2017.json", "{}")
+    return "coco"
+
+
+def roboflow(folder: Path) -> str:
+    for split in ("train", "valid"):
+        for name in ("a", "b"):
+            photo(folder / "rf" / split / f"{name}.jpg")
+        kept = [annotation(DOG, 18), annotation(CAT, 17)] if split == "valid" else [annotation(CAT, 18)]
+        write(folder / "rf" / split / "_annotations.coco.json", coco_json(*kept))
+    return "rf"
+
+
+def voc_xml(*objects: tuple[str, list[int], int]) -> str:
+    texts = [
+        f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox><xmin>{left + 1}</xmin><ymin>{top + 1}"
+        f"</ymin><xmax>{right}</xmax><ymax>{bottom}</ymax></bndbox></object>"
+        for name, (left, top, right, bottom), difficult in objects
+    ]
+    return f"<annotation><folder>VOC2007</folder><!-- by hand -->{''.join(texts)}</annotation>"
+
+
+def voc(folder: Path) -> str:
+    root = folder / "VOC2007"
+    for name in ("a", "b", "c"):
+        photo(root / "JPEGImages" / f"{name}.jpg")
+    write(root / "Annotations" / "a.xml", voc_xml(("dog", DOG, 0), ("cat", CAT, 0), ("dog", [1, 1, 9, 9], 1)))
+    write(root / "Annotations" / "b.xml", voc_xml())
+    write(root / "Annotations" / "c.xml", voc_xml(("dog", CAT, 0)))
+    write(root / "ImageSets" / "Main" / "val.txt", "a\nb\n")
+    write(root / "ImageSets" / "Main" / "train.txt", "c\n")
+    write(root / "ImageSets" / "Main" / "dog_val.txt", "a 1\nb -1\n")
+    return "VOC2007"
+
+
+@pytest.mark.parametrize("layout", [coco, roboflow, voc])
+def test_pictures_and_boxes_are_read(tmp_path: Path, layout: Callable[[Path], str]) -> None:
+    source = layout(tmp_path)
+    table, names = detections.read(source, tmp_path, None, 0)
+    assert sorted(names.values()) == ["cat", "dog"]
+    assert sorted(names) == [0, 1]
+    assert [Path(row.values["path"]).name for row in table.rows] == ["a.jpg", "b.jpg"]
+    boxes = {names[number]: places for number, *places in table.rows[0].values["boxes"]}
+    assert boxes == {"dog": pytest.approx([0.1, 0.1, 0.5, 0.5]), "cat": [0, 0, 1, 1]}
+    assert table.rows[1].values["boxes"] == []
+    assert table.source == f"{source}:split=val"
+    assert len(detections.read(f"{source}:limit=1", tmp_path, None, 0)[0].rows) == 1
+    drawn = detections.training(source, tmp_path, frozenset(), 3, 0)
+    assert {path.name for path in drawn} <= {"a.jpg", "b.jpg", "c.jpg"}
+    assert {"train" in path.parts[-2] or path.name == "c.jpg" for path in drawn} == {True}
+    with pytest.raises(RecipeError, match=r"has no split 'nope'\. Use one of split=train, split=val"):
+        detections.read(f"{source}:split=nope", tmp_path, None, 0)
+
+
+def test_one_file_of_coco_is_a_data_set(tmp_path: Path) -> None:
+    coco(tmp_path)
+    table, _ = detections.read("coco/annotations/instances_val2017.json", tmp_path, None, 0)
+    assert [len(row.values["boxes"]) for row in table.rows] == [2, 0]
+    photo(tmp_path / "mine" / "images" / "a.jpg")
+    photo(tmp_path / "mine" / "b.jpg")
+    write(tmp_path / "mine" / "labels.json", coco_json(annotation(DOG, 18)))
+    table, _ = detections.read("mine/labels.json", tmp_path, None, 0)
+    assert sorted(len(row.values["boxes"]) for row in table.rows) == [0, 1]
+    assert detections.training("mine/labels.json", tmp_path, frozenset(), 2, 0) == []
+
+
+WIDER = """0--Parade/0_Parade_1.jpg
+2
+8 4 32 16 0 0 0 0 0 0
+1 1 8 8 2 0 0 1 2 0
+1--Handshaking/b.jpg
+0
+0 0 0 0 0 0 0 0 0 0
+1--Handshaking/c.jpg
+1
+0 0 80 40 0 0 0 0 0 0
+"""
+
+
+@pytest.mark.parametrize("source", ["wider", "wider/wider_face_split/wider_face_val_bbx_gt.txt"])
+def test_faces_are_read(tmp_path: Path, source: str) -> None:
+    for name in ("0--Parade/0_Parade_1.jpg", "1--Handshaking/b.jpg", "1--Handshaking/c.jpg"):
+        photo(tmp_path / "wider" / "WIDER_val" / "images" / name)
+    write(tmp_path / "wider" / "wider_face_split" / "wider_face_val_bbx_gt.txt", WIDER)
+    table, names = detections.read(source, tmp_path, None, 0)
+    assert names == {0: "face"}
+    assert [row.values["boxes"] for row in table.rows] == [
+        [[0, *map(pytest.approx, (0.1, 0.1, 0.5, 0.5))]],
+        [],
+        [[0, 0, 0, 1, 1]],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", r"a\.json is not in COCO's format \(images, annotations, categories\)"),
+        ('{"images": [{"id": 1}]}', "is not in COCO's format"),
+        (
+            coco_json({"image_id": 9, "category_id": 18, "bbox": [0, 0, 1, 1]}),
+            "annotation 1: it must have the image_id",
+        ),
+        (coco_json({"image_id": 1, "category_id": 18, "bbox": [0, 0, 1]}), "annotation 1: it must have the image_id"),
+        (coco_json(annotation(DOG, 99)), r"annotation 1: there is no category 99; the file names 2\. Fix it"),
+        (coco_json(), "no picture in its split 'val' has a box"),
+    ],
+)
+def test_invalid_files_of_coco_are_reported(tmp_path: Path, text: str, message: str) -> None:
+    photo(tmp_path / "a.jpg")
+    photo(tmp_path / "b.jpg")
+    write(tmp_path / "a.json", text)
+    with pytest.raises(RecipeError, match=message):
+        detections.read("a.json", tmp_path, None, 0)
+
+
+def test_a_picture_that_is_missing_is_reported_or_skipped(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg")
+    write(tmp_path / "a.json", coco_json(annotation(DOG, 18)))
+    with pytest.raises(RecipeError, match=r"a\.json: there is no picture .*b\.jpg.*skip_bad=true"):
+        detections.read("a.json", tmp_path, None, 0)
+    table, _ = detections.read("a.json:skip_bad=true", tmp_path, None, 0)
+    assert (len(table.rows), len(table.skipped)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<annotation>", r"a\.xml is not in the format of Pascal VOC"),
+        ("<annotation><object><name>dog</name></object></annotation>", r"a\.xml is not in the format of Pascal VOC"),
+        ('<!DOCTYPE a [<!ENTITY b "c">]><annotation/>', r"a\.xml: it is too large, or declares entities"),
+    ],
+)
+def test_invalid_files_of_voc_are_reported(tmp_path: Path, text: str, message: str) -> None:
+    voc(tmp_path)
+    write(tmp_path / "VOC2007" / "Annotations" / "a.xml", text)
+    with pytest.raises(RecipeError, match=message):
+        detections.read("VOC2007", tmp_path, None, 0)
+
+
+def test_voc_without_lists_and_without_a_label(tmp_path: Path) -> None:
+    voc(tmp_path)
+    for path in (tmp_path / "VOC2007" / "ImageSets" / "Main").iterdir():
+        path.unlink()
+    assert len(detections.read("VOC2007", tmp_path, None, 0)[0].rows) == 3
+    write(tmp_path / "VOC2007" / "ImageSets" / "Main" / "test.txt", "a\nb\n")
+    (tmp_path / "VOC2007" / "Annotations" / "b.xml").unlink()
+    with pytest.raises(RecipeError, match=r"b\.jpg: there is no .*b\.xml"):
+        detections.read("VOC2007", tmp_path, None, 0)
+
+
+@pytest.mark.parametrize("text", ["a.jpg\nx\n", "a.jpg\n", "a.jpg\n2\n1 2 3 4\n", "a.jpg\n1\n1 2 3\n"])
+def test_invalid_lists_of_faces_are_reported(tmp_path: Path, text: str) -> None:
+    photo(tmp_path / "a.jpg")
+    write(tmp_path / "wider_face_val_bbx_gt.txt", text)
+    with pytest.raises(RecipeError, match=r"gt\.txt, line 1: after a picture come the number of its faces"):
+        detections.read("wider_face_val_bbx_gt.txt", tmp_path, None, 0)
