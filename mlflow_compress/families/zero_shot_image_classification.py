@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mlflow_compress.data.class_maps import mapped
 from mlflow_compress.data.datasets import draw, scored
 from mlflow_compress.data.labels import labels_of
 from mlflow_compress.data.media import Picture
@@ -186,7 +187,8 @@ class ZeroShotImageClassification(TransformersFamily):
             RecipeError: the data can't be read (see `datasets.read`), or `labels` does not name a label.
         """
         rows = scored(model, data, folder, _ROLES, limit, seed)
-        labels = labels_of(rows, dict(enumerate(self._names)))
+        names = dict(enumerate(self._names))
+        labels = labels_of(mapped(rows, data, folder, names), names)
         return [Sample(row.values["image"], label) for row, label in zip(rows, labels, strict=True)]
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:

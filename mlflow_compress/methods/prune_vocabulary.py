@@ -64,6 +64,7 @@ class PruneVocabulary(Method):
     excludes: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(("image_classification", "python", "yolo"), "it has no vocabulary of tokens"),
         "asr": "its texts are transcripts, and its tokens for languages and times must keep their numbers",
+        "asr_ctc": "its tokens are the letters of its transcripts",
         "mlflow_model": "a logged model has its own tokenizer, which can't be changed",
         "zero_shot_image_classification": "its texts are the names of its classes, which may change at any time",
     }
