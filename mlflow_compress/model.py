@@ -160,7 +160,7 @@ class Model:
         module: A `torch.nn.Module`, or its replacement by a method for another runtime (called in the same way).
         assets: Objects that an external family keeps by name.
         weights: Origin of the weights: `pretrained`, `random` or `local`.
-        device: Device of the module: `cpu` or `cuda`.
+        device: Device of the module: `cpu`, `cuda`, `mps` or `xpu`.
         caution: A caution about how it was loaded. It can only be set, and is added to `cautions`.
         batch_size: Samples in the timed call, for methods whose result has a fixed batch size.
         cautions: Cautions for the reader of the numbers; loading and methods append to them.

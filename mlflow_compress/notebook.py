@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mlflow_compress.errors import RecipeError, StoreError, UnknownName, Unsupported
+from mlflow_compress.errors import RecipeError, StoreError, UnknownName, Unsupported, WorkerError
 from mlflow_compress.plain_text import plain
-from mlflow_compress.records import Budget, CautionKind, Outcome, Part, Result, Selection, Step, Variant
+from mlflow_compress.records import Budget, CautionKind, Outcome, Part, Result, Selection, Step, Variant, metric_group
 from mlflow_compress.sockets import Family, Mark, Model
+from mlflow_compress.torch_devices import CPU, LABELS
 from mlflow_compress.words import ORIGINAL
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def benchmark(
     method: str = ORIGINAL,
     name: str | None = None,
     seconds: float = 3.0,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = "auto",
     log: bool = True,
 ) -> Result:
     """Measure a model in memory, in this process: size, latency, and the peak memory of the process.
@@ -106,7 +107,7 @@ def compare(
     team: str | Sequence[str] = (),
     model: str | Sequence[str] = (),
     method: str | Sequence[str] = (),
-    device: Literal["", "cpu", "gpu"] = "",
+    device: Literal["", "cpu", "gpu", "cuda", "mps", "xpu"] = "",
     tracking_uri: str | None = None,
     every_run: bool = False,
     lang: Literal["en", "ru"] = "en",
@@ -119,7 +120,7 @@ def compare(
         team: Only these teams; empty: all.
         model: Only these models; empty: all.
         method: Only these methods; empty: all.
-        device: Only results measured on it; empty: all.
+        device: Only results measured on it; `gpu`: on any accelerator; empty: all.
         tracking_uri: The tracking store; None: MLflow's own choice in this process.
         every_run: Whether to include every run, not only the newest of each variant.
         lang: Language of the displayed table.
@@ -134,16 +135,18 @@ def compare(
         StoreError: There is no such experiment or baseline, or the store can't be read.
     """
     from mlflow_compress.reporting import baselines, compare, notebook_views
+    from mlflow_compress.reporting.table_lines import on_accelerator
     from mlflow_compress.reporting.table_text import ordered
     from mlflow_compress.tracking import query
     from mlflow_compress.tracking.connection import chosen_uri
 
-    selection = Selection(_several(team), _several(model), _several(method), device)
+    group = metric_group(device) if device else ""
+    selection = Selection(_several(team), _several(model), _several(method), group)
     selected = query.find(_several(experiment), selection, [tracking_uri or chosen_uri()], baselines=_several(baseline))
     comparison = compare.compare(
-        selected.runs,
-        originals=selected.originals,
-        devices=_several(device),
+        on_accelerator(selected.runs, device),
+        originals=on_accelerator(selected.originals, device),
+        devices=_several(group),
         every_run=every_run,
         language=lang,
         baselines=selected.baselines,
@@ -298,9 +301,9 @@ def _timed(call: Callable[[], Any], variant: Variant, device: str) -> Part:
     from mlflow_compress.meters import environment, gpu, memory
 
     surroundings = {"load_before": environment.load_average()}
-    if device == "cuda":
-        gpu.reset()
-        surroundings |= environment.gpu()
+    if device != CPU:
+        gpu.reset(device)
+        surroundings |= environment.gpu(device)
     meter = memory.MemoryMeter()
     meter.end_phase("before")
     timed = TimedCall(run=lambda mark: call(), device=device, batch_size=variant.batch_size)
@@ -362,17 +365,20 @@ def _name(model: Any) -> str:
 
 
 def _device(model: Any, requested: str) -> str:
-    """Return the device of a model: `cpu` or `cuda`.
+    """Return the device of a model: `cpu`, `cuda`, `mps` or `xpu`.
 
     Raises:
         RecipeError: The model is on another device than the requested one.
         WorkerError: This machine has no such device.
     """
+    from mlflow_compress.meters import accelerators
     from mlflow_compress.planning import requirements
 
-    if requested not in ("auto", "cpu", "cuda"):
-        raise RecipeError(str(UnknownName("device", requested, ("auto", "cpu", "cuda"))))
+    if requested not in ("auto", *LABELS):
+        raise RecipeError(str(UnknownName("device", requested, ("auto", *LABELS))))
     requirements.require_device(requested)
+    if requested not in ("auto", CPU, "cuda") and (lack := accelerators.lack(requested)):
+        raise WorkerError(f"device={requested} was requested, but {lack}")
     parameters = getattr(model, "parameters", None)
     first = next(iter(parameters()), None) if callable(parameters) else None
     if first is None:

@@ -19,6 +19,7 @@ from mlflow_compress.budget import Budget as Budget
 from mlflow_compress.errors import Cause
 from mlflow_compress.files import whole_file
 from mlflow_compress.plain_text import plain
+from mlflow_compress.torch_devices import CPU
 from mlflow_compress.untrusted import read_json as read_json
 from mlflow_compress.words import ORIGINAL
 
@@ -65,7 +66,7 @@ class Variant:
         chain: Methods in order; empty for the original.
         options: Options of the family.
         metrics: Names of the quality metrics.
-        devices: `cpu` and/or `cuda`.
+        devices: `cpu` and/or an accelerator: `cuda`, `mps` or `xpu`.
         batch_size: Samples in one timed call.
         setting: Other settings that distinguish its row (`tokens=64`, `threads=1`); may be empty.
         threads: Intra-op threads; None: torch's own choice (the physical cores), limited by affinity and a container's
@@ -569,8 +570,8 @@ def to_json(record: Any) -> dict[str, Any]:
 
 
 def metric_group(device: str) -> str:
-    """Return the first part of a device's metric names: `cpu`, or `gpu` for `cuda`."""
-    return "gpu" if device == "cuda" else device
+    """Return the first part of a device's metric names: `cpu`, or `gpu` for every accelerator."""
+    return CPU if device == CPU else "gpu"
 
 
 def finite(numbers: Mapping[str, float]) -> dict[str, float]:

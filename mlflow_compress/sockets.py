@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.model import Evaluation, LayerSizes, Model
 from mlflow_compress.records import LAST_RANK, CautionKind, Comparison, MetricFacts, Scale
+from mlflow_compress.torch_devices import LABELS
 
 __all__ = [
     "RANDOM_CALIBRATION", "AdditiveMetric", "Continuation", "Evaluation", "Family", "Graph", "Labelled", "LayerSizes",
@@ -503,7 +504,7 @@ class Method(ABC):
         needs: Distributions it imports beyond those of the package itself.
         extra: Extra of the package that installs them.
         install: Command that installs them, if an extra can't; empty: the extra does.
-        devices: Devices of the compressed model: `cpu`, `cuda`.
+        devices: Devices that the compressed model runs on: `cpu`, `cuda`, `mps`, `xpu`.
         excludes: Families that it does not support, each with the reason.
         revision: Increased when the same options make a different model than before, or it runs on other kernels, so
             that sweeps measure it again.
@@ -515,7 +516,7 @@ class Method(ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = ""
     install: ClassVar[str] = ""
-    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+    devices: ClassVar[tuple[str, ...]] = tuple(LABELS)
     excludes: ClassVar[Mapping[str, str]] = {}
     revision: ClassVar[int] = 1
 

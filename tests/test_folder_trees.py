@@ -25,6 +25,7 @@ def make_deep(folder: Path, depth: int, name: str = "d") -> None:
     os.close(descriptor)
 
 
+@pytest.mark.posix
 def test_files_come_in_order_and_links_to_folders_are_not_followed(tmp_path: Path) -> None:
     for name in ("b/2", "b/1", "a", "c/d/e"):
         path = tmp_path / name
@@ -37,6 +38,7 @@ def test_files_come_in_order_and_links_to_folders_are_not_followed(tmp_path: Pat
     assert names == ["a", "same", "b/1", "b/2", "c/d/e"]
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(("name", "depth"), [("d", 1050), ("x" * 200, 60)], ids=["deep", "long"])
 def test_folders_that_lie_too_deep_are_left_out_or_a_sentence_and_can_be_removed(
     tmp_path: Path, name: str, depth: int

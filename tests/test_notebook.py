@@ -185,3 +185,10 @@ def test_wrong_names() -> None:
     with pytest.raises(AttributeError, match="benchmrk"):
         _ = mc.benchmrk
     assert {"benchmark", "compare", "compress"} <= set(dir(mc))
+
+
+def test_another_accelerator_that_is_not_there_is_refused() -> None:
+    if torch.backends.mps.is_available():
+        pytest.skip("this machine has an MPS device")
+    with pytest.raises(WorkerError, match="device=mps was requested, but this machine has no MPS device"):
+        mc.benchmark(mlp(), torch.rand(1, 64), device="mps", log=False)

@@ -196,7 +196,7 @@ def test_the_least_number_of_calls_gives_the_median_an_interval() -> None:
     assert carries(Budget().fewest_iterations, 50)
 
 
-@pytest.mark.parametrize(("device", "group"), [("cpu", "cpu"), ("cuda", "gpu")])
+@pytest.mark.parametrize(("device", "group"), [("cpu", "cpu"), ("cuda", "gpu"), ("mps", "gpu"), ("xpu", "gpu")])
 def test_metrics_are_named_for_their_device(device: str, group: str) -> None:
     assert metric_group(device) == group
 

@@ -92,7 +92,7 @@ def test_a_large_file_is_refused_before_it_is_opened(tmp_path: Path) -> None:
         read_json(path)
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+@pytest.mark.posix
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "result.json")
     with pytest.raises(Malformed, match=r"result\.json is not a file\."):

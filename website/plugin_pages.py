@@ -11,12 +11,12 @@ from mlflow_compress import registry
 from mlflow_compress.data.spec import KEYS, Data
 from mlflow_compress.planning import catalogue, recipe
 from mlflow_compress.planning import requirements as machine
+from mlflow_compress.torch_devices import LABELS
 from mlflow_compress.words import LANGUAGES
 from website.docstrings import attributes, description
 from website.tables import code, prose, table
 
 _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-_DEVICES = {"cpu": "CPU", "cuda": "CUDA"}
 
 
 def methods() -> str:
@@ -28,7 +28,7 @@ def methods() -> str:
             (
                 f"[`{row['name']}`](#{row['name']})",
                 row["changes"],
-                ", ".join(_DEVICES[device] for device in row["devices"]),
+                ", ".join(LABELS[device] for device in row["devices"]),
                 code(f"[{row['extra']}]") if row["extra"] else ", ".join(map(code, row["needs"])),
                 prose(row["about"]),
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from mlflow_compress import user_home
 from mlflow_compress.cache_folders import cache_folder
 from mlflow_compress.errors import StoreError
 from mlflow_compress.measuring import checks
-from mlflow_compress.meters import cgroup, environment, gpu
+from mlflow_compress.meters import accelerators, cgroup, environment, gpu, processor
 from mlflow_compress.networks import hub
 from mlflow_compress.planning import tested_versions
 from mlflow_compress.tracking import connection
@@ -22,6 +23,10 @@ _GIB = 2**30
 _LEAST_FREE_DISK = 10 * _GIB  # a model takes up to three times its size: saved, copied for logging, logged
 _LEAST_FREE_RAM = 2 * _GIB
 _MUCH_SWAP = 2**28
+_ENERGY_ADVICE = {
+    "darwin": "powermetrics needs sudo without a password, and its values are estimates, too.",
+    "win32": "Windows 11 has energy meters (EMI) on some machines, not in virtual ones.",
+}
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ def _cores(root: Path) -> Iterator[Finding]:
     import psutil
 
     facts = environment.machine(root)
-    allowed = len(facts["affinity"].split(",")) if "affinity" in facts else os.cpu_count() or 1
+    allowed = len(processor.allowed_cores() or ()) or os.cpu_count() or 1
     cpu = f"{facts['cpu_model']}, {facts['cores_physical']} cores, {allowed} threads usable"
     cores, threads = environment.cores(root), environment.most_threads(root)
     if cores < allowed:
@@ -105,6 +110,9 @@ def _memory(root: Path) -> Iterator[Finding]:
     elif mark.exists():
         advice = "The peak of a phase will include all phases before it."
         yield Finding("memory peaks", False, "the kernel's high-water mark can't be reset", advice)
+    elif sys.platform in ("darwin", "win32"):
+        message = "the highest peak is the kernel's mark; the peaks of single phases are sampled every 2 ms"
+        yield Finding("memory peaks", True, message)
     else:
         advice = "Memory is sampled every 2 ms; short peaks can be missed."
         yield Finding("memory peaks", False, "the kernel has no high-water mark", advice)
@@ -117,15 +125,22 @@ def _energy(root: Path) -> Iterator[Finding]:
     if counters:
         yield Finding("energy", True, "the CPU's counters (RAPL) can be read")
     else:
-        advice = "Energy will be estimated. On Linux with RAPL: sudo chmod -R a+r /sys/class/powercap/intel-rapl*"
+        other = "On Linux with RAPL: sudo chmod -R a+r /sys/class/powercap/intel-rapl*"
+        advice = f"Energy will be estimated. {_ENERGY_ADVICE.get(sys.platform, other)}"
         yield Finding("energy", False, "no readable counters (RAPL)", advice)
 
 
 def _gpu() -> Iterator[Finding]:
-    if not gpu.present():
-        yield Finding("GPU", True, "no GPU with an NVIDIA driver: only the CPU is measured")
-    else:
+    visible = accelerators.visible()
+    if gpu.present() and sys.platform != "darwin" and (kind := accelerators.installed_kind()) in ("cpu", "xpu"):
+        message = f"NVIDIA, driver {gpu.driver_version()}, but torch is built without CUDA ({kind})"
+        yield Finding("GPU", False, message, "Install a torch built for CUDA: the GPU is not measured with this one.")
+    elif gpu.present():
         yield Finding("GPU", True, f"NVIDIA, driver {gpu.driver_version()}")
+    elif visible:
+        yield Finding("GPU", True, f"{visible[0].name}: --device {visible[0].device}")
+    else:
+        yield Finding("GPU", True, "no GPU of NVIDIA, Apple or Intel that this torch can use: only the CPU is measured")
 
 
 def _disk() -> Iterator[Finding]:

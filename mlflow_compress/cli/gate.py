@@ -14,6 +14,7 @@ from mlflow_compress import terminal
 from mlflow_compress.cli.exits import Command
 from mlflow_compress.cli.selecting import compare_selected, selecting
 from mlflow_compress.errors import StoreError
+from mlflow_compress.torch_devices import ACCELERATORS
 
 if TYPE_CHECKING:
     from mlflow_compress.reporting.gate import Check, Demands, Verdict
@@ -26,9 +27,9 @@ _HEADER = ("Team", "Model", "Method", "Verdict", "Required", "Measured", "Result
 @selecting
 @click.option(
     "--device",
-    type=click.Choice(["cpu", "gpu"]),
+    type=click.Choice(["cpu", "gpu", *ACCELERATORS]),
     default="cpu",
-    help="Device whose latency and memory are checked. It does not exclude any variant.",
+    help="Device whose latency and memory are checked; gpu: any accelerator. It does not exclude any variant.",
 )
 @click.option(
     "--min-speedup",
@@ -82,18 +83,19 @@ def gate(
     end misses it. Otherwise it is undecided; so is a variant without the number. Speed and memory are those of
     --device. A variant whose measurement failed fails; skipped variants and rows copied by hand are not checked.
     """
+    from mlflow_compress.records import metric_group
     from mlflow_compress.reporting.gate import EXIT_CODES, PRESETS, Demands, check, verdict
     from mlflow_compress.reporting.quality_drop import Drop
 
     if preset and max_quality_drop is not None:
         raise click.UsageError("--preset and --max-quality-drop both set the allowed quality loss. Give only one.")
     drop = Drop.read(max_quality_drop) if max_quality_drop is not None else PRESETS[preset].drop if preset else None
-    demands = Demands(min_speedup, drop, max_size_ratio, max_disk_ratio, max_memory_ratio, device)
+    demands = Demands(min_speedup, drop, max_size_ratio, max_disk_ratio, max_memory_ratio, metric_group(device))
     if not demands.asked():
         raise click.UsageError(
             "No requirement was given. Give --min-speedup, --max-quality-drop, or another requirement."
         )
-    checks = check(compare_selected(selected, "en", every_run=False), demands)
+    checks = check(compare_selected({**selected, "accelerator": device}, "en", every_run=False), demands)
     if not checks:
         raise StoreError("There are no variants to check: only originals were measured.")
     decided = verdict(checks)

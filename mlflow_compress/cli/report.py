@@ -16,6 +16,7 @@ from mlflow_compress.cli.exits import Group
 from mlflow_compress.cli.gate import gate
 from mlflow_compress.cli.selecting import compare_selected, experiments_of, selecting
 from mlflow_compress.errors import CompressError, RecipeError, UnknownName
+from mlflow_compress.torch_devices import ACCELERATORS
 
 if TYPE_CHECKING:
     from mlflow_compress.records import Comparison
@@ -55,7 +56,11 @@ _LOGGED = ("md", "html", "png")
     epilog=_EPILOG,
 )
 @selecting
-@click.option("--device", type=click.Choice(["cpu", "gpu"]), help="Only results measured on this device.")
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "gpu", *ACCELERATORS]),
+    help="Only results measured on this device; gpu: on any accelerator.",
+)
 @click.option("--lang", type=_LANGUAGES, default="en", help="Language of the table; with --update, that of the file.")
 @click.option(
     "--columns",

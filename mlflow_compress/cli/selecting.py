@@ -79,25 +79,29 @@ def compare_selected(selected: dict[str, Any], language: str, every_run: bool) -
     """Read the runs selected by the options of `selecting`, and compare them.
 
     Args:
-        selected: Values of these options, by name; also `device`, to take only what was measured on it.
+        selected: Values of these options, by name; also `device`, to take only what was measured on it, and
+            `accelerator`, to leave out GPU numbers of other kinds.
         language: Language of the table, `en` or `ru`.
         every_run: Whether each run gets its own row.
 
     Raises:
         StoreError: The store can't be read, or has no matching run.
     """
-    from mlflow_compress.records import Selection
+    from mlflow_compress.records import Selection, metric_group
     from mlflow_compress.reporting import ranking
     from mlflow_compress.reporting.baselines import idle
     from mlflow_compress.reporting.compare import compare
+    from mlflow_compress.reporting.table_lines import on_accelerator
     from mlflow_compress.tracking.query import find
 
     experiments = experiments_of(selected["experiments"])
+    device = selected.get("device") or ""
+    accelerator = selected.get("accelerator") or device
     selection = Selection(
         teams=selected["teams"],
         models=selected["models"],
         methods=selected["methods"],
-        device=selected.get("device") or "",
+        device=metric_group(device) if device else "",
         since_ms=_since(selected["since"]),
         where=selected["where"],
     )
@@ -111,8 +115,8 @@ def compare_selected(selected: dict[str, Any], language: str, every_run: bool) -
             f"{experiments[0]}), or give another experiment with --experiment."
         )
     comparison = compare(
-        selected_runs.runs,
-        originals=selected_runs.originals,
+        on_accelerator(selected_runs.runs, accelerator),
+        originals=on_accelerator(selected_runs.originals, accelerator),
         title=", ".join(selected_runs.experiments),
         language=language,
         devices=(selection.device,) if selection.device else (),

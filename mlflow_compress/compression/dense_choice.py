@@ -78,5 +78,5 @@ def _seconds(way: Way, inputs: Tensor) -> float:
 
 
 def _wait(inputs: Tensor) -> None:
-    if inputs.device.type == "cuda":
-        torch.cuda.synchronize(inputs.device)
+    if inputs.device.type != "cpu":
+        torch.accelerator.synchronize()

@@ -161,8 +161,8 @@ ENERGY_ESTIMATED = CautionKind(
     "energy_estimated",
     short={},  # the number's own name says so
     message={
-        "en": "the CPU's energy is estimated from its rated power and its load, not measured",
-        "ru": "энергия процессора оценена по его паспортной мощности и загрузке, а не измерена",
+        "en": "the CPU's energy is estimated (from its rated power and load, or by macOS), not measured",
+        "ru": "энергия процессора оценена (по паспортной мощности и загрузке или средствами macOS), а не измерена",
     },
     advice={
         "en": "Compare it on one machine only. To measure it, allow reading the RAPL counters.",
@@ -266,13 +266,14 @@ def usage(used: Usage, calls: int, threads: int, group: str) -> list[Caution]:
         group: `cpu` or `gpu`.
     """
     cautions = []
-    per_second = used.switches / used.wall_s / threads
     share = used.cpu_s / (used.wall_s * threads)
-    if group == "cpu" and per_second > _SWITCHES_PER_SECOND and share < _IDLE_SHARE:
-        cautions.append(INTERFERENCE.of(per_second=per_second, share=share))
-    if used.minor_faults * _FAULT_SECONDS > _FAULT_SHARE * used.wall_s:
+    if group == "cpu" and used.switches is not None:
+        per_second = used.switches / used.wall_s / threads
+        if per_second > _SWITCHES_PER_SECOND and share < _IDLE_SHARE:
+            cautions.append(INTERFERENCE.of(per_second=per_second, share=share))
+    if used.minor_faults is not None and used.minor_faults * _FAULT_SECONDS > _FAULT_SHARE * used.wall_s:
         cautions.append(PAGE_FAULTS.of(group=group, pages=used.minor_faults / calls))
-    if used.major_faults > calls:
+    if used.major_faults is not None and used.major_faults > calls:
         cautions.append(SWAPPING.of(group=group, pages=used.major_faults / calls))
     if used.throttled:
         cautions.append(THROTTLED.of(group=group, times=used.throttled))

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from mlflow_compress.errors import Cause
 from mlflow_compress.meters import environment as surroundings
-from mlflow_compress.records import Caution, Outcome, Part, Result, Status, Variant, finite
+from mlflow_compress.records import Caution, Outcome, Part, Result, Status, Variant, finite, metric_group
 
 V = TypeVar("V")
 
@@ -21,13 +21,13 @@ def combine(variant: Variant, parts: Mapping[str, Part], started: float) -> Resu
 
     Args:
         variant: The variant.
-        parts: Parts by `prepare`, `cpu` and `cuda`.
+        parts: Parts by `prepare` and by device: `cpu`, `cuda`, `mps` or `xpu`.
         started: Start time, seconds since the epoch.
     """
     outcomes: dict[str, Outcome] = {}
     for name, part in parts.items():
         if name != "prepare":
-            outcomes["gpu" if name == "cuda" else name] = part.outcome
+            outcomes[metric_group(name)] = part.outcome
         if part.quality is not None:
             outcomes["quality"] = part.quality
     judged = {"": parts["prepare"].outcome, **outcomes} if parts["prepare"].outcome.status != "ok" else outcomes

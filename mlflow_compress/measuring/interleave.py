@@ -82,7 +82,7 @@ def alternate(own: Side, base: Side, device: str, score: bool, listener: Listene
     Args:
         own: The variant.
         base: The original.
-        device: `cpu` or `cuda`.
+        device: `cpu` or an accelerator.
         score: Whether the variant's quality is scored, too.
         listener: Receives the events of both.
 
@@ -131,7 +131,7 @@ def _pair(own: Side, base: Side, device: str, launch: str, number: int, planned:
     Args:
         own: The variant.
         base: The original.
-        device: `cpu` or `cuda`.
+        device: `cpu` or an accelerator.
         launch: Argument of `Worker`: in the first pair the variant's process measures everything.
         number: Number of the pair, from 1.
         planned: Number of pairs that share the budget; 0: this is the first pair, which determines it.

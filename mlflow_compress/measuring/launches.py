@@ -48,7 +48,7 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, listener: 
     Args:
         variant: The variant to measure.
         folder: Its prepared folder.
-        device: `cpu` or `cuda`.
+        device: `cpu` or an accelerator.
         score: Whether the first launch also scores the quality.
         listener: Receives each progress event.
 

@@ -1,12 +1,14 @@
 """One measurement at a time on each machine: a process that measures holds a lock, and others wait for it.
 
-Covers: all users and processes with the same temporary folder. Does not cover: containers with their own temporary
-folders; set `COMPRESS_LOCK` to a file that they share.
+Covers: all users and processes with the same temporary folder; on macOS all users, although each has its own. Does not
+cover: containers with their own temporary folders, and other users on Windows; set `COMPRESS_LOCK` to a file that they
+share.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +22,8 @@ _FOR_EVERYONE = 0o666
 
 def lock_file() -> Path:
     """Return the path of the lock file."""
-    return Path(os.environ.get("COMPRESS_LOCK") or Path(tempfile.gettempdir(), "mlflow-compress.lock"))
+    folder = "/tmp" if sys.platform == "darwin" else tempfile.gettempdir()  # noqa: S108  (the one that all users share)
+    return Path(os.environ.get("COMPRESS_LOCK") or Path(folder, "mlflow-compress.lock"))
 
 
 @contextmanager

@@ -24,7 +24,7 @@ def work(verb: str, variant: Variant, folder: Path, listener: Listener, device: 
         variant: The variant.
         folder: Its folder; created if missing.
         listener: Receives each progress event.
-        device: Device to measure or try on, `cpu` or `cuda`.
+        device: Device to measure or try on, `cpu` or an accelerator.
         how: See `Worker`.
 
     Returns:

@@ -14,15 +14,18 @@ import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from mlflow_compress.meters import processor
+
 _LOOK_SECONDS = 0.0005
-_LONGEST_SPIN_SECONDS = 0.05
+_USUAL_SPIN_SECONDS, _LONGEST_SPIN_SECONDS = 0.005, 0.05
 
 
 class SameCores:
     """The cores of one pair of processes.
 
     The main thread of each process, which makes the calls, stays on one core. Its helper threads stay on as many cores
-    as a call uses threads. On systems without CPU affinity, this does nothing.
+    as a call uses threads. Windows has no affinity of threads that others can set: there, all threads of a process stay
+    on these cores. On systems without CPU affinity, this does nothing.
 
     Args:
         threads: Number of threads that a call uses; None: all cores.
@@ -31,7 +34,7 @@ class SameCores:
     """
 
     def __init__(self, threads: int | None, number: int, root: Path = Path("/")) -> None:
-        self._allowed = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else frozenset[int]()
+        self._allowed = processor.allowed_cores() or frozenset[int]()
         self._cores = choose(_one_of_each_first(sorted(self._allowed), root), threads, number)
 
     def hold(self, *pids: int) -> None:
@@ -44,10 +47,20 @@ class SameCores:
 
     def _set(self, pids: Collection[int], main: Collection[int], helping: Collection[int]) -> None:
         for pid in pids if self._cores else ():
+            if not hasattr(os, "sched_setaffinity"):
+                _hold_process(pid, helping)
+                continue
             with contextlib.suppress(OSError):  # it ended, which is reported elsewhere
                 for thread in Path(f"/proc/{pid}/task").iterdir():
                     with contextlib.suppress(OSError):
                         os.sched_setaffinity(int(thread.name), main if thread.name == str(pid) else helping)
+
+
+def _hold_process(pid: int, cores: Collection[int]) -> None:
+    import psutil
+
+    with contextlib.suppress(psutil.Error, OSError):  # it ended, which is reported elsewhere
+        psutil.Process(pid).cpu_affinity(sorted(cores))
 
 
 def choose(cores: Sequence[int], threads: int | None, number: int) -> tuple[int, ...]:
@@ -77,7 +90,10 @@ def _one_of_each_first(cores: Sequence[int], root: Path) -> list[int]:
 
 
 def wait_until_idle(pid: int) -> None:
-    """Wait until no thread of a process runs, at most 50 ms."""
+    """Wait until no thread of a process runs, at most 50 ms; 5 ms on systems that do not report it."""
+    if not Path("/proc/self/task").is_dir():
+        time.sleep(_USUAL_SPIN_SECONDS)
+        return
     until = time.monotonic() + _LONGEST_SPIN_SECONDS
     while _is_running(pid) and time.monotonic() < until:
         time.sleep(_LOOK_SECONDS)

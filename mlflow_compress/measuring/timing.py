@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mlflow_compress.measuring import checks
-from mlflow_compress.meters import energy, gpu, latency, usage
+from mlflow_compress.meters import accelerators, energy, environment, gpu, latency, usage
 from mlflow_compress.meters.memory import MemoryMeter
 from mlflow_compress.percentiles import percentile
 from mlflow_compress.records import Budget, Caution, Outcome, Part, metric_group
@@ -28,7 +28,7 @@ class TimedCall:
 
     Attributes:
         run: Makes one call on one batch, and marks the end of each stage inside it.
-        device: Device it runs on, `cpu` or `cuda`.
+        device: Device it runs on: `cpu`, `cuda`, `mps` or `xpu`.
         batch_size: Samples in one call.
         around: Returns the calls before and after it that are timed separately, by name. It is called after the
             timing, because their inputs need memory.
@@ -128,7 +128,7 @@ def time_call(
         first_ms = _first(call, reporter, in_turns)
         restored_s = ready() if ready else 0.0
         watch = gpu.Watch()
-        with watch if group == "gpu" else contextlib.nullcontext():
+        with watch if call.device == "cuda" else contextlib.nullcontext():
             timing, used = _timed(call, budget, memory, reporter, in_turns, share)
         clocks = checks.clock(None if group == "gpu" else usage.clock_share(), ", ".join(watch.slowed))
         stages_ms = _around(call, budget, reporter)
@@ -215,8 +215,13 @@ def _vram(call: TimedCall, watch: gpu.Watch) -> tuple[dict[str, float], dict[str
     """Return the metrics of the GPU memory, and their source."""
     if call.group != "gpu":
         return {}, {}
-    vram, source = gpu.numbers(call.group, watch, is_torchs=call.runtime == "torch")
-    return vram, {"vram_source": source or "unknown: the driver does not report the memory of this process"}
+    is_torchs = call.runtime == "torch"
+    if call.device == "cuda":
+        vram, source = gpu.numbers(call.group, watch, is_torchs)
+        return vram, {"vram_source": source or "unknown: the driver does not report the memory of this process"}
+    vram, source = gpu.accelerator_numbers(call.device, is_torchs)
+    engine = environment.runtime(call.runtime)
+    return vram, {"vram_source": source or f"unknown: {engine} reports no peak on {call.device}"}
 
 
 def _around(call: TimedCall, budget: Budget, reporter: Reporter) -> dict[str, list[float]]:
@@ -241,9 +246,10 @@ def _numbers(call: TimedCall, timing: latency.Timing, stages_ms: Mapping[str, li
 
 def _energy(call: TimedCall, budget: Budget) -> tuple[dict[str, float], list[Caution]]:
     """Return the metrics of the energy per sample, and the cautions."""
-    import torch
 
-    synchronise = torch.cuda.synchronize if call.device == "cuda" else lambda: None
+    def synchronise() -> None:
+        accelerators.synchronise(call.device)
+
     index = gpu.index() if call.device == "cuda" else None
     reading = energy.measure(lambda: call.run(lambda stage: None), synchronise, budget.energy_seconds, index)
     return energy.numbers(reading, call.group, call.batch_size), checks.energy(reading)

@@ -9,6 +9,7 @@ libraries goes to standard error.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import importlib
@@ -18,6 +19,7 @@ import re
 import shutil
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -29,6 +31,7 @@ from mlflow_compress.errors import CompressError, MachineLacks, Unsupported, Wor
 from mlflow_compress.measuring import model_trial
 from mlflow_compress.records import Caution, Outcome, Part, Variant, finite, metric_group, read_json, write_json
 from mlflow_compress.sockets import Family, Model
+from mlflow_compress.torch_devices import ACCELERATORS, CPU, HARDWARE, LABELS
 from mlflow_compress.words import ORIGINAL
 
 if TYPE_CHECKING:
@@ -44,7 +47,8 @@ _SET_DEATH_SIGNAL, _SET_SUBREAPER = 1, 36  # PR_SET_PDEATHSIG, PR_SET_CHILD_SUBR
 NO_EXAMPLE = "no_input_example"  # the fact: why the logged model has none
 UNFINISHED = Outcome("failed", "scoring did not end")  # outcome of quality until scoring ends
 _ERROR_LINES = 30
-_NO_CUDA = "this machine has no CUDA device that torch can use"
+# torch's message: The operator 'aten::x' is not currently implemented for the MPS device
+_NO_OPERATOR = re.compile(r"operator '([\w:.]+)' is not currently (?:implemented|supported) (?:for|on) the (\w+)")
 
 
 def part_file(verb: str, device: str = "") -> str:
@@ -171,7 +175,7 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
     numbers |= size.in_memory(model.module)
     cautions += [NO_KERNEL.of(bits=bits) for bits in kernels.bits_without_kernel(model.module)]
     kernel = kernels.kernels_of(model.module)  # after the calls, which choose between kernel and dense product
-    if device == "cpu":
+    if device == CPU:
         # only weights with parameters: scales cost nothing
         dtypes = {str(weight.tensor.dtype) for weight in held(model.module) if weight.parameters}
         cautions += checks.precision(dtypes, environment.emulated())
@@ -307,20 +311,22 @@ def _require_devices(variant: Variant) -> None:
     """Check, before anything is loaded, that a variant that requires a GPU has one.
 
     Raises:
-        WorkerError: The variant must be measured on a GPU only, and there is none.
-        MachineLacks: The models of a method run on a GPU only, and there is none.
+        WorkerError: The variant must be measured on CUDA only, and there is no such device.
+        MachineLacks: It must be measured on another accelerator only, or the models of a method run on an accelerator
+            only, and there is none.
     """
-    import torch
-
     from mlflow_compress import registry
+    from mlflow_compress.meters import accelerators
 
-    if torch.cuda.is_available():
-        return
-    if variant.devices == ("cuda",):
-        raise WorkerError(f"device=cuda was requested, but {_NO_CUDA}")
+    if variant.devices == ("cuda",) and (lack := accelerators.lack("cuda")):
+        raise WorkerError(f"device=cuda was requested, but {lack}")
+    if CPU not in variant.devices and all(accelerators.lack(device) for device in variant.devices):
+        raise MachineLacks(accelerators.lack(variant.devices[0]))
     for step in variant.chain:
-        if "cpu" not in registry.find("methods", step.method).devices:
-            raise MachineLacks(f"models of {step.method} run on an NVIDIA GPU only, but {_NO_CUDA}")
+        devices = registry.find("methods", step.method).devices
+        if CPU not in devices and all(lacks := [accelerators.lack(device) for device in devices]):
+            kinds = " or ".join(HARDWARE[device] for device in devices)
+            raise MachineLacks(f"models of {step.method} run on an {kinds} only, but {lacks[0]}")
 
 
 def _open_device(device: str, cautions: list[Caution]) -> dict[str, str]:
@@ -329,19 +335,20 @@ def _open_device(device: str, cautions: list[Caution]) -> dict[str, str]:
     Raises:
         MachineLacks: This machine has no such device.
     """
-    if device == "cpu":
+    if device == CPU:
         return {}
     import torch
 
     from mlflow_compress.measuring import checks
-    from mlflow_compress.meters import environment, gpu
+    from mlflow_compress.meters import accelerators, environment, gpu
 
-    if not torch.cuda.is_available():
-        raise MachineLacks(_NO_CUDA)
-    cautions += checks.busy(0.0, gpu.busy_share())
-    torch.zeros(1, device="cuda")  # the memory of the CUDA context does not belong to the model
-    gpu.reset()
-    return environment.gpu()
+    if lack := accelerators.lack(device):
+        raise MachineLacks(lack)
+    if device == "cuda":
+        cautions += checks.busy(0.0, gpu.busy_share())
+    torch.zeros(1, device=device)  # the memory of the device's context does not belong to the model
+    gpu.reset(device)
+    return environment.gpu(device)
 
 
 def _import_all(variant: Variant) -> None:
@@ -380,12 +387,28 @@ def _outcome(action: Callable[[], Part]) -> Part:
         return action()
     except Unsupported as reason:
         return Part(Outcome("skipped", str(reason), reason.cause))
+    except NotImplementedError as error:
+        if (lack := _missing_operator(error)) is None:
+            traceback.print_exc(limit=_ERROR_LINES)
+            return Part(Outcome("failed", _reason(error), "measuring"))
+        return Part(Outcome("skipped", lack, "machine"))
     except CompressError as error:
         facts = {model_trial.OF_MODEL: error.doing} if isinstance(error, model_trial.ModelError) else {}
         return Part(Outcome("failed", str(error), error.cause), facts=facts)
     except Exception as error:
         traceback.print_exc(limit=_ERROR_LINES)
         return Part(Outcome("failed", _reason(error), "measuring"))
+
+
+def _missing_operator(error: NotImplementedError) -> str | None:
+    """Return which operator torch lacks on an accelerator; None for another error."""
+    from mlflow_compress.meters import environment
+
+    match = _NO_OPERATOR.search(str(error))
+    if match is None or match[2].lower() not in ACCELERATORS:
+        return None
+    advice = f"; {environment.FALLBACK}=1 runs it on the CPU instead" if match[2] == LABELS["mps"] else ""
+    return f"{environment.runtime('torch')} has no operator {match[1]} for {match[2]}{advice}"
 
 
 def _reason(error: Exception) -> str:
@@ -410,12 +433,15 @@ def _reason_of(variant: Variant, folder: Path, error: Exception) -> str:
 
 
 def _die_with_parent() -> None:
-    """Make the kernel kill this process when its parent dies, even if the parent is killed.
+    """Make this process end when its parent dies, even if the parent is killed; on Linux the kernel sees to it.
 
     Orphans of a daemon become children of this process, so that they are found and ended with it.
     """
     parent = os.environ.get(PARENT)
-    if parent is None or sys.platform != "linux":
+    if parent is None:
+        return
+    if sys.platform != "linux":
+        threading.Thread(target=_outlive_no_parent, args=(int(parent),), daemon=True).start()
         return
     import ctypes
 
@@ -424,6 +450,22 @@ def _die_with_parent() -> None:
     library.prctl(_SET_SUBREAPER, 1)
     if os.getppid() != int(parent):  # the parent died before prctl
         sys.exit(1)
+
+
+def _outlive_no_parent(parent: int) -> None:
+    """Wait for the end of the parent, and end this process and its children, on systems without `prctl`.
+
+    A process whose parent has died can't be found by the id of its parent: on Windows that id may be in use again.
+    """
+    import psutil
+
+    with contextlib.suppress(psutil.Error):  # it ended already
+        psutil.Process(parent).wait()
+    with contextlib.suppress(psutil.Error):
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                child.kill()
+    os._exit(1)
 
 
 def main() -> None:

@@ -36,6 +36,16 @@ _LAST_WORDS_SECONDS = 1.0  # to read the pipes of a worker that has ended
 _LONGEST_SECONDS = 10 * 366 * 86_400.0  # that a worker may take: timers accept no much larger number
 _GONE_SECONDS = 10.0  # for the kernel to end killed processes
 _LAST_LINE_CHARACTERS = 300
+_FIRST_CRASH = 0xC0000000  # exit codes of Windows from here on are errors of the system
+# Source: NTSTATUS values, MS-ERREF
+_CRASHES = {
+    0xC0000005: "access violation",
+    0xC0000017: "out of memory",
+    0xC000001D: "illegal instruction: a library was built for another processor",
+    0xC00000FD: "stack overflow",
+    0xC000012D: "out of memory",
+    0xC0000409: "the program ended itself",
+}
 
 
 class Worker:
@@ -48,7 +58,7 @@ class Worker:
         verb: `prepare`, `measure`, `time` or `try`.
         variant: The variant.
         folder: Folder with `variant.json`; the part and the log are written there.
-        device: Device to measure on, `cpu` or `cuda`.
+        device: Device to measure on, `cpu` or an accelerator.
         how: For `measure`: `score` also scores quality. For `time`: the launch and the number of launches, `2/5`.
     """
 
@@ -71,7 +81,7 @@ class Worker:
             stderr=subprocess.PIPE,
             cwd=folder,
             env={**environment(variant, verb), descendants.MARK: self._mark},
-            start_new_session=True,
+            **_apart(),
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -190,9 +200,19 @@ def environment(variant: Variant, verb: str) -> dict[str, str]:
     return variables
 
 
+def _apart() -> dict[str, Any]:
+    """Return the arguments of `Popen` that keep Ctrl-C in the terminal from the worker."""
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"start_new_session": True}
+
+
 def _death(code: int | None) -> str:
     if code is None:
         return "can't be ended: it hangs in the kernel"
+    if code >= _FIRST_CRASH:
+        name = _CRASHES.get(code, "")
+        return f"was ended by Windows with code 0x{code:08X}{f' ({name})' if name else ''}"
     if code >= 0:
         return f"ended with exit code {code} and wrote no result"
     advice = " (out of memory? Then the kernel kills processes)" if -code == signal.SIGKILL else ""

@@ -1,7 +1,8 @@
 """Measure the energy per sample with codecarbon.
 
 Covers: the CPU package, from its own counters (RAPL) or else from its rated power and its load, also in a GPU run; the
-measured NVIDIA GPU, from its own counter (NVML). Everything that they do in that time is included, also idling.
+measured NVIDIA GPU, from its own counter (NVML); CPU and GPU of Apple silicon, as far as powermetrics, which estimates
+them, may run without a password. Everything that they do in that time is included, also idling.
 Does not cover: memory, disks, power supply, cooling: codecarbon uses constants for these, not measurements.
 """
 
@@ -29,6 +30,7 @@ class Energy:
         cpu_j: Energy of the CPU, joules.
         gpu_j: Energy of the GPU that the calls ran on, joules; 0 without a GPU.
         is_counted: Whether `cpu_j` comes from counters, not from the rated power.
+        is_gpu_counted: Whether `gpu_j` comes from the GPU's own counter; Apple's powermetrics estimates it.
     """
 
     window_s: float
@@ -36,6 +38,7 @@ class Energy:
     cpu_j: float
     gpu_j: float
     is_counted: bool
+    is_gpu_counted: bool = True
 
 
 def measure(
@@ -76,6 +79,7 @@ def measure(
         cpu_j=data.cpu_energy * _JOULES_PER_KWH,
         gpu_j=data.gpu_energy * _JOULES_PER_KWH,
         is_counted=_counted(tracker),
+        is_gpu_counted=gpu_index is not None,
     )
 
 
@@ -91,7 +95,8 @@ def numbers(energy: Energy, group: str, batch_size: int) -> dict[str, float]:
     cpu_name = "energy_per_item_j" if energy.is_counted else "energy_per_item_estimated_j"
     totals = {f"cpu/{cpu_name}": energy.cpu_j}
     if group == "gpu":
-        totals = {"gpu/energy_per_item_j": energy.gpu_j, f"gpu/cpu_{cpu_name}": energy.cpu_j}
+        gpu_name = "energy_per_item_j" if energy.is_gpu_counted else "energy_per_item_estimated_j"
+        totals = {f"gpu/{gpu_name}": energy.gpu_j, f"gpu/cpu_{cpu_name}": energy.cpu_j}
     return {name: joules / items for name, joules in totals.items() if joules > 0}
 
 

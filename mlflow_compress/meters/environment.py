@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from mlflow_compress.meters import cgroup
+from mlflow_compress.meters import accelerators, cgroup, processor
 from mlflow_compress.meters import gpu as driver
 from mlflow_compress.version import __version__, installed
 
@@ -30,6 +30,7 @@ _MATRIX_FLAGS = (
     "amx_fp16", "asimddp", "asimdhp", "i8mm", "bf16", "sve", "sve2", "sme",
 )  # fmt: skip
 _INT8_DOT_PRODUCTS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"}
+FALLBACK = "PYTORCH_ENABLE_MPS_FALLBACK"  # torch runs operators that MPS lacks on the CPU
 _LOOK_SECONDS = 0.5
 _COMMAND_WORDS = 3  # `python -m module`
 
@@ -59,8 +60,8 @@ def machine(root: Path = Path("/")) -> dict[str, str]:
     facts["cores"] = f"{cores(root):g}"
     if flags := _flags(root):
         facts["cpu_flags"] = " ".join(name for name in _MATRIX_FLAGS if name in flags) or "none"
-    if hasattr(os, "sched_getaffinity"):
-        facts["affinity"] = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
+    if (allowed := processor.allowed_cores()) is not None:
+        facts["affinity"] = ",".join(map(str, sorted(allowed)))
     if nodes := list((root / "sys/devices/system/node").glob("node[0-9]*")):
         facts["numa_nodes"] = str(len(nodes))
     governor = root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
@@ -78,8 +79,8 @@ def cores(root: Path = Path("/")) -> float:
     Args:
         root: Folder with `proc` and `sys`; another one in tests.
     """
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(float(allowed), cgroup.core_limit(root) or float(allowed))
+    allowed = float(len(processor.allowed_cores() or ()) or os.cpu_count() or 1)
+    return min(allowed, cgroup.core_limit(root) or allowed)
 
 
 def most_threads(root: Path = Path("/")) -> int:
@@ -102,8 +103,38 @@ def runtime(distribution: str) -> str:
     return f"{distribution} {version}".strip()
 
 
-def gpu() -> dict[str, str]:
-    """Return a description of the current CUDA device, and the float32 operations that torch computes in TF32."""
+def gpu(device: str = "cuda") -> dict[str, str]:
+    """Return a description of the accelerator; on CUDA also the float32 operations that torch computes in TF32.
+
+    Args:
+        device: `cuda`, `mps` or `xpu`.
+    """
+    return {"gpu_device": device, **{"cuda": _cuda, "mps": _mps, "xpu": _xpu}[device]()}
+
+
+def _mps() -> dict[str, str]:
+    import torch
+
+    return {
+        "gpu_model": accelerators.named(processor.name(), "mps"),
+        "gpu_memory_mib": str(torch.mps.recommended_max_memory() // 2**20),  # of the machine's, for the GPU
+        "gpu_driver": f"macOS {platform.mac_ver()[0]}",
+        **({"gpu_fallback": "cpu"} if os.environ.get(FALLBACK) == "1" else {}),
+    }
+
+
+def _xpu() -> dict[str, str]:
+    import torch
+
+    properties = torch.xpu.get_device_properties(torch.accelerator.current_device_index())
+    return {
+        "gpu_model": accelerators.named(properties.name, "xpu"),
+        "gpu_memory_mib": str(properties.total_memory // 2**20),
+        "gpu_driver": str(properties.driver_version),
+    }
+
+
+def _cuda() -> dict[str, str]:
     import torch
 
     backends = torch.backends
@@ -172,7 +203,9 @@ def emulated(root: Path = Path("/")) -> list[str]:
 def _flags(root: Path) -> set[str]:
     """Return the kernel's names of the CPU's instructions; empty if they are unknown."""
     info = root / "proc/cpuinfo"
-    text = info.read_text() if info.is_file() else ""
+    if not info.is_file():
+        return processor.instructions()
+    text = info.read_text()
     return set(text.partition("flags")[2].partition("\n")[0].split() or text.partition("Features")[2].split())
 
 
@@ -191,4 +224,4 @@ def _cpu_model(root: Path) -> str:
         for line in info.read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return processor.name()

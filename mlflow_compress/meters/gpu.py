@@ -1,17 +1,19 @@
-"""Measure the GPU memory of the model, and read the state of the GPU.
+"""Measure the GPU memory of the model, and read the state of an NVIDIA GPU.
 
-Covers: the peaks of memory that torch's allocator assigned and reserved; the memory of this process according to the
-driver (NVML), including context and libraries, and that of all processes; the load by other programs; why the clock is
-slowed down while the model is called. The workspace of cuBLAS comes from torch's allocator and is included in its peak:
-32 MiB on Hopper, even for a small model.
-Does not cover: peaks of the driver's number between two readings, which are 0.2 s apart.
+Covers: the peaks of memory that torch's allocator assigned and reserved on any accelerator; on CUDA the memory of this
+process according to the driver (NVML), including context and libraries, and that of all processes, the load by other
+programs, and why the clock is slowed down while the model is called; on MPS the memory that Metal counts for this
+process; on XPU the memory that all processes use. The workspace of cuBLAS comes from torch's allocator and is included
+in its peak: 32 MiB on Hopper, even for a small model.
+Does not cover: peaks of the driver's number between two readings, which are 0.2 s apart; the load and the clock of
+other accelerators than NVIDIA's.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from mlflow_compress.meters.watcher import Watcher
@@ -19,14 +21,23 @@ from mlflow_compress.meters.watcher import Watcher
 _MIB = 2**20
 _LOOK_EVERY_SECONDS = 0.2
 # Source: NVML API reference, nvmlClocksEventReasons; idle and clocks set by the user are not throttling
+_WITHOUT_PEAKS = (AttributeError, NotImplementedError, RuntimeError)  # of a torch that keeps no peaks for a device
 _SLOWED = {0x4: "power cap", 0x8: "hardware", 0x20: "heat", 0x40: "heat", 0x80: "power brake"}
 
 
-def reset() -> None:
-    """Reset the peaks of the allocator."""
+def reset(device: str = "cuda") -> None:
+    """Reset the peaks of the allocator, if torch keeps any for this device.
+
+    Args:
+        device: `cuda`, `mps` or `xpu`.
+    """
     import torch
 
-    torch.cuda.reset_peak_memory_stats()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return
+    with contextlib.suppress(*_WITHOUT_PEAKS):
+        torch.accelerator.reset_peak_memory_stats()
 
 
 class Watch(Watcher):
@@ -90,6 +101,41 @@ def numbers(group: str, watch: Watch, is_torchs: bool = True) -> tuple[dict[str,
     }
     source = "" if peak_bytes is None else "allocator" if is_torchs else "driver"
     return {f"{group}/{name}": size / _MIB for name, size in sizes.items() if size is not None}, source
+
+
+def accelerator_numbers(device: str, is_torchs: bool = True) -> tuple[dict[str, float], str]:
+    """Return the metrics in MiB of an accelerator other than CUDA, and the source of the peak, like `numbers`.
+
+    Args:
+        device: `mps` or `xpu`.
+        is_torchs: See `numbers`. The memory of another engine is unknown.
+    """
+    import torch
+
+    module = torch.get_device_module(device)
+    readings: dict[str, Callable[[], int]] = {
+        "vram_peak_mib": torch.accelerator.max_memory_allocated,
+        "vram_reserved_peak_mib": torch.accelerator.max_memory_reserved,
+    }
+    if device == "mps":
+        readings["vram_process_mib"] = module.driver_allocated_memory
+    else:
+        readings["vram_device_mib"] = _used_by_all
+    if not is_torchs:
+        del readings["vram_peak_mib"]
+    sizes = {}
+    for name, read in readings.items():
+        with contextlib.suppress(*_WITHOUT_PEAKS):
+            sizes[f"gpu/{name}"] = read() / _MIB
+    return sizes, "allocator" if "gpu/vram_peak_mib" in sizes else ""
+
+
+def _used_by_all() -> int:
+    """Return the bytes of the accelerator that are in use."""
+    import torch
+
+    free_bytes, all_bytes = torch.accelerator.get_memory_info()
+    return all_bytes - free_bytes
 
 
 def present() -> bool:

@@ -1,7 +1,8 @@
 """Measure the latency of one call.
 
-Covers: wall time of each call, on a monotonic nanosecond clock, synchronised with the device; on CUDA also the device's
-own time between two events. Stages inside the call, by marks. Warm-up is separate.
+Covers: wall time of each call, on a monotonic nanosecond clock, synchronised with the device; on CUDA and XPU also the
+device's own time between two events. Stages inside the call, by marks, on an accelerator by its events. Warm-up is
+separate.
 Does not cover: queueing, concurrency, load time.
 """
 
@@ -18,6 +19,7 @@ from typing import Any
 from mlflow_compress.percentiles import interval, launch_interval, launch_mean, launch_spread, percentile
 from mlflow_compress.records import Budget
 from mlflow_compress.sockets import Mark
+from mlflow_compress.torch_devices import CPU
 
 _STABLE_WINDOW = 3
 _STABLE_SPREAD = 0.05
@@ -37,7 +39,7 @@ class Timing:
 
     Attributes:
         wall_ms: Each call on the wall clock.
-        events_ms: Each call between CUDA events; empty on the CPU.
+        events_ms: Each call between events of the device; empty on the CPU, and on MPS, whose events the CPU stamps.
         stages_ms: Each stage inside the calls; a stage that runs n times in a call has n numbers.
         warmup_ms: The warm-up calls before the timed ones.
         settled: Whether the warm-up ended because the latency was stable.
@@ -75,7 +77,7 @@ def measure(
 
     Args:
         call: Makes one call, and marks the end of each stage inside it.
-        device: `cpu` or `cuda`.
+        device: `cpu`, `cuda`, `mps` or `xpu`.
         budget: When to stop.
         progress: Called with the calls done, the maximum number of calls, and the seconds left if known.
         warmed: Called once between warm-up and timing.
@@ -84,7 +86,7 @@ def measure(
         share: Called after the warm-up with the milliseconds of one call. It returns the budget of the timed calls;
             None: the whole budget.
     """
-    stopwatch: _Wall | _Cuda = _Cuda() if device == "cuda" else _Wall()
+    stopwatch = _stopwatch(device)
     timing = Timing()
     collecting = gc.isenabled()
     gc.collect()
@@ -105,7 +107,7 @@ def measure(
 
 def time_once(call: Callable[[], object], device: str) -> float:
     """Return the milliseconds of one call, until the device has finished it."""
-    stopwatch: _Wall | _Cuda = _Cuda() if device == "cuda" else _Wall()
+    stopwatch = _stopwatch(device)
     wall_ms, _, _ = stopwatch.time(unmarked(call))
     return wall_ms
 
@@ -180,6 +182,10 @@ def _once(call: Any, stopwatch: Any, timing: Timing) -> None:
         timing.stages_ms.setdefault(name, []).append(milliseconds)
 
 
+def _stopwatch(device: str) -> _Wall | _Accelerator:
+    return _Wall() if device == CPU else _Accelerator(device)
+
+
 class _Wall:
     """Times calls on the CPU."""
 
@@ -192,35 +198,37 @@ class _Wall:
         return (end - start) / 1e6, None, _between(start, marks)
 
 
-class _Cuda:
-    """Times calls on CUDA: with events on the stream, and on the wall clock between two synchronisations."""
+class _Accelerator:
+    """Times calls on an accelerator: with events on the stream, and on the wall clock between two synchronisations."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
         import torch
 
-        self._cuda: Any = torch.cuda
+        self._new_event: Any = torch.get_device_module(device).Event
+        self._synchronise: Any = torch.accelerator.synchronize
+        self._stamps_events = device != "mps"
 
-    def time(self, call: Callable[[Mark], object]) -> tuple[float, float, list[tuple[str, float]]]:
+    def time(self, call: Callable[[Mark], object]) -> tuple[float, float | None, list[tuple[str, float]]]:
         marks: list[tuple[str, Any]] = []
 
         def mark(stage: str) -> None:
             marks.append((stage, self._event()))
 
-        self._cuda.synchronize()
+        self._synchronise()
         start_ns = time.perf_counter_ns()
         start = self._event()
         call(mark)
-        end = self._event()
-        self._cuda.synchronize()
+        end = self._event() if self._stamps_events else None
+        self._synchronise()
         wall = (time.perf_counter_ns() - start_ns) / 1e6
         stages, previous = [], start
         for stage, event in marks:
             stages.append((stage, float(previous.elapsed_time(event))))
             previous = event
-        return wall, float(start.elapsed_time(end)), stages
+        return wall, None if end is None else float(start.elapsed_time(end)), stages
 
     def _event(self) -> Any:
-        event = self._cuda.Event(enable_timing=True)
+        event = self._new_event(enable_timing=True)
         event.record()
         return event
 

@@ -1,9 +1,11 @@
 """Measure the peak memory of the process, by phase.
 
 Covers: resident memory of this process, including shared libraries and touched memory-mapped weights, at the peak of
-each phase. On Linux this is the kernel's own high-water mark, reset between phases, so that short peaks are not missed;
-elsewhere it is sampled every 2 ms. Child processes that are alive when the phase ends are added with their own marks
-(Linux only). On CUDA, libraries that cuBLAS and cuDNN load at their first call count as the model's: 200 to 400 MiB.
+each phase. On Linux this is the kernel's own high-water mark, reset between phases, so that short peaks are not missed.
+The mark of macOS and Windows can't be reset: it is the peak of each phase in which it rises, so the highest peak is
+exact; the other phases are sampled every 2 ms. Child processes that are alive when the phase ends are added with their
+own marks (Linux only). On CUDA, libraries that cuBLAS and cuDNN load at their first call count as the model's: 200 to
+400 MiB.
 Does not cover: swapped-out pages, memory of the device (see `gpu`), and memory for scoring, the energy window and our
 own statistics after the last phase: the final peak of the process is higher. The kernel counts pages per CPU and adds
 them about 64 at a time: a mark may be some hundred KiB too low for each CPU. The marks of child processes are added
@@ -13,9 +15,13 @@ even if they are from different moments: the sum may be larger than the real pea
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import psutil
 
 _MIB = 2**20
 _SAMPLING_SECONDS = 0.002
@@ -33,7 +39,8 @@ class MemoryMeter:
     """Measures the process's resident memory in named phases.
 
     Attributes:
-        source: `kernel`, `kernel, never reset` or `sampled every 2 ms`: the source of the peaks.
+        source: Source of the peaks: `kernel`, `kernel, never reset`, `kernel, and sampled every 2 ms`, or
+            `sampled every 2 ms`.
         peaks_mib: Peak resident memory of each phase so far.
         baseline_mib: Resident memory after the first phase: the process with only its imports.
     """
@@ -108,15 +115,16 @@ def _high_water_mib(process: Path) -> float:
 
 
 class _Sampler:
-    """The maximum of many samples, for systems whose kernel has no mark that can be reset."""
-
-    source = f"sampled every {_SAMPLING_SECONDS * 1000:.0f} ms"
+    """The maximum of many samples, and of the kernel's mark if it rose, for systems whose mark can't be reset."""
 
     def __init__(self) -> None:
         import psutil
 
         self._process = psutil.Process()
         self._highest = 0
+        self._mark_before = 0
+        sampled = f"sampled every {_SAMPLING_SECONDS * 1000:.0f} ms"
+        self.source = f"kernel, and {sampled}" if _lifetime_peak(self._process) else sampled
         threading.Thread(target=self._sample, daemon=True).start()
 
     def _sample(self) -> None:
@@ -126,7 +134,21 @@ class _Sampler:
             pause.wait(_SAMPLING_SECONDS)
 
     def reset(self) -> None:
+        self._mark_before = _lifetime_peak(self._process)
         self._highest = self._process.memory_info().rss
 
     def peak_mib(self) -> float:
-        return max(self._highest, self._process.memory_info().rss) / _MIB
+        mark = _lifetime_peak(self._process)
+        in_this_phase = mark if mark > self._mark_before else 0
+        return max(self._highest, self._process.memory_info().rss, in_this_phase) / _MIB
+
+
+def _lifetime_peak(process: psutil.Process) -> int:
+    """Return the highest resident memory of this process's life, in bytes; 0 if the system does not report it."""
+    if sys.platform == "win32":
+        return int(process.memory_info().peak_wset)
+    if sys.platform == "darwin":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes there, in KiB on other systems
+    return 0

@@ -11,6 +11,7 @@ from mlflow_compress.compression.exporting import Call, ExportMethod, Values, qu
 from mlflow_compress.networks.export_graphs import TorchCall
 from mlflow_compress.networks.native_flavors import GraphFlavor
 from mlflow_compress.sockets import Family, Graph, Model, State
+from mlflow_compress.torch_devices import LABELS
 
 
 @dataclass
@@ -26,7 +27,7 @@ class TorchExport(ExportMethod):
     """
 
     takes: ClassVar[tuple[State, ...]] = ("float", "half")
-    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+    devices: ClassVar[tuple[str, ...]] = tuple(LABELS)
     takes_half: ClassVar[bool] = True
     exporter: ClassVar[str] = "torch.export"
     loaded_by: ClassVar[str] = 'torch.export.load("*.pt2").module()'

@@ -11,6 +11,7 @@ from mlflow_compress.compression.exporting import Call, ExportMethod, Values, qu
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.export_graphs import TorchCall
 from mlflow_compress.sockets import Family, Graph, Model, NativeFlavor, State
+from mlflow_compress.torch_devices import LABELS
 
 
 @dataclass
@@ -28,7 +29,7 @@ class Torchscript(ExportMethod):
     """
 
     takes: ClassVar[tuple[State, ...]] = ("float", "half")
-    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+    devices: ClassVar[tuple[str, ...]] = tuple(LABELS)
     takes_half: ClassVar[bool] = True
     exporter: ClassVar[str] = "TorchScript"
     loaded_by: ClassVar[str] = 'torch.jit.load("*.ts")'

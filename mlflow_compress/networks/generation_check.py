@@ -113,7 +113,7 @@ def compare(family: Family, model: Model, path: Path, device: str) -> None:
         family: the model's family.
         model: the restored model.
         path: file of `keep`; if it does not exist, there is nothing to compare.
-        device: device of the model: `cpu` or `cuda`.
+        device: device of the model: `cpu` or an accelerator.
 
     Raises:
         WorkerError: the restored model generates something else. The message names the first token that differs.

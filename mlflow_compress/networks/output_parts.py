@@ -137,7 +137,7 @@ def _apart(part: Any, reference: Any, least: float) -> float:
     if bool(_odd(part, reference).any()):
         return float("inf")
     is_number = torch.isfinite(part) & torch.isfinite(reference) & ~_both_extreme(part, reference)
-    one, two = part[is_number].double(), reference[is_number].double()
+    one, two = (side[is_number].cpu().double() for side in (part, reference))  # some accelerators have no float64
     return float((one - two).norm() / max(float(two.norm()), least or 1e-12))
 
 

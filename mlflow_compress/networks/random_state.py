@@ -31,5 +31,9 @@ def _states() -> tuple[object, ...]:
 
     devices = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
     of_torch = [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in devices)]
+    if torch.backends.mps.is_available():
+        of_torch.append(torch.mps.get_rng_state())
+    if torch.xpu.is_initialized():
+        of_torch.append(torch.xpu.get_rng_state())
     of_numpy = pickle.dumps(np.random.get_state())
     return (*(state.numpy().tobytes() for state in of_torch), of_numpy, random.getstate())

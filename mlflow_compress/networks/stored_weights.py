@@ -18,6 +18,7 @@ from typing import Any
 from mlflow_compress.errors import Unsupported, WeightsError, first_line, one_line
 from mlflow_compress.networks import value_trees
 from mlflow_compress.networks.tensor_layouts import following_buffers
+from mlflow_compress.torch_devices import ACCELERATORS, CPU
 
 SAFETENSORS, TORCH = "model.safetensors", "weights.pt"
 INDEX = f"{SAFETENSORS}.index.json"
@@ -32,7 +33,7 @@ _SHAPES = re.compile(  # torch's message for a tensor that does not fit
 )
 
 # relative difference of a model's outputs that rounding explains: devices round differently from the CPU
-ROUNDING = {"cpu": 0.02, "cuda": 0.1}
+ROUNDING = {CPU: 0.02, **dict.fromkeys(ACCELERATORS, 0.1)}
 
 
 def save_weights(module: Any, folder: Path) -> None:

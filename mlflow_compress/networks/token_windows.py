@@ -111,7 +111,7 @@ def _losses(run: Callable[[Any], Any], texts: Sequence[Sequence[int]], scored: S
         targets = torch.tensor(text[end - count :], device=logits.device)
         scored_logits = logits[row, end - count - 1 : end - 1].float()
         loss = torch.nn.functional.cross_entropy(scored_logits, targets, reduction="none")
-        losses.append(float(loss.double().sum()))
+        losses.append(float(loss.cpu().double().sum()))  # some accelerators have no float64
     return losses
 
 

@@ -7,8 +7,7 @@ from typing import Any
 
 from mlflow_compress import registry
 from mlflow_compress.planning import recipe, sweep_recipe
-
-_DEVICES = {"cpu": "CPU", "cuda": "CUDA"}
+from mlflow_compress.torch_devices import LABELS
 
 
 def rows(kind: str) -> list[dict[str, Any]]:
@@ -78,7 +77,7 @@ def _plugin(kind: str, name: str) -> dict[str, Any]:
 
 
 def _devices(row: Mapping[str, Any]) -> str:
-    return ", ".join(_DEVICES[device] for device in row["devices"])
+    return ", ".join(LABELS[device] for device in row["devices"])
 
 
 def _needs(row: Mapping[str, Any]) -> str:

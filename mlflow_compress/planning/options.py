@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mlflow_compress.budget import FEWEST_LAUNCHES, Budget
 from mlflow_compress.errors import RecipeError, UnknownName
+from mlflow_compress.torch_devices import CPU, LABELS
 from mlflow_compress.words import ORIGINAL
 
 if TYPE_CHECKING:
@@ -131,9 +132,9 @@ class Options:
     family: str = _option(AUTO, "Family of a MODEL that has no recipe. auto: detected from its configuration.")
     team: str = _option(AUTO, "Team name for the row. [auto: COMPRESS_TEAM, or none]",
                         takers=_ALL, is_default_shown=False, in_evaluator="")  # fmt: skip
-    device: str = _option(AUTO, "Where to measure. auto: on the CPU, and on the GPU if there is one.", "choice",
-                          takers=_ALL, choices=(AUTO, "cpu", "cuda"), logged_as="device",
-                          in_evaluator="cpu")  # fmt: skip
+    device: str = _option(AUTO, "Where to measure. auto: on the CPU, and on the GPU if there is one: cuda (NVIDIA), "
+                          "mps (Apple silicon) or xpu (Intel).", "choice",
+                          takers=_ALL, choices=(AUTO, *LABELS), logged_as="device", in_evaluator=CPU)  # fmt: skip
     weights: str = _option(
         AUTO, "auto, pretrained, random, or a path. auto uses random weights if the hub is unreachable.",
         logged_as="weights")  # fmt: skip
@@ -251,11 +252,11 @@ class Options:
     @property
     def devices(self) -> tuple[str, ...]:
         """Return the devices to measure on."""
-        from mlflow_compress.meters import gpu
+        from mlflow_compress.meters import accelerators
 
         if self.device != AUTO:
             return (self.device,)
-        return ("cpu", "cuda") if gpu.models() else ("cpu",)
+        return (CPU, *(accelerator.device for accelerator in accelerators.visible()[:1]))
 
 
 def declared(taker: Taker | None = None) -> list[Option]:

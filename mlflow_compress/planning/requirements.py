@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlflow_compress.errors import RecipeError, UnknownName, WorkerError
-from mlflow_compress.meters import environment, gpu
+from mlflow_compress.meters import accelerators, environment, gpu
 from mlflow_compress.records import Scalar
+from mlflow_compress.torch_devices import ACCELERATORS
 
 KEYS: Mapping[str, str] = {
-    "gpu": "part of the GPU's name; `any`; `none`: a machine without a GPU",
+    "gpu": "part of the GPU's name; `cuda`, `mps` or `xpu`: its kind; `any`; `none`: a machine without a GPU",
     "min_vram_gb": "memory of the GPU",
     "min_ram_gb": "memory of the machine that may be used",
     "min_cores": "logical cores that may be used",
@@ -65,22 +66,24 @@ def unmet(requires: Mapping[str, Scalar], machine: Mapping[str, str]) -> str:
 def here() -> dict[str, str]:
     """Describe this machine and its first GPU, without importing torch.
 
-    The result is that of `environment.machine`, with `gpu_model`, `gpu_memory_mib`, and, if the driver reports it,
-    `gpu_power_limit_w` of the GPU.
+    The result is that of `environment.machine`, with `gpu_device`, `gpu_model`, `gpu_memory_mib`, and, if the driver
+    reports it, `gpu_power_limit_w` of the GPU.
     """
     machine = environment.machine()
-    for name, memory in gpu.models()[:1]:
-        machine |= {"gpu_model": name, "gpu_memory_mib": str(memory)}
+    for device, name, memory in accelerators.visible()[:1]:
+        machine |= {"gpu_device": device, "gpu_model": name, "gpu_memory_mib": str(memory)}
         if (limit := gpu.first_power_limit_w()) is not None:
             machine["gpu_power_limit_w"] = f"{limit:.0f}"
     return machine
 
 
 def require_device(device: str) -> None:
-    """Check that this machine has the requested device; no other device is measured instead.
+    """Check that this machine has the requested device, where that is known without torch: CUDA.
+
+    No other device is measured instead. The worker checks the other accelerators.
 
     Args:
-        device: `cpu`, `cuda`, or `auto` for the available devices.
+        device: `cpu`, `cuda`, `mps`, `xpu`, or `auto` for the available devices.
 
     Raises:
         WorkerError: it does not.
@@ -102,7 +105,7 @@ def _lack(key: str, required: Scalar, machine: Mapping[str, str]) -> str:
     """Describe how a machine fails the requirement of one key; empty if it meets it."""
     if key == "gpu":
         actual = machine.get("gpu_model", "")
-        is_met = bool(actual) if required == "any" else not actual if required == "none" else _within(required, actual)
+        is_met = _has_gpu(str(required), actual, machine.get("gpu_device", ""))
     elif key == "cpu":
         actual = machine.get("cpu_model", "")
         is_met = _within(required, actual)
@@ -136,6 +139,13 @@ def _limit(key: str, machine: Mapping[str, str]) -> float:
     return limit / _MIB_PER_GB if key == "min_ram_gb" else limit
 
 
+def _has_gpu(required: str, name: str, device: str) -> bool:
+    """Return whether a GPU, whose name is empty for none, is the required one."""
+    if required in ("any", "none"):
+        return bool(name) == (required == "any")
+    return required == device if required in ACCELERATORS else _within(required, name)
+
+
 def _within(part: Scalar, name: str) -> bool:
     return str(part).casefold() in name.casefold()
 
@@ -153,7 +163,7 @@ def _text(key: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
         raise RecipeError(f"requires: {key} must be text ({KEYS[key]}), not {value!r}.")
     text = str(value).strip()
-    return text.lower() if key == "os" or text.lower() in ("any", "none") else text
+    return text.lower() if key == "os" or text.lower() in ("any", "none", *ACCELERATORS) else text
 
 
 def _float(text: str | float) -> float:

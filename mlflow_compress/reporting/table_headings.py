@@ -59,8 +59,8 @@ _OTHERWISE_PACKED = re.compile(
     r"архив|archive|\b(?:7z|rar|xz|bz2|zst|tar)\b|compressed|сжат(?:ый|ая|ого|ом|ой)\b", re.IGNORECASE
 )
 _FILE = re.compile(r"диск|disk|файл|\bfile|checkpoint|чекпоинт")
-_DEVICES = {"cpu": re.compile(r"\bcpu\b|\bцпу?\b"), "gpu": re.compile(r"\bgpu\b|\bгпу?\b|\bcuda\b")}
-_NO_SCORE = re.compile(r"(?:fp|bf|int|uint|tf|nf|w)\d|cpu|gpu|cuda|v?ram|oom", re.IGNORECASE)
+_DEVICES = {"cpu": re.compile(r"\bcpu\b|\bцпу?\b"), "gpu": re.compile(r"\bgpu\b|\bгпу?\b|\bcuda\b|\bmps\b|\bxpu\b")}
+_NO_SCORE = re.compile(r"(?:fp|bf|int|uint|tf|nf|w)\d|cpu|gpu|cuda|mps|xpu|v?ram|oom", re.IGNORECASE)
 _QUALITY = re.compile(r"качеств|quality|метрик|\bmetrics?\b|\bscores?\b")
 
 _LESS = r"(?P<less>1\s*[-–−]\s*)?"

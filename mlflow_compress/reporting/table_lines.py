@@ -14,6 +14,7 @@ from mlflow_compress.reporting import launch_noise
 from mlflow_compress.reporting.against_original import shown_scores
 from mlflow_compress.reporting.possible import dated, without_impossible
 from mlflow_compress.reporting.table_text import natural
+from mlflow_compress.torch_devices import ACCELERATORS
 from mlflow_compress.words import DEVICES
 
 _LONGEST_PACKING = 80  # characters of the description of a quantised checkpoint
@@ -38,6 +39,31 @@ def variants_of(runs: Iterable[Run], devices: Sequence[str]) -> list[Run]:
         for run in variants
         if any(f"compress.outcome.{device}" in run.tags for device in devices)
     ]
+
+
+def on_accelerator(runs: Iterable[Run], device: str) -> list[Run]:
+    """Return runs without the GPU numbers of other kinds of accelerators.
+
+    Args:
+        runs: the runs.
+        device: the kind that counts: `cuda`, `mps` or `xpu`. Others (`cpu`, `gpu`, empty) leave the runs as they are.
+    """
+    if device not in ACCELERATORS:
+        return list(runs)
+    return [run if _accelerator(run) == device else _without_gpu(run) for run in runs]
+
+
+def _accelerator(run: Run) -> str:
+    """Return the kind of accelerator of a run's GPU numbers; runs before 0.3 name only CUDA's version."""
+    return run.tags.get("compress.env.gpu_device") or ("cuda" if "compress.env.cuda" in run.tags else "")
+
+
+def _without_gpu(run: Run) -> Run:
+    return replace(
+        run,
+        tags={name: value for name, value in run.tags.items() if name != "compress.outcome.gpu"},
+        metrics={name: value for name, value in run.metrics.items() if not name.startswith("gpu/")},
+    )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ _HARDWARE = re.compile(
     re.IGNORECASE,
 )
 _PARTS = re.compile(r"[(),;]")
-_DEVICE = re.compile(r"\b(?:cpu|gpu|cuda|цпу?|гпу)\b[:\s]*", re.IGNORECASE)
+_DEVICE = re.compile(r"\b(?:cpu|gpu|cuda|mps|xpu|цпу?|гпу)\b[:\s]*", re.IGNORECASE)
 _SEVERAL = re.compile(
     r"\b\d+\s*[x×х*]\s*\d+(?:[.,]\d+)?[ -]?(?:s|с|secs?|seconds?|сек\w*|min\w*|мин\w*|h|ч)\b|"
     r"\b(?:[2-9]|\d{2,})\s*(?:samples|examples|texts|images|files|audios|records|requests|inputs|sentences|"

@@ -21,7 +21,7 @@ SHARE, PERCENT = "share", "percent"  # scales that a person can state
 _PIECE = re.compile(
     r"(?P<N>[-+]?(?:\d+(?:[.,]\d+)*|[.,]\d+)(?:e[-+]?\d+)?\s*%?"
     r"(?:\s*(?:±|\+\s*/?\s*-)\s*[\d.,]*\d\s*%?)?)"
-    r"|(?P<D>(?:\b(?:on|на|for)\s+)?(?<![^\W_])\(?(?P<device>cpu|gpu|cuda|цпу?|гпу)\)?(?![^\W_]))"
+    r"|(?P<D>(?:\b(?:on|на|for)\s+)?(?<![^\W_])\(?(?P<device>cpu|gpu|cuda|mps|xpu|цпу?|гпу)\)?(?![^\W_]))"
     r"|(?P<Z>(?<![^\W_])n/a(?![^\W_])|[-\u2010-\u2015\u2212]+(?=\s*(?:[;/\n,]|\Z)))"
     r"|(?P<S>[;\n/]|,(?!\d)|\band\b|\bи\b)"
     r"|(?P<B>[:=]|\bis\b)|(?P<X>\([^()]*\))|(?P<W>[^\S\n]+)",
@@ -220,7 +220,7 @@ def _token(text: str, position: int) -> tuple[re.Match[str] | None, _Token | Non
         score = unknown_score(match["name"]) if match else None
         return (match, _Token("M", match["name"], score)) if match and score else (None, None)
     if match["device"]:
-        return match, _Token("D", "gpu" if match["device"].casefold() in ("gpu", "cuda", "гпу") else "cpu")
+        return match, _Token("D", "cpu" if match["device"].casefold() in ("cpu", "цп", "цпу") else "gpu")
     return match, next((_Token(kind, match[kind]) for kind in "NZ" if match[kind]), None)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from mlflow_compress.planning import requirements
 from mlflow_compress.records import Variant
+from mlflow_compress.torch_devices import CPU, LABELS
 
 _MIB_PER_STEP = 4096  # resolution of memory sizes: 64 GB of different vendors are not exactly equal
 
@@ -156,6 +157,9 @@ def lack(variant: Variant, node: Node) -> str:
     """Return what a node lacks for a variant; empty if nothing."""
     if variant.devices == ("cuda",) and "gpu_model" not in node.machine:
         return f"{node.name} has no GPU"
+    kind = node.machine.get("gpu_device", "")
+    if CPU not in variant.devices and kind and kind not in variant.devices:
+        return f"{node.name} has no {LABELS[variant.devices[0]]} device, but {LABELS.get(kind, kind)}"
     unmet = requirements.unmet(variant.requires, node.machine)
     return f"{node.name}: {unmet}" if unmet else ""
 

@@ -191,8 +191,13 @@ def _kill_workers() -> None:
 
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error, OSError):
-            if _WORKER in child.cmdline():
+            if _WORKER not in child.cmdline():
+                continue
+            if hasattr(os, "killpg"):
                 os.killpg(child.pid, signal.SIGKILL)
+            else:  # Windows has no process groups
+                for process in (*child.children(recursive=True), child):
+                    process.kill()
 
 
 def _worth_sending(folder: Path, with_model: bool) -> list[Path]:

@@ -29,6 +29,7 @@ from mlflow_compress.sweeping.ray_cluster import Cluster, Seen
 from mlflow_compress.sweeping.ray_flight import Flight, who
 from mlflow_compress.sweeping.ray_homecoming import Homecoming
 from mlflow_compress.sweeping.ray_machines import Machines
+from mlflow_compress.torch_devices import CPU
 from mlflow_compress.tracking.models import names_model
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ class Task:
         """Return a variant with the devices of a node, unless the user named the devices."""
         if not self.auto_device:
             return variant
-        return dataclasses.replace(variant, devices=("cpu", "cuda") if "gpu_model" in at.machine else ("cpu",))
+        accelerator = at.machine.get("gpu_device", "cuda")
+        return dataclasses.replace(variant, devices=(CPU, accelerator) if "gpu_model" in at.machine else (CPU,))
 
 
 def sweep(

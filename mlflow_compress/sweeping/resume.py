@@ -18,6 +18,7 @@ from mlflow_compress.networks.code_needs import needs_of, variable_state
 from mlflow_compress.planning import requirements
 from mlflow_compress.records import Result, Run, Variant, to_json
 from mlflow_compress.scoring.statistics_file import MOST_PACKED_BYTES
+from mlflow_compress.torch_devices import CPU
 from mlflow_compress.tracking import reading
 from mlflow_compress.tracking.connection import Store
 from mlflow_compress.tracking.run_tags import LOGGED
@@ -64,7 +65,7 @@ def digest(variant: Variant, machine: Mapping[str, str] | None = None) -> str:
     described["engines"] = {name: installed(name) for name in sorted(needs)}
     machine = requirements.here() if machine is None else machine
     described["machine"] = [machine.get(key, "") for key in _MACHINE]
-    if "cuda" in variant.devices:
+    if set(variant.devices) - {CPU}:
         described["machine"].append(machine.get(_GPU, ""))
         if limit := machine.get(_POWER):
             described["machine"].append(limit)

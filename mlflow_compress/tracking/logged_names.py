@@ -75,7 +75,7 @@ METRICS = (
     LoggedMetric("{device}/latency_count", "", "Number of timed calls."),
     LoggedMetric("{device}/latency_launch_sd", "", "Spread between launches: the standard deviation of the logarithms "
                  "of their medians."),
-    LoggedMetric("{device}/latency_events_p50_ms", "ms", "Median latency by CUDA events."),
+    LoggedMetric("{device}/latency_events_p50_ms", "ms", "Median latency by the events of CUDA or XPU."),
     LoggedMetric("{device}/latency_ratio", "", "Latency divided by the original's, both measured in turns."),
     LoggedMetric("{device}/latency_ratio_{end}", "", "Ends of its 95 % interval: `low`, `high`."),
     LoggedMetric("{device}/{stage}_p50_ms", "ms", "Median latency of one stage of the call."),
@@ -100,12 +100,12 @@ METRICS = (
     LoggedMetric("{device}/ram_model_mib", "MiB", "`ram_peak_mib` minus `ram_baseline_mib`."),
     LoggedMetric("{device}/ram_peak_{phase}_mib", "MiB", "Highest resident memory in one phase of the process."),
     LoggedMetric("gpu/vram_peak_mib", "MiB", "Peak GPU memory; the tag `compress.vram_source` says who reports it."),
-    LoggedMetric("gpu/vram_process_mib", "MiB", "GPU memory that the driver counts for the process."),
+    LoggedMetric("gpu/vram_process_mib", "MiB", "GPU memory that the driver, or Metal, counts for the process."),
     LoggedMetric("gpu/vram_reserved_peak_mib", "MiB", "Peak memory that torch's allocator reserved."),
     LoggedMetric("gpu/vram_device_mib", "MiB", "GPU memory in use by all processes."),
     LoggedMetric("{device}/energy_per_item_j", "J", "Energy per sample, from the counters of that device."),
-    LoggedMetric("cpu/energy_per_item_estimated_j", "J", "Energy per sample, estimated from the CPU's rated power and "
-                 "load."),
+    LoggedMetric("{device}/energy_per_item_estimated_j", "J", "Energy per sample, estimated from the CPU's rated power "
+                 "and load, or on Apple silicon by powermetrics."),
     LoggedMetric("gpu/cpu_energy_per_item_j", "J", "Energy per sample that the CPU took during a GPU run."),
     LoggedMetric("gpu/cpu_energy_per_item_estimated_j", "J", "The same, estimated."),
     LoggedMetric("{device}/cpu_time_share", "", "CPU time divided by wall time and number of threads."),
@@ -151,7 +151,7 @@ TAGS = (
               "only where it agrees. Numbers with a fraction are `float` in any precision."),
     LoggedTag("compress.seconds", "How long the variant took, in seconds."),
     LoggedTag("compress.launches", "Number of launches that shared the timed calls, where that was decided."),
-    LoggedTag("compress.memory_source", "How the RAM peak was found: `kernel`, or `sampled every 2 ms`."),
+    LoggedTag("compress.memory_source", "How the RAM peak was found: `kernel`, `sampled every 2 ms`, or both."),
     LoggedTag("compress.read_again", "Weight files that `model()` of your own file reads again at each restore."),
     LoggedTag("compress.vram_source", "Who reports `gpu/vram_peak_mib`: `allocator` (torch) or `driver`."),
     LoggedTag("compress.kernel.{device}", "Kernel that multiplied the packed weights."),
@@ -183,10 +183,11 @@ TAGS = (
     LoggedTag("compress.env.runtime", "Engine that executes the model, with its version: `torch 2.14.1`, "
               "`onnxruntime 1.32.0`. Two versions of one engine are not compared; two engines are."),
     LoggedTag("compress.env.torch", "Version of torch."),
-    LoggedTag("compress.env.gpu_model", "GPU."),
+    LoggedTag("compress.env.gpu_model", "GPU; `(MPS)` or `(XPU)` follows Apple's and Intel's names."),
+    LoggedTag("compress.env.gpu_device", "Its kind: `cuda`, `mps` or `xpu`."),
     LoggedTag("compress.env.gpu_power_limit_w", "Power limit that the driver enforces, in watts."),
     LoggedTag("compress.env.gpu_tf32", "What is computed in TF32 although its tensors are float32."),
-    LoggedTag("compress.env.gpu_{fact}", "Other facts about the GPU: `driver`, `memory_mib`, `capability`."),
+    LoggedTag("compress.env.gpu_{fact}", "Other facts about it: `driver`, `memory_mib`, `capability`, `fallback`."),
     LoggedTag("compress.env.{fact}", "Other facts about the machine and its libraries: `ram_limit_mib`, `numa_nodes`, "
               "`governor`, `load_before`, `load_after`, versions."),
 )  # fmt: skip

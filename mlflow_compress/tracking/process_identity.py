@@ -35,7 +35,7 @@ def is_dead(process: str) -> bool:
     _, boot, namespace, pid, started = fields
     if boot != _boot():
         return True
-    return namespace == _namespace() and _started(int(pid)) != started
+    return namespace == _namespace() and not _is_same(_started(int(pid)), started)
 
 
 @functools.cache
@@ -50,12 +50,22 @@ def machine() -> str:
 
 @functools.cache
 def _boot() -> str:
+    """Return an identity of the time since the machine was started; empty on systems without one.
+
+    The time of the start is no identity: it changes when macOS sets its clock, and differs between processes on
+    Windows. There, a process is identified by its id and its own start.
+    """
     try:
         return _BOOT.read_text().strip()
     except OSError:
-        import psutil
+        return ""
 
-        return str(round(psutil.boot_time()))
+
+def _is_same(now: str | None, then: str) -> bool:
+    """Return whether two starts are of the same process: equal, or seconds that differ by rounding."""
+    if now == then or now is None:
+        return now == then
+    return not _BOOT.exists() and now.isdecimal() and then.isdecimal() and abs(int(now) - int(then)) <= 1
 
 
 def _namespace() -> str:

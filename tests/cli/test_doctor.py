@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from mlflow_compress import user_home
 from mlflow_compress.cli import bench, doctor
 from mlflow_compress.cli.doctor import Finding
-from mlflow_compress.meters import environment, gpu
+from mlflow_compress.meters import accelerators, environment, gpu
 from mlflow_compress.networks import hub
 from mlflow_compress.planning import tested_versions
 from mlflow_compress.planning.tested_versions import Untested
@@ -147,3 +147,40 @@ def test_a_home_that_cannot_be_written_to(root: Path, monkeypatch: pytest.Monkey
     assert list(findings) == ["home"]
     assert "/b is used" in findings["home"].message
     assert "Set HOME" in findings["home"].advice
+
+
+def findings(root: Path, subject: str) -> list[Finding]:
+    return [finding for finding in doctor.examine(root) if finding.subject == subject]
+
+
+def test_an_accelerator_is_named_with_the_option_that_measures_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accelerators, "visible", lambda: [accelerators.Accelerator("mps", "Apple M3 (MPS)")])
+    assert findings(root, "GPU") == [Finding("GPU", True, "Apple M3 (MPS): --device mps")]
+    monkeypatch.setattr(accelerators, "visible", list)
+    assert findings(root, "GPU")[0].message.endswith("only the CPU is measured")
+
+
+@pytest.mark.parametrize(("kind", "is_well"), [("cu130", True), ("", True), ("cpu", False), ("xpu", False)])
+def test_a_torch_that_can_not_use_the_gpu_is_reported(
+    root: Path, monkeypatch: pytest.MonkeyPatch, kind: str, is_well: bool
+) -> None:
+    monkeypatch.setattr(gpu, "present", lambda: True)
+    monkeypatch.setattr(gpu, "driver_version", lambda: "580.1")
+    monkeypatch.setattr(accelerators, "visible", list)
+    monkeypatch.setattr(accelerators, "installed_kind", lambda: kind)
+    (finding,) = findings(root, "GPU")
+    assert finding.is_well is is_well
+    assert finding.message.startswith("NVIDIA, driver 580.1")
+    assert ("torch built for CUDA" in finding.advice) is not is_well
+
+
+@pytest.mark.parametrize(("system", "advice"), [("darwin", "powermetrics"), ("win32", "EMI")])
+def test_other_systems_keep_a_mark_and_have_other_meters(
+    root: Path, monkeypatch: pytest.MonkeyPatch, system: str, advice: str
+) -> None:
+    (root / "proc/self/clear_refs").unlink()
+    (root / "sys/class/powercap/intel-rapl:0/energy_uj").unlink()
+    monkeypatch.setattr(accelerators, "visible", list)
+    monkeypatch.setattr(doctor, "sys", SimpleNamespace(platform=system))
+    assert [finding.is_well for finding in findings(root, "memory peaks")] == [True]
+    assert advice in findings(root, "energy")[0].advice

@@ -30,7 +30,7 @@ def test_no_page_links_to_nowhere_or_names_what_does_not_exist() -> None:
         ("compress-bench run digits_cnn --family yolos", "there is no family yolos"),
         ("compress-bench run digits_cnn -O tokns=4", "no family has an option tokns"),
         ("compress-bench rescore RUN --metric werr", "there is no metric werr"),
-        ("compress-bench run digits_cnn --device gpu", "--device takes auto, cpu, cuda, not gpu"),
+        ("compress-bench run digits_cnn --device gpu", "--device takes auto, cpu, cuda, mps, xpu, not gpu"),
         ("compress-report gate -e hw1 --min-speed 2", "compress-report gate has no option --min-speed"),
         ("mlflow run . -P modle=yolo11l", "MLproject has no parameter modle"),
         ("mlflow run . -e swep -P model=yolo11l", "MLproject has no entry point swep"),

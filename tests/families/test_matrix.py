@@ -67,6 +67,7 @@ TOO_SMALL = {  # too narrow for any group size; a smaller detector must be named
     ("python", "openvino_int4"),
     ("yolo", OPTIONS["distill"]),
 }
+ELSEWHERE = {"mlflow_model": "test_mlflow_model.py"}  # families of files that others made, by their own tests
 CELLS = [
     (name, chain)
     for name in TINY
@@ -212,3 +213,12 @@ def test_int8_does_not_run_on_cuda(folder: Path, tmp_path: Path) -> None:
     model_folder.save(model, family, methods, variant, tmp_path)
     with pytest.raises(Unsupported, match="the output of int8_dynamic runs on cpu only"):
         model_folder.restore(tmp_path, "cuda")
+
+
+def test_every_method_and_family_is_in_the_matrix() -> None:
+    """A new method is in it by its name; a new family needs a tiny model in `tiny.py`, or a matrix of its own."""
+    assert set(TINY) | set(ELSEWHERE) == set(registry.own("families"))
+    tried = {step.method for _, chain in CELLS for step in chains.parse_chain(chain)}
+    assert tried == set(registry.own("methods"))
+    folder = Path(__file__).parent
+    assert all((folder / file).is_file() for file in ELSEWHERE.values())

@@ -53,7 +53,10 @@ def test_a_log_of_before_is_read_at_both_ends(tmp_path: Path) -> None:
     assert bounded_log.read(path) == data[:HEAD_BYTES] + gap + data[-TAIL_BYTES:]
 
 
-@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/etc/hostname")])
+@pytest.mark.posix
+@pytest.mark.parametrize(
+    "make", [Path.mkdir, getattr(os, "mkfifo", None), lambda path: path.symlink_to("/etc/hostname")]
+)
 def test_what_is_not_a_file_is_not_a_log(tmp_path: Path, make: object) -> None:
     path = tmp_path / "prepare.log"
     assert callable(make)

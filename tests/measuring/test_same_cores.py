@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mlflow_compress.measuring import same_cores
@@ -106,3 +107,35 @@ def test_a_process_that_spins_is_not_waited_for_long(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(time, "monotonic", lambda: next(times))
     wait_until_idle(os.getpid())
     assert len(looks) == 3
+
+
+def test_windows_holds_whole_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[tuple[int, list[int] | None]] = []
+
+    class Process:
+        def __init__(self, pid: int = 0) -> None:
+            self.pid = pid
+
+        def cpu_affinity(self, cores: list[int] | None = None) -> list[int]:
+            if self.pid == 8:
+                raise psutil.NoSuchProcess(8)
+            if cores is not None:
+                held.append((self.pid, cores))
+            return [0, 1, 2, 3]
+
+    monkeypatch.delattr(os, "sched_setaffinity")
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(psutil, "Process", Process)
+    cores = SameCores(2, 1)
+    cores.hold(7, 8, 9)
+    assert held == [(7, [2, 3]), (9, [2, 3])]
+    cores.release(7)
+    assert held[-1] == (7, [0, 1, 2, 3])
+
+
+def test_without_a_report_spinning_threads_get_the_usual_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    monkeypatch.setattr(Path, "is_dir", lambda path: False)
+    wait_until_idle(os.getpid())
+    assert pauses == [same_cores._USUAL_SPIN_SECONDS]

@@ -144,3 +144,21 @@ def test_a_restored_file_has_its_own_name_again_and_no_other_has(
     with pytest.raises(ZeroDivisionError) as raised:
         exec(compile("1 / 0", str(saved / file), "exec"), {})
     assert worker._reason_of(variant, tmp_path, raised.value).startswith(f"{place}: ZeroDivisionError")
+
+
+def test_a_missing_accelerator_is_skipped_with_the_reason(lab: Lab) -> None:
+    if torch.accelerator.is_available() and str(torch.accelerator.current_accelerator()) == "mps":
+        pytest.skip("this machine has an MPS device")
+    result = lab.measure("original", devices=("mps",), weights="bad.pt")
+    assert (result.status, result.cause) == ("skipped", "machine")
+    assert result.reason == "this machine has no MPS device that torch can use: MPS needs a Mac with Apple silicon"
+
+
+def test_beside_a_missing_accelerator_the_cpu_is_measured(lab: Lab) -> None:
+    if torch.xpu.is_available():
+        pytest.skip("this machine has an XPU device")
+    result = lab.measure("original", devices=("cpu", "xpu"))
+    assert result.status == "ok"
+    assert result.outcomes["gpu"].status == "skipped"
+    assert result.outcomes["gpu"].reason.startswith("this machine has no XPU device that torch can use")
+    assert result.measurements["cpu/latency_p50_ms"] > 0

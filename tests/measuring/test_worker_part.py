@@ -62,7 +62,8 @@ def test_what_is_not_a_record_is_not_a_part(tmp_path: Path, text: str) -> None:
         worker_part.read(tmp_path / "part.json")
 
 
-@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+@pytest.mark.posix
+@pytest.mark.parametrize("make", [Path.mkdir, getattr(os, "mkfifo", None), lambda path: path.symlink_to("/dev/zero")])
 def test_what_is_not_a_file_is_not_a_part(tmp_path: Path, make: Callable[[Path], object]) -> None:
     make(tmp_path / "part.json")
     with pytest.raises(WorkerError, match=r"wrote no valid result: part\.json is not a file\.$"):

@@ -4,7 +4,9 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from mlflow_compress.meters import memory
@@ -56,6 +58,7 @@ def test_without_a_mark_memory_is_sampled(tmp_path: Path) -> None:
     code = """
 import json, sys
 from pathlib import Path
+from types import SimpleNamespace
 from mlflow_compress.meters.memory import MemoryMeter
 found = []
 for folder in sys.argv[1:]:
@@ -95,3 +98,34 @@ print(json.dumps([meter.source, meter.baseline_mib, meter.peaks_mib, meter.numbe
     assert 295 <= numbers["cpu/ram_model_mib"] <= 320
     if source == "kernel":
         assert peaks["run"] - baseline < 20
+
+
+class Process:
+    """A fake psutil process, and the mark of its kernel."""
+
+    def __init__(self) -> None:
+        self.rss = self.mark = 100 * 2**20
+
+    def memory_info(self) -> SimpleNamespace:
+        return SimpleNamespace(rss=self.rss, peak_wset=self.mark)
+
+
+@pytest.mark.parametrize("system", ["win32", "darwin"])
+def test_a_mark_that_rose_is_the_peak_of_its_phase(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, system: str
+) -> None:
+    process = Process()
+    usage = SimpleNamespace(RUSAGE_SELF=0, getrusage=lambda who: SimpleNamespace(ru_maxrss=process.mark))
+    monkeypatch.setitem(sys.modules, "resource", usage)  # type: ignore[arg-type]
+    monkeypatch.setattr(psutil, "Process", lambda: process)
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(memory.threading, "Thread", lambda **_: SimpleNamespace(start=lambda: None))
+    meter = MemoryMeter(tmp_path)
+    assert meter.source == "kernel, and sampled every 2 ms"
+    meter.end_phase("import")
+    process.rss, process.mark = 150 * 2**20, 700 * 2**20  # a peak that no sample saw
+    meter.end_phase("load")
+    process.rss = 300 * 2**20
+    meter.end_phase("run")
+    assert meter.peaks_mib == {"import": 100, "load": 700, "run": 300}
+    assert meter.numbers("cpu")["cpu/ram_model_mib"] == 600

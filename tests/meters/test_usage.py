@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import mmap
+import sys
 from pathlib import Path
+
+import pytest
 
 from mlflow_compress.meters import usage
 
@@ -60,3 +63,14 @@ def test_the_clock_is_that_of_the_fastest_core(tmp_path: Path) -> None:
         assert usage.clock_share(tmp_path) is None or core == 1
         (policy / "base_frequency").write_text("2000000\n")
     assert usage.clock_share(tmp_path) == 0.9
+
+
+def test_without_the_counters_of_posix_only_processor_time_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
+    before = usage.now()
+    total = sum(range(2_000_000))
+    used = usage.now() - before
+    assert total
+    assert used.cpu_s > 0
+    assert (used.switches, used.minor_faults, used.major_faults) == (None, None, None)
+    assert usage.numbers(usage.Usage(10, 15, None, None, None, 0), 20, 2, "cpu") == {"cpu/cpu_time_share": 0.75}

@@ -21,6 +21,7 @@ def test_files_and_folders_are_its_own(tmp_path: Path) -> None:
     require_own_files(tmp_path.parent / "link")  # the user passed the link
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("target", ["/etc/passwd", "/etc", "nowhere", "file"])
 def test_links_are_refused_wherever_they_lead(target: str, tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
@@ -30,6 +31,7 @@ def test_links_are_refused_wherever_they_lead(target: str, tmp_path: Path) -> No
         require_own_files(tmp_path)
 
 
+@pytest.mark.posix
 def test_pipes_and_sockets_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(WeightsError, match=r"pipe in .* is not a file"):

@@ -6,7 +6,7 @@ import pytest
 
 from mlflow_compress.budget import Budget
 from mlflow_compress.errors import RecipeError, UnknownName, WorkerError
-from mlflow_compress.meters import gpu
+from mlflow_compress.meters import accelerators, gpu
 from mlflow_compress.planning.options import Options, declared, from_config
 from mlflow_compress.plugin.evaluator import CompressEvaluator
 
@@ -134,3 +134,15 @@ def test_a_useless_number_of_launches_is_rejected(launches: int, message: str) -
     with pytest.raises(RecipeError, match=message):
         Options(launches=launches).settings()
     assert [Options(launches=count).settings().budget.launches for count in (1, 3, 999)] == [1, 3, 999]
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu"])
+def test_other_accelerators_are_measured_beside_the_cpu(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    monkeypatch.setattr(accelerators, "visible", lambda: [accelerators.Accelerator(device, "a GPU")] * 2)
+    assert Options().settings().devices == ("cpu", device)
+    assert Options(device=device).settings().devices == (device,)
+
+
+def test_a_requested_but_missing_mps_is_left_to_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accelerators, "visible", list)
+    assert Options(device="mps").settings().devices == ("mps",)

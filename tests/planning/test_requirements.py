@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_compress.errors import RecipeError, UnknownName
-from mlflow_compress.meters import gpu
+from mlflow_compress.meters import accelerators, gpu
 from mlflow_compress.planning import requirements
 
 SERVER = {
@@ -152,3 +152,25 @@ def test_this_machine_is_described_with_its_first_gpu(monkeypatch: pytest.Monkey
     assert requirements.here()["gpu_power_limit_w"] == "70"  # as in runs
     monkeypatch.setattr(gpu, "models", list)
     assert "gpu_model" not in requirements.here()
+
+
+MAC = {**LAPTOP, "gpu_device": "mps", "gpu_model": "Apple M3 (MPS)", "gpu_memory_mib": "0"}
+
+
+@pytest.mark.parametrize(
+    ("gpu_name", "serves"),
+    [("mps", True), ("MPS", True), ("apple", True), ("any", True), ("cuda", False), ("xpu", False)],
+)
+def test_the_kind_of_an_accelerator_can_be_required(gpu_name: str, serves: bool) -> None:
+    unmet = requirements.unmet(requirements.check({"gpu": gpu_name}), MAC)
+    assert (unmet == "") is serves
+    assert serves or unmet == f"gpu={gpu_name} is required, but the machine has Apple M3 (MPS)"
+
+
+def test_this_machine_is_described_with_its_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accelerators, "visible", lambda: [accelerators.Accelerator("mps", "Apple M3 (MPS)")])
+    monkeypatch.setattr(gpu, "first_power_limit_w", lambda: None)
+    machine = requirements.here()
+    assert (machine["gpu_device"], machine["gpu_model"], machine["gpu_memory_mib"]) == ("mps", "Apple M3 (MPS)", "0")
+    monkeypatch.setattr(accelerators, "visible", list)
+    assert "gpu_device" not in requirements.here()

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlflow_compress.records import Step, Variant
+from mlflow_compress.sweeping import ray_sweep
 from mlflow_compress.sweeping.placement import Node, Placing, lack
 
 
@@ -86,3 +87,21 @@ def test_what_waits_for_machines_that_are_gone_is_stranded() -> None:
         True,
     ]
     assert placing.is_stranded(unbound, [])
+
+
+def test_an_accelerator_of_another_kind_does_not_serve() -> None:
+    mac = node("m", gpu_model="Apple M3 (MPS)", gpu_device="mps")
+    assert lack(variant("m", devices=("xpu",)), mac) == "m has no XPU device, but MPS"
+    assert lack(variant("m", devices=("cuda",)), mac) == "m has no CUDA device, but MPS"
+    assert not lack(variant("m", devices=("mps",)), mac)
+    assert not lack(variant("m", devices=("cpu", "mps")), mac)
+    assert not lack(variant("m"), mac)
+
+
+def test_a_variant_gets_the_devices_of_its_node() -> None:
+    task = ray_sweep.Task(auto_device=True)
+    mac = node("m", gpu_model="Apple M3 (MPS)", gpu_device="mps")
+    assert task.placed(variant("m"), mac).devices == ("cpu", "mps")
+    assert task.placed(variant("m"), node("a", gpu_model="NVIDIA A100")).devices == ("cpu", "cuda")
+    assert task.placed(variant("m", devices=("cpu", "cuda")), node("a")).devices == ("cpu",)
+    assert ray_sweep.Task().placed(variant("m"), mac).devices == ("cpu",)

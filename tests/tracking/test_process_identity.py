@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -48,3 +49,21 @@ def test_nothing_is_known_of_another(field: int) -> None:
 @pytest.mark.parametrize("text", ["", "nonsense", "a:b:c:d:e", "::::", "a" * 10_000])
 def test_what_is_no_name_is_not_dead(text: str) -> None:
     assert not process_identity.is_dead(text)
+
+
+def test_without_linux_a_process_is_known_by_its_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(process_identity, "_BOOT", tmp_path / "none")
+    monkeypatch.setattr(process_identity, "_namespace", lambda: "")
+    process_identity._boot.cache_clear()
+    try:
+        monkeypatch.setattr(process_identity, "_started", lambda pid: "1795656662")
+        mine = process_identity.mine()
+        assert mine.split(":")[1] == ""
+        assert not process_identity.is_dead(mine)
+        monkeypatch.setattr(process_identity, "_started", lambda pid: "1795656663")  # rounded the other way
+        assert not process_identity.is_dead(mine)
+        for now in ("1795656700", None):  # another process, or none
+            monkeypatch.setattr(process_identity, "_started", lambda pid, now=now: now)
+            assert process_identity.is_dead(mine)
+    finally:
+        process_identity._boot.cache_clear()

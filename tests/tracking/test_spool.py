@@ -182,6 +182,7 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert os.environ["XDG_CACHE_HOME"] == str(tmp_path)
 
 
+@pytest.mark.posix
 def test_what_a_model_left_in_its_folder_keeps_no_result_from_being_kept(spool: Spool) -> None:
     """The model's own code may leave folders without a valid name, a pipe or a broken link, or delete the folder."""
     for number in range(2):
