@@ -45,7 +45,7 @@ class FakeTorch:
         self.xpu = SimpleNamespace(get_device_properties=lambda index: properties, Event=self.event)
 
     def install(self, patch: pytest.MonkeyPatch) -> FakeTorch:
-        patch.setitem(sys.modules, "torch", self)  # type: ignore[arg-type]
+        patch.setitem(sys.modules, "torch", self)
         return self
 
     def get_device_module(self, device: str) -> Any:

@@ -27,6 +27,7 @@ FLOORS = (
         "folder_trees",
         "interrupts",
         "plain_text",
+        "torch_devices",
         "trust_word",
         "user_home",
         "version",
@@ -144,11 +145,11 @@ DOORS = {
     "nncf": {"compression.openvino_weights", "methods.openvino_int4", "methods.openvino_int8"},
     "ncnn": {"methods.ncnn"},
     "pnnx": {"methods.ncnn"},
-    "tensorrt": {"methods.tensorrt"},
     "litert_torch": {"compression.litert_files"},
     "ai_edge_quantizer": {"methods.litert_int8"},
     "executorch": {"compression.executorch_files"},
     "coremltools": {"methods.coreml"},
+    "tensorrt": {"compression.tensorrt_engine", "methods.tensorrt"},
 }
 
 # What a module may import at the top, besides the standard library; everything else is imported inside functions.

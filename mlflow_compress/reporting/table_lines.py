@@ -18,6 +18,7 @@ from mlflow_compress.torch_devices import ACCELERATORS
 from mlflow_compress.words import DEVICES
 
 _LONGEST_PACKING = 80  # characters of the description of a quantised checkpoint
+_GPU = "compress.outcome.gpu"
 _PRECISIONS = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -42,7 +43,7 @@ def variants_of(runs: Iterable[Run], devices: Sequence[str]) -> list[Run]:
 
 
 def on_accelerator(runs: Iterable[Run], device: str) -> list[Run]:
-    """Return runs without the GPU numbers of other kinds of accelerators.
+    """Return runs without the GPU numbers of other kinds of accelerators; a run of nothing else is left out.
 
     Args:
         runs: the runs.
@@ -50,7 +51,11 @@ def on_accelerator(runs: Iterable[Run], device: str) -> list[Run]:
     """
     if device not in ACCELERATORS:
         return list(runs)
-    return [run if _accelerator(run) == device else _without_gpu(run) for run in runs]
+    return [
+        run if _accelerator(run) == device else _without_gpu(run)
+        for run in runs
+        if _accelerator(run) == device or _GPU not in run.tags or "compress.outcome.cpu" in run.tags
+    ]
 
 
 def _accelerator(run: Run) -> str:
@@ -61,7 +66,7 @@ def _accelerator(run: Run) -> str:
 def _without_gpu(run: Run) -> Run:
     return replace(
         run,
-        tags={name: value for name, value in run.tags.items() if name != "compress.outcome.gpu"},
+        tags={name: value for name, value in run.tags.items() if name != _GPU},
         metrics={name: value for name, value in run.metrics.items() if not name.startswith("gpu/")},
     )
 

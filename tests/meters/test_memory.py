@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -116,10 +117,10 @@ def test_a_mark_that_rose_is_the_peak_of_its_phase(
 ) -> None:
     process = Process()
     usage = SimpleNamespace(RUSAGE_SELF=0, getrusage=lambda who: SimpleNamespace(ru_maxrss=process.mark))
-    monkeypatch.setitem(sys.modules, "resource", usage)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "resource", usage)
     monkeypatch.setattr(psutil, "Process", lambda: process)
     monkeypatch.setattr(sys, "platform", system)
-    monkeypatch.setattr(memory.threading, "Thread", lambda **_: SimpleNamespace(start=lambda: None))
+    monkeypatch.setattr(threading, "Thread", lambda **_: SimpleNamespace(start=lambda: None))
     meter = MemoryMeter(tmp_path)
     assert meter.source == "kernel, and sampled every 2 ms"
     meter.end_phase("import")

@@ -20,6 +20,8 @@ def test_work_is_seen() -> None:
     assert total
     assert used.wall_s > 0
     assert 0 < used.cpu_s <= used.wall_s * 1.5
+    assert used.minor_faults is not None
+    assert used.switches is not None
     assert used.minor_faults >= 64 * 2**20 / 4096 / 600  # huge pages at most
     assert used.switches >= 0
 

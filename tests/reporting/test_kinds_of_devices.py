@@ -54,10 +54,24 @@ def test_the_hardware_of_a_row_names_the_kind(runs: list[Run]) -> None:
     assert {row.hardware for row in rows} == {"Apple M3 (MPS)"}
 
 
-@pytest.mark.parametrize(("device", "verdict"), [("cuda", "passes"), ("mps", "fails"), ("xpu", "undecided")])
+@pytest.mark.parametrize(("device", "verdict"), [("cuda", "passes"), ("mps", "fails")])
 def test_the_gate_checks_the_numbers_of_one_kind(runs: list[Run], device: str, verdict: str) -> None:
     checks = gate.check(compare(on_accelerator(runs, device)), Demands(min_speedup=1.5, device="gpu"))
     assert gate.verdict(checks) == verdict
+
+
+def test_what_was_not_measured_on_the_kind_is_not_passed(make_run: MakeRun) -> None:
+    both = {"size/weights_mib": 100.0, "cpu/latency_p50_ms": 10.0, "gpu/latency_p50_ms": 5.0}
+    runs = [
+        make_run(cpu="ok", gpu="ok", tags=dict(SERVER), metrics=both),
+        make_run(method="fp16", cpu="ok", gpu="ok", tags=dict(SERVER), metrics=both),
+        make_run(method="int8_dynamic", tags={"status": "failed", "compress.outcome.cpu": None}, metrics={}),
+    ]
+    kept = on_accelerator(runs, "xpu")
+    assert [run.metrics.get("cpu/latency_p50_ms") for run in kept] == [10.0, 10.0, None]
+    assert not any("gpu/latency_p50_ms" in run.metrics for run in kept)
+    verdicts = {item.method: item.verdict for item in gate.check(compare(kept), Demands(min_speedup=1.5, device="gpu"))}
+    assert verdicts == {"fp16": "undecided", "int8_dynamic": "fails"}
 
 
 @pytest.mark.parametrize("header", ["Время инференса (MPS, ms)", "XPU latency, ms", "Latency (CUDA, ms)"])
