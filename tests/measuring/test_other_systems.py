@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -169,7 +170,7 @@ def test_where_the_kernel_does_not_end_orphans_a_thread_does(monkeypatch: pytest
     def thread(**arguments: Any) -> SimpleNamespace:
         return SimpleNamespace(start=lambda: threads.append(arguments))
 
-    monkeypatch.setattr(worker.threading, "Thread", thread)
+    monkeypatch.setattr(threading, "Thread", thread)
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setenv(worker.PARENT, "4711")
     worker._die_with_parent()

@@ -63,7 +63,7 @@ class Registry:
 def test_the_name_in_the_registry_of_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "win32")
     registry = Registry({"ProcessorNameString": "AMD Ryzen 7 7840U w/ Radeon 780M Graphics      "})
-    monkeypatch.setitem(sys.modules, "winreg", registry)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "winreg", registry)
     assert processor.name() == "AMD Ryzen 7 7840U w/ Radeon 780M Graphics"
     assert processor.instructions() == set()
     registry.values.clear()
