@@ -124,7 +124,7 @@ class TextEmbedding(TextEncoder):
         return {}
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
-        """Return one graph, `model`: from `input_ids` and `attention_mask` [batch, tokens] to `embedding`."""
+        """Return one graph, `model`: from `input_ids` and `attention_mask` [batch, tokens] to `sentence_embedding`."""
         inputs = self.batch(model, 2, 0)
         config = model.config
 
@@ -132,8 +132,8 @@ class TextEmbedding(TextEncoder):
             batch = {"input_ids": input_ids, "attention_mask": attention_mask}
             return (_vectors(parts.encoder, config, batch),)
 
-        dynamic = {**{name: {0: "batch", 1: "tokens"} for name in inputs}, "embedding": {0: "batch"}}
-        return {"model": graph(embed, inputs, ["embedding"], dynamic, encoder=model.module)}
+        dynamic = {**{name: {0: "batch", 1: "tokens"} for name in inputs}, "sentence_embedding": {0: "batch"}}
+        return {"model": graph(embed, inputs, ["sentence_embedding"], dynamic, encoder=model.module)}
 
     def attach(self, model: Model, calls: Calls) -> Model:
         """Replace the module by the exported encoder with its pooling."""

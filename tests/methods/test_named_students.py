@@ -183,16 +183,32 @@ def test_boxes_are_where_the_squares_are(shapes: Path) -> None:
     assert set(batch.targets["cls"].flatten().tolist()) <= {0.0, 1.0}
 
 
+def test_the_loss_on_true_boxes_is_that_of_ultralytics(shapes: Path) -> None:
+    from ultralytics.utils import DEFAULT_CFG
+    from ultralytics.utils.loss import v8DetectionLoss
+
+    family, model = detector(shapes, "yolo11n.pt")
+    (batch,) = family.labelled(model, 1, 0, 4)
+    with torch.no_grad():
+        output, loss = family.forward_labelled(model, batch)
+        model.module.args = DEFAULT_CFG
+        predicted = model.module(batch.batch)
+        expected, _ = v8DetectionLoss(model.module)(predicted, dict(batch.targets))
+    torch.testing.assert_close(loss, expected.sum() / 4)
+    torch.testing.assert_close(output, predicted[0])
+
+
 def test_a_detector_learns_true_boxes(shapes: Path) -> None:
     family, model = detector(shapes, "yolo11n.pt")
     (batch,) = family.labelled(model, 1, 0, 8)
-    with torch.no_grad():
-        before = float(family.forward_labelled(model, batch)[1])
-    registry.build("methods", "fine_tune", {"steps": 25, "learning_rate": 2e-3, "batch_size": 8}).compress(
-        model, family
-    )
-    with torch.no_grad():
-        assert float(family.forward_labelled(model, batch)[1]) < 0.7 * before
+    losses = []
+    for _ in range(2):  # at first no place is assigned to a box, and the loss is small
+        registry.build("methods", "fine_tune", {"steps": 25, "learning_rate": 1e-3, "batch_size": 8}).compress(
+            model, family
+        )
+        with torch.no_grad():
+            losses.append(float(family.forward_labelled(model, batch)[1]))
+    assert losses[1] < losses[0]
 
 
 @pytest.mark.parametrize("weight_of_labels", [0.0, 0.5])
