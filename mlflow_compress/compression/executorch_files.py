@@ -29,6 +29,9 @@ def write(graph: Graph, path: Path, change: Callable[[Any, tuple[Any, ...]], Any
 
     Returns:
         The share of the operators that XNNPACK runs, in words; ExecuTorch's portable kernels run the others.
+
+    Raises:
+        Unsupported: The runtime lacks an operator.
     """
     import torch
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
@@ -42,9 +45,28 @@ def write(graph: Graph, path: Path, change: Callable[[Any, tuple[Any, ...]], Any
             module = change(torch.export.export(module, examples, strict=False).module(), examples)
         exported = torch.export.export(module, examples, strict=False)
         lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
-        path.write_bytes(lowered.to_executorch().buffer)
+        program = lowered.to_executorch()
+    _require_kernels(program.executorch_program)
+    path.write_bytes(program.buffer)
     FixedShapes.of(graph).write(path.with_suffix(".json"))
     return _delegated(lowered.exported_program().graph_module)
+
+
+def _require_kernels(program: Any) -> None:
+    """Check that the runtime has a kernel for every operator of a program: it would name none when it loads it.
+
+    Raises:
+        Unsupported: It lacks one.
+    """
+    from executorch.runtime import Runtime
+
+    used = {
+        f"{operator.name}.{operator.overload}" if operator.overload else operator.name
+        for plan in program.execution_plan
+        for operator in plan.operators
+    }
+    if missing := sorted(used - set(Runtime.get().operator_registry.operator_names)):
+        raise Unsupported(f"ExecuTorch has no kernel for {', '.join(missing)}")
 
 
 def _delegated(module: Any) -> str:
@@ -135,8 +157,14 @@ class Int8:
         )
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
+        has_integers = any(not tensor.is_floating_point() for tensor in examples)
+
         class Quantizer(XNNPACKQuantizer):  # type: ignore[misc]
             """Leaves the operators after the last layers in float."""
+
+            def transform_for_annotation(self, model: Any) -> Any:
+                # it turns numbers into float tensors, also those that are added to indices
+                return model if has_integers else super().transform_for_annotation(model)
 
             def annotate(self, model: Any) -> Any:
                 annotated = super().annotate(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ TOLERANCE = 0.01  # maximum relative difference of the outputs for another runti
 SIGNATURE = "serving_default"  # litert-torch's name of the only signature
 
 _LEAST_WEIGHTS = 64  # of a layer; a layer with fewer belongs to the decoding of a detector
+_WITH_BIAS = 3  # inputs of a layer: the last one is the bias
 _LAYERS = ("CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 
 
@@ -87,6 +89,33 @@ def final_outputs(path: Path) -> list[str]:
         else:
             names += operator.outputs
     return names
+
+
+def flatten_biases(path: Path) -> None:
+    """Make the biases of layers one-dimensional in a file, in place: the quantizer expects one scale per element.
+
+    The converter folds `(x @ w + b) * c` into a layer with a bias [1, n].
+    """
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    schema = _schema()
+    content = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    kinds = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+    (subgraph, *_) = content.subgraphs
+    uses = Counter(index for operator in subgraph.operators for index in operator.inputs)
+    is_changed = False
+    for operator in subgraph.operators:
+        code = content.operatorCodes[operator.opcodeIndex]
+        is_layer = kinds[max(code.builtinCode, code.deprecatedBuiltinCode)] in _LAYERS
+        if not is_layer or len(operator.inputs) < _WITH_BIAS or operator.inputs[_WITH_BIAS - 1] < 0:
+            continue
+        bias = subgraph.tensors[operator.inputs[_WITH_BIAS - 1]]
+        count = _constants(content, bias)
+        if len(bias.shape) > 1 and count == bias.shape[-1] and uses[operator.inputs[_WITH_BIAS - 1]] == 1:
+            bias.shape, bias.shapeSignature = [count], None
+            is_changed = True
+    if is_changed:
+        flatbuffer_utils.write_model(content, str(path))
 
 
 def _operators(path: Path) -> Iterator[_Operator]:

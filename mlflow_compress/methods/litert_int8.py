@@ -23,6 +23,7 @@ from mlflow_compress.compression.litert_files import (
     TOLERANCE,
     LiteRtCall,
     final_outputs,
+    flatten_biases,
     write,
 )
 from mlflow_compress.sockets import Family, Graph, Model
@@ -91,6 +92,7 @@ class LitertInt8(ExportMethod):
         from ai_edge_quantizer import qtyping, quantizer, recipe
 
         operation, no_change = qtyping.TFLOperationName, recipe.AlgorithmName.NO_QUANTIZE
+        flatten_biases(plain)
         engine = quantizer.Quantizer(str(plain))
         if self.mode == "dynamic":
             engine.load_quantization_recipe(recipe.dynamic_wi8_afp32())
@@ -101,7 +103,7 @@ class LitertInt8(ExportMethod):
             engine.update_quantization_recipe(regex=".*", operation_name=kind, algorithm_key=no_change)
         for name in final_outputs(plain):
             engine.update_quantization_recipe(
-                regex=f"^{re.escape(name)}", operation_name=operation.ALL_SUPPORTED, algorithm_key=no_change
+                regex=f"^{re.escape(name)}(;|$)", operation_name=operation.ALL_SUPPORTED, algorithm_key=no_change
             )
         shapes = LiteRtCall(plain, ())
         samples = [

@@ -121,6 +121,29 @@ def test_saved_and_restored(chain: str, tmp_path: Path) -> None:
         model_folder.restore(target, "cuda")
 
 
+@pytest.mark.parametrize("chain", ["litert", "executorch"])
+def test_an_operator_that_a_runtime_lacks_is_named(chain: str, tmp_path: Path) -> None:
+    needed(chain)
+    code = """
+import torch
+
+class Spectral(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.rand(8, 8))
+
+    def forward(self, x):
+        return torch.linalg.eigvals(x @ self.weight).real
+
+model = Spectral
+
+def batch(size):
+    return torch.rand(size, 8, 8)
+"""
+    with pytest.raises(Unsupported, match=r"aten\.linalg_eig"):
+        compress(chain, *own(tmp_path, code))
+
+
 @pytest.mark.parametrize("name", ["litert", "litert_int8", "executorch", "executorch_int8", "coreml"])
 def test_decoders_are_excluded_with_a_reason(name: str) -> None:
     excludes = registry.find("methods", name).excludes
