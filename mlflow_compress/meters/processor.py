@@ -23,12 +23,12 @@ _WINDOWS_KEY = r"HARDWARE\DESCRIPTION\System\CentralProcessor\0"
 
 def name() -> str:
     """Return the processor's name; on other systems than macOS and Windows only its kind."""
-    known = ""
+    reported = ""
     if sys.platform == "darwin":
-        known = (_sysctl("machdep.cpu.brand_string") or b"").rstrip(b"\0").decode(errors="replace")
+        reported = (_sysctl("machdep.cpu.brand_string") or b"").rstrip(b"\0").decode(errors="replace")
     elif sys.platform == "win32":
-        known = _registered_name()
-    return known.strip() or platform.processor() or platform.machine()
+        reported = _registered_name()
+    return reported.strip() or platform.processor() or platform.machine()
 
 
 def instructions() -> set[str]:

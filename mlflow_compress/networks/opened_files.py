@@ -148,7 +148,9 @@ def _elsewhere() -> tuple[str, ...]:
     """Return the folders of the system, Python and the installed packages."""
     places = {sys.prefix, sys.base_prefix, *(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))}
     places = {folder for folder in places if folder not in ("/", "/usr", "/usr/local")} | {"/usr/lib", "/usr/share"}
-    return tuple(f"{place}{os.sep}" for place in (*places, "/proc", "/sys", "/dev", "/etc"))
+    system = {"darwin": ("/System", "/Library"), "win32": (os.environ.get("SYSTEMROOT", "C:\\Windows"),)}
+    of_system = system.get(sys.platform, ("/proc", "/sys"))
+    return tuple(f"{place}{os.sep}" for place in (*places, *of_system, "/dev", "/etc"))
 
 
 @contextlib.contextmanager

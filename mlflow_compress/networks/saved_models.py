@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -126,8 +127,19 @@ def _base_alone(origin: Origin) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as scratch:
         for path in folder.iterdir():
             if path.name not in _ADAPTER_FILES:
-                Path(scratch, path.name).symlink_to(path.resolve())
+                _link(path.resolve(), Path(scratch, path.name))
         yield scratch
+
+
+def _link(path: Path, link: Path) -> None:
+    """Link to a file or folder, or copy it where the system allows no links (Windows without developer mode)."""
+    try:
+        link.symlink_to(path, target_is_directory=path.is_dir())
+    except OSError:
+        if path.is_dir():
+            shutil.copytree(path, link)
+        else:
+            shutil.copy2(path, link)
 
 
 def _fields(origin: Origin) -> Mapping[str, Any]:

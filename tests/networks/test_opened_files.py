@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from pathlib import Path
 
@@ -38,3 +39,11 @@ def test_listing_a_folder_is_not_reading(tmp_path: Path) -> None:
     with opened_files.watched() as watch:
         list(tmp_path.iterdir())
     assert list(watch.read) == [str(tmp_path)]
+
+
+@pytest.mark.parametrize(("system", "folder"), [("darwin", "/System/"), ("win32", "D:\\Windows"), ("linux", "/proc/")])
+def test_files_of_the_system_are_not_the_models(monkeypatch: pytest.MonkeyPatch, system: str, folder: str) -> None:
+    monkeypatch.setenv("SYSTEMROOT", "D:\\Windows")
+    monkeypatch.setattr(sys, "platform", system)
+    places = opened_files._elsewhere.__wrapped__()
+    assert any(place.startswith(folder) for place in places)

@@ -11,6 +11,7 @@ import torch
 from tiny import TINY
 
 from mlflow_compress.errors import WeightsError
+from mlflow_compress.networks import saved_models
 from mlflow_compress.networks.hub import Origin, find_weights
 from mlflow_compress.networks.transformers_models import load_transformer
 
@@ -83,3 +84,16 @@ def test_what_cannot_be_loaded_as_it_is_is_refused(
     with pytest.raises(WeightsError, match=message) as error:
         loaded(tmp_path / "mine")
     assert "\n" not in str(error.value)
+
+
+def test_where_links_are_forbidden_files_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_text("x")
+
+    def forbid(link: Path, target: Path, target_is_directory: bool = False) -> None:
+        raise OSError("a required privilege is not held by the client")
+
+    monkeypatch.setattr(Path, "symlink_to", forbid)  # as on Windows without developer mode
+    saved_models._link(tmp_path / "folder", tmp_path / "copy")
+    saved_models._link(tmp_path / "folder" / "file", tmp_path / "copied")
+    assert (tmp_path / "copy" / "file").read_text() == (tmp_path / "copied").read_text() == "x"
