@@ -16,7 +16,6 @@ import io
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 import tempfile
@@ -278,6 +277,8 @@ def _fork(family: str, architecture: str, path: Path) -> int:
     if process:
         return process
     try:
+        import resource  # of POSIX, like fork
+
         resource.setrlimit(resource.RLIMIT_DATA, (_BYTES, _BYTES))
         if not os.environ.get("COMPRESS_SHOW"):
             silent = os.open(os.devnull, os.O_WRONLY)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mlflow_compress.measuring import one_process, worker_process
 from mlflow_compress.planning import chains, recipe
@@ -68,6 +68,8 @@ def run(
         printed, messages = output.read().decode(), errors.read().decode(errors="replace")
     if process.returncode:
         raise RuntimeError(f"{' '.join(words)} ended with {process.returncode}:\n{messages[-3000:]}")
+    import resource  # of POSIX, like wait4
+
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return Ended(
         wall_s=wall,
@@ -77,7 +79,7 @@ def run(
     )
 
 
-def _wait(pid: int, look: Callable[[int], object] | None) -> tuple[int, resource.struct_rusage]:
+def _wait(pid: int, look: Callable[[int], object] | None) -> tuple[int, Any]:
     while look is not None:
         ended, status, usage = os.wait4(pid, os.WNOHANG)
         if ended:
