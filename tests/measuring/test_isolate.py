@@ -138,6 +138,7 @@ def test_tables_are_files_of_a_size_that_can_be_logged(monkeypatch: pytest.Monke
     assert isolate.too_large(tmp_path) == "predictions.json has 4 MiB: at most 3 MiB are logged"
 
 
+@pytest.mark.posix
 def test_what_a_model_left_in_the_place_of_tables_and_logs_is_none(tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     theirs.write_text("not for a tracking server")

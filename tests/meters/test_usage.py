@@ -11,6 +11,7 @@ import pytest
 from mlflow_compress.meters import usage
 
 
+@pytest.mark.posix
 def test_work_is_seen() -> None:
     before = usage.now()
     with mmap.mmap(-1, 64 * 2**20) as fresh:  # directly from the kernel: an allocator may reuse memory
