@@ -98,7 +98,8 @@ def _of_parameter(text: str, parameters: frozenset[str]) -> Iterator[str]:
     if _PLACEHOLDER.fullmatch(name):
         return
     if name not in parameters:
-        yield f"MLproject has no parameter {name}"
+        if not _is_family_option(name):  # a parameter that MLproject does not declare is passed as `--NAME VALUE`
+            yield f"MLproject has no parameter {name}"
     elif name == "model":
         yield from _of_model(value)
     elif value:
@@ -136,12 +137,16 @@ def _of_value(flag: str, value: str, option: click.Option | None) -> Iterator[st
             yield f"there is no metric {value}"
     elif flag in ("-O", "--option"):
         key = value.partition("=")[0]
-        if not any(key in registry.options_of("families", name) for name in registry.names("families")):
+        if not _is_family_option(key):
             yield f"no family has an option {key}"
     elif flag == "--requires":
         yield from refused(lambda: requirements.check(dict(part.split("=", 1) for part in value.split(","))))
     elif option is not None and isinstance(option.type, click.Choice) and not _known(value, option.type.choices):
         yield f"{flag} takes {', '.join(option.type.choices)}, not {value}"
+
+
+def _is_family_option(name: str) -> bool:
+    return any(name in registry.options_of("families", family) for family in registry.names("families"))
 
 
 def _of_model(name: str) -> Iterator[str]:

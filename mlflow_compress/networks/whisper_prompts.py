@@ -74,6 +74,7 @@ def give_tokens(config: Any, generation: Any) -> None:
     generation.task_to_id = {"translate": after, "transcribe": after + 1}
     generation.no_timestamps_token_id = after + 5
     generation.is_multilingual = True
+    generation._from_model_config = False  # else transformers drops these fields when it reads the file
 
 
 def detects_language(config: Any, generation: Any) -> bool:

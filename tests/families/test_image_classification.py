@@ -195,7 +195,7 @@ def test_scores_under_another_name_and_classes_without_names(monkeypatch: pytest
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (3, 3)])
 def test_pictures_of_one_pixel_are_classified(saved: Path, tmp_path: Path, shape: tuple[int, int]) -> None:
-    family, model = loaded(str(saved), "local")
+    family, model = loaded(str(saved), "auto")
     pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     enlarged = np.asarray(Image.fromarray(pixels).resize((32, 32), Image.Resampling.BILINEAR))
