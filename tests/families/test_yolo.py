@@ -255,3 +255,13 @@ def test_what_is_restored_is_what_was_saved(task: str, chain: str, tmp_path: Pat
 def test_other_tasks_are_rejected() -> None:
     with pytest.raises(WeightsError, match="has the task pose"):
         registry.build("families", "yolo").load("yolo11n-pose.pt", "random", Path(), 0)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 90), (90, 1)])
+def test_pictures_of_one_pixel_are_detected_in(detector: tuple[Family, Model], shape: tuple[int, int]) -> None:
+    family, model = detector
+    for answers in (family.predict, family.answers):
+        (answer,) = answers(model, [np.full((*shape, 3), 90, np.uint8)])
+        assert len(answer["boxes"]) == len(answer["scores"])
+        limits = np.array([shape[1], shape[0]] * 2) + 1e-3
+        assert all((np.array(box) >= -1e-3).all() and (np.array(box) <= limits).all() for box in answer["boxes"])
