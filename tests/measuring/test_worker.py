@@ -158,7 +158,7 @@ def test_beside_a_missing_accelerator_the_cpu_is_measured(lab: Lab) -> None:
     if torch.xpu.is_available():
         pytest.skip("this machine has an XPU device")
     result = lab.measure("original", devices=("cpu", "xpu"))
-    assert result.status == "ok"
+    assert result.status == "ok", result.reason
     assert result.outcomes["gpu"].status == "skipped"
     assert result.outcomes["gpu"].reason.startswith("this machine has no XPU device that torch can use")
     assert result.measurements["cpu/latency_p50_ms"] > 0
