@@ -77,8 +77,8 @@ class GpuSession(Session):
             place = tensor if tensor.numel() else torch.empty(1, dtype=tensor.dtype, device=self.device)
             element_type = torch.empty(0, dtype=tensor.dtype).numpy().dtype.type
             binding.bind_input(name, self.device, self._index, element_type, tuple(tensor.shape), place.data_ptr())
-        for output in self._session.get_outputs():
-            binding.bind_output(output.name, self.device, self._index)
+        for name in self._outputs:
+            binding.bind_output(name, self.device, self._index)
         self._wait()
         self._session.run_with_iobinding(binding)
         return tuple(_tensor(value).to(inputs[0].device) for value in binding.get_outputs())

@@ -167,6 +167,7 @@ class Session:
         self._session = self._opened(path, settings)
         inputs = self._session.get_inputs()
         self._inputs = [node.name for node in inputs]
+        self._outputs = [node.name for node in self._session.get_outputs()]
         dtypes = {"tensor(double)": torch.float64, "tensor(float16)": torch.float16}
         self.dtype = next((dtypes[node.type] for node in inputs if node.type in dtypes), torch.float32)
         self.path, self.buffers = path, buffers

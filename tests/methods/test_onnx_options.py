@@ -124,6 +124,8 @@ class Fake:
     def get_inputs(self) -> list[Any]:
         return []
 
+    get_outputs = get_inputs
+
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
