@@ -13,7 +13,6 @@ from mlflow_compress.sockets import Graph
 
 NO_CACHE = "a key-value cache grows with each token, but the runtime takes only the lengths that it was exported with"
 
-_AXES = ("input_axes", "output_axes")
 _BATCH = "batch"
 _TORCH_TYPES = ("float32", "int64", "int32", "bool")
 
@@ -62,9 +61,13 @@ class FixedShapes:
         """
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
-            axes = [[{int(axis): str(name) for axis, name in one.items()} for one in stored[key]] for key in _AXES]
-            shapes = [[int(length) for length in shape] for shape in stored["inputs"]]
-            return cls(shapes, *axes, int(stored["parameters"]), int(stored["nonzero"]))
+            return cls(
+                [[int(length) for length in shape] for shape in stored["inputs"]],
+                _read_axes(stored["input_axes"]),
+                _read_axes(stored["output_axes"]),
+                int(stored["parameters"]),
+                int(stored["nonzero"]),
+            )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise WeightsError(f"The shapes of an exported graph can't be read from {path}: {error}") from error
 
@@ -161,6 +164,10 @@ class FixedCall:
                     part = part.narrow(axis, 0, lengths[name])
             parts.append(part)
         return parts
+
+
+def _read_axes(stored: Any) -> list[dict[int, str]]:
+    return [{int(axis): str(name) for axis, name in axes.items()} for axes in stored]
 
 
 def _axis(axes: Mapping[int, str]) -> int | None:
