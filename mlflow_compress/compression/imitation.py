@@ -134,9 +134,10 @@ def imitate(
             imitation = _loss(family, student, pairs, lesson)
         return (1 - lesson.labels) * imitation + lesson.labels * label_loss + beside()
 
-    samples = _batches(student, family, lesson)
-    same = ((batch, batch) for batch in samples)
-    batches = same if reads_alike else zip(samples, _batches(teacher, family, lesson, quiet=True), strict=True)
+    student_batches = _batches(student, family, lesson)
+    pairs_of_one = ((batch, batch) for batch in student_batches)
+    pairs_of_two = zip(student_batches, _batches(teacher, family, lesson, quiet=True), strict=True)
+    batches = pairs_of_one if reads_alike else pairs_of_two
     rate = lesson.learning_rate or (1e-4 if student.is_transformer else 2e-3)
     losses = train(student, lesson.steps, rate, lesson.seed, batches, loss_of, (teacher,))
     if losses:

@@ -119,9 +119,9 @@ class MaskedLm(TextEncoder):
             batch = _padded(model, lists)
             ids, is_plain = batch["input_ids"], torch.zeros_like(batch["input_ids"], dtype=torch.bool)
             is_left = companions(model).tokenizer.padding_side == "left"
-            for index, own_ids in enumerate(lists):
-                shift = ids.shape[1] - len(own_ids) if is_left else 0
-                is_plain[index, [shift + place for place in self._plain_places(model, own_ids)]] = True
+            for index, text_ids in enumerate(lists):
+                shift = ids.shape[1] - len(text_ids) if is_left else 0
+                is_plain[index, [shift + place for place in self._plain_places(model, text_ids)]] = True
             is_masked = is_plain & (torch.rand(ids.shape, generator=generator) < _MASKED).to(ids.device)
             if not is_masked.any() and is_plain.any():  # a few short texts: without a mask there is nothing to learn
                 is_masked[tuple(is_plain.nonzero()[0].tolist())] = True

@@ -107,14 +107,14 @@ class PruneVocabulary(Method):
             raise Unsupported(f"the texts use all {size:,} tokens: none can be removed")
         vocabulary_rows.keep_rows(model, size, kept)
         companions(model).tokenizer = smaller_tokenizers.smaller(tokenizer, kept)
-        same = _same(lists, family.token_lists(model, self.samples), kept)
-        if self.most is None and same < len(lists):
+        unchanged = _unchanged(lists, family.token_lists(model, self.samples), kept)
+        if self.most is None and unchanged < len(lists):
             raise Unsupported(
-                f"its tokenizer splits {len(lists) - same:,} of {len(lists):,} texts in another way without the tokens "
-                "that they do not use"
+                f"its tokenizer splits {len(lists) - unchanged:,} of {len(lists):,} texts in another way without the "
+                "tokens that they do not use"
             )
         model.cautions.append(SMALLER_VOCABULARY.of(kept=len(kept), all=size, texts=len(lists)))
-        share = "" if same == len(lists) else f"; {same:,} of these texts are split as before"
+        share = "" if unchanged == len(lists) else f"; {unchanged:,} of these texts are split as before"
         model.facts["vocabulary"] = f"{len(kept):,} of {size:,} tokens, those of {len(lists):,} texts{share}"
 
     def _prune_random(self, model: Model, size: int) -> None:
@@ -141,6 +141,6 @@ class PruneVocabulary(Method):
         return family.native_flavor(saved)
 
 
-def _same(before: Sequence[Sequence[int]], after: Sequence[Sequence[int]], kept: Sequence[int]) -> int:
+def _unchanged(before: Sequence[Sequence[int]], after: Sequence[Sequence[int]], kept: Sequence[int]) -> int:
     """Return how many texts have the same tokens, by their old numbers."""
     return sum(list(old) == [kept[number] for number in new] for old, new in zip(before, after, strict=True))

@@ -212,9 +212,13 @@ def _torchvision(name: str, architecture: dict[str, Any]) -> tuple[dict[str, Any
         if architecture.get("num_classes", len(trained.meta["categories"])) == len(trained.meta["categories"]):
             return torchvision.models.get_model(name, weights=trained, **architecture)
         module = torchvision.models.get_model(name, weights=None, **architecture)
-        own = module.state_dict()
+        new_weights = module.state_dict()
         state = trained.get_state_dict(progress=False, check_hash=True)
-        fitting = {key: weight for key, weight in state.items() if key in own and own[key].shape == weight.shape}
+        fitting = {
+            key: weight
+            for key, weight in state.items()
+            if key in new_weights and new_weights[key].shape == weight.shape
+        }
         module.load_state_dict(fitting, strict=False)
         return module
 

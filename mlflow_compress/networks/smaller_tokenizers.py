@@ -157,8 +157,8 @@ def _renumber(state: dict[str, Any], new: Mapping[int, int]) -> None:
     else:
         model["vocab"] = [entry for number, entry in enumerate(model["vocab"]) if number in new]
     if model.get("merges"):
-        own = model["vocab"]
-        pairs = [pair for pair in _merges(state) if pair[0] in own and pair[1] in own and "".join(pair) in own]
+        vocabulary = model["vocab"]
+        pairs = [pair for pair in _merges(state) if {*pair, "".join(pair)} <= vocabulary.keys()]
         model["merges"] = [list(pair) for pair in pairs]
     if isinstance(model.get("unk_id"), int):
         model["unk_id"] = new[model["unk_id"]]

@@ -27,8 +27,10 @@ def with_classes(module: Any, names: Mapping[int, str]) -> Any:
     weights = module.state_dict()
     if len(weights) < len(fresh.state_dict()):
         fresh.fuse(verbose=False)
-    own = fresh.state_dict()
-    fitting = {key: weight for key, weight in weights.items() if key in own and own[key].shape == weight.shape}
+    new_weights = fresh.state_dict()
+    fitting = {
+        key: weight for key, weight in weights.items() if key in new_weights and new_weights[key].shape == weight.shape
+    }
     fresh.load_state_dict(fitting, strict=False)
     return fresh
 
@@ -48,11 +50,11 @@ def fitted(photos: Sequence[Any], boxes: Sequence[Sequence[Sequence[float]]], si
     import torch
 
     squares, rows = [], []
-    for index, (photo, own_boxes) in enumerate(zip(photos, boxes, strict=True)):
+    for index, (photo, photo_boxes) in enumerate(zip(photos, boxes, strict=True)):
         square = fit(photo, side)
         squares.append(square.image)
         height, width = photo.shape[:2]
-        for number, *corners in own_boxes:
+        for number, *corners in photo_boxes:
             pixels = [corner * length for corner, length in zip(corners, (width, height) * 2, strict=True)]
             x1, y1, x2, y2 = (
                 pixel / scale + shift

@@ -1,4 +1,4 @@
-"""Retrieval: where the relevant documents stand in a ranking."""
+"""Retrieval: the places of the relevant documents in a ranking."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ def places(references: Sequence[Any], predictions: Sequence[Any]) -> Iterator[li
             raise ValueError("a query has no relevant document")
         if not isinstance(ranking, (list, tuple)):
             raise ValueError(f"a prediction must be a list of documents, best first, not {ranking!r:.60}")
-        found = {document: place for place, document in reversed(list(enumerate(ranking, 1)))}
-        yield [found.get(document) for document in relevant]
+        place_of = {document: place for place, document in reversed(list(enumerate(ranking, 1)))}
+        yield [place_of.get(document) for document in relevant]
