@@ -16,6 +16,7 @@ Data = TypeVar("Data")
 
 NOT_SAVED = "not_saved"  # the fact: names of values in a model that are not restored
 SCORING = "scoring"  # the fact: how a family computed its answers, if there are several ways
+TEXTS_SCORING = "scoring_texts"  # the same for its texts, if they are computed in another way than its other answers
 
 RANDOM_WEIGHTS = CautionKind(
     "random_weights",
@@ -170,6 +171,7 @@ class Model:
             its helpers here.
         first_calls: Number of calls after which everything is created that is created on demand.
         evaluation: Data that its quality will be scored on; None: no data.
+        asked: Kinds of predictions that the metrics take (see `Metric.takes`); empty: not known.
         config: Config of a transformers model, from which it can be rebuilt; None for others.
         structure: For models without a config, the layers that differ from those of the family's code, by name. Methods
             write it, the family saves it.
@@ -194,6 +196,7 @@ class Model:
     warmed: Callable[[], object] = lambda: None
     first_calls: int = 1
     evaluation: Evaluation | None = None
+    asked: frozenset[str] = frozenset()
     config: Any = None
     structure: dict[str, LayerSizes] = field(default_factory=dict)
     files: TemporaryDirectory[str] | None = None

@@ -27,7 +27,7 @@ SCHEMA_VERSION = 1
 
 Status = Literal["ok", "skipped", "failed"]
 Scalar = str | int | float | bool | None
-Scale = Literal["share", "hundred", "error_rate", "unbounded"]
+Scale = Literal["share", "hundred", "error_rate", "correlation", "unbounded"]
 LAST_S = 253_402_300_799  # the end of the year 9999, seconds since the epoch: `datetime` goes no further
 LAST_RANK = 1000  # of a metric without a rank: after those of this package
 _LONGEST_LABEL, _LONGEST_CAUTION = 80, 600  # characters
@@ -76,6 +76,7 @@ class Variant:
         limit: Maximum number of samples to score; None scores all.
         folder: Base folder of relative paths in `source` and `data`.
         requires: Requirements on the machine, see `requirements`; empty: any machine.
+        published: Published scores of the original, by metric.
     """
 
     model: str
@@ -98,6 +99,7 @@ class Variant:
     budget: Budget = field(default_factory=Budget)
     folder: str = "."
     requires: Mapping[str, Scalar] = field(default_factory=dict)
+    published: Mapping[str, PublishedScore] = field(default_factory=dict)
 
     @property
     def is_original(self) -> bool:
@@ -128,7 +130,7 @@ class MetricFacts:
     Attributes:
         label: Its name for people, by language. The default is the English one, then the metric's own name.
         scale: `share` (0 to 1), `hundred` (0 to 100), `error_rate` (errors per unit, 0 is perfect, values above 1 are
-            possible) or `unbounded`; None if unknown.
+            possible), `correlation` (-1 to 1, 0 is chance) or `unbounded`; None if unknown.
         greater_is_better: Its direction; None if unknown.
         rank: If several metrics were measured, the one with the smallest rank represents the model's quality.
     """
@@ -167,6 +169,75 @@ class MetricFacts:
             greater_is_better=greater if isinstance(greater, bool) else None,
             rank=rank if isinstance(rank, int) and not isinstance(rank, bool) else LAST_RANK,
         )
+
+
+@dataclass(frozen=True)
+class PublishedScore:
+    """A score of the original that somebody published.
+
+    Attributes:
+        value: The score; a share may be in percent.
+        data: The data it was computed on, as in a recipe; empty if unknown.
+        source: Where it is published.
+        tolerance: The difference that is not worth mentioning; None: see `measuring.published`.
+    """
+
+    value: float
+    data: str = ""
+    source: str = "recipe"
+    tolerance: float | None = None
+
+
+@dataclass(frozen=True)
+class PublishedVerdict:
+    """The comparison of the original's own score with a published one.
+
+    Attributes:
+        verdict: `as published`, `differs` (by the protocol, or the model is not the same), or `not comparable`.
+        published: The published score, in the metric's scale.
+        own: The own score; None if it was not scored.
+        source: Where the published score is from.
+        reason: Why it is not comparable: `other_data`, `not_scored`.
+        data: The data of the published score, for `other_data`.
+    """
+
+    verdict: Literal["as published", "differs", "not comparable"]
+    published: float
+    own: float | None
+    source: str
+    reason: Literal["", "other_data", "not_scored"] = ""
+    data: str = ""
+
+    def to_text(self) -> str:
+        """Return it as one short line of JSON for a tag; `from_text` reads it."""
+        texts = {"source": plain(self.source, _LONGEST_LABEL), "data": plain(self.data, _LONGEST_LABEL)}
+        return json.dumps({**dataclasses.asdict(self), **texts}, ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_text(cls, text: str) -> PublishedVerdict | None:
+        """Read it from a tag; None if it is not valid."""
+        try:
+            verdict = untrusted.record(cls, untrusted.parse_json(text, "a tag"), "the tag")
+        except untrusted.Malformed:
+            return None
+        texts = {"source": plain(verdict.source, _LONGEST_LABEL), "data": plain(verdict.data, _LONGEST_LABEL)}
+        return dataclasses.replace(verdict, **texts)
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the own score is as published."""
+        return self.verdict == "as published"
+
+    @property
+    def text(self) -> str:
+        """The verdict as a sentence part in English: `differs by -0.021 from 0.911 (recipe; another protocol?)`."""
+        known = f"{self.published:g} ({self.source})"
+        if self.verdict == "as published":
+            return f"as published: {known}"
+        if self.verdict == "differs" and self.own is not None:
+            return f"differs by {self.own - self.published:+.3g} from the published {known}; another protocol?"
+        why = f"was published on {self.data or 'unknown data'}" if self.reason == "other_data" else "was not scored"
+        return f"not comparable with the published {known}: it {why}"
 
 
 @dataclass(frozen=True)
@@ -403,6 +474,7 @@ class Reference:
         launches: Number of processes in which its latency was measured, by device.
         model: Its model.
         run_id: Id of the run that was named as the baseline; empty for an original.
+        published: See `Row.published`.
     """
 
     team: str
@@ -411,6 +483,7 @@ class Reference:
     launches: Mapping[str, float] = field(default_factory=dict)
     model: str = ""
     run_id: str = ""
+    published: str = ""
 
 
 @dataclass(frozen=True)
@@ -445,6 +518,8 @@ class Row:
         table: For a row by hand, the table it was copied from; otherwise empty.
         baseline: Model or run id that was requested as its baseline; empty: it is compared with the original of its own
             model.
+        published: For an original: `as published`, `differs` or `not comparable`, the worst verdict on its scores;
+            empty: no published score is known.
     """
 
     team: str
@@ -471,6 +546,7 @@ class Row:
     cautions: tuple[str, ...] = ()
     table: str = ""
     baseline: str = ""
+    published: str = ""
 
 
 @dataclass(frozen=True)

@@ -591,15 +591,16 @@ class Metric(ABC):
         greater_is_better: Its direction, as in MLflow.
         label: Its name for people, by language (`en`, `ru`); the default is its name in recipes.
         scale: `share` (0 to 1), `hundred` (0 to 100), `error_rate` (errors per unit, 0 is perfect, values above 1 are
-            possible) or `unbounded`. It defines the size of a relative loss. None: unknown.
+            possible), `correlation` (-1 to 1, 0 is chance) or `unbounded`. It defines the size of a relative loss.
+            None: unknown.
         rank: If several metrics were measured, the one with the smallest rank represents the model's quality. Those of
             this package are below 1000.
         spelling: Regular expression, ignoring case, for its name in imported tables. Default: its name and labels.
         takes: Kind of references and predictions: `labels` (a prediction is a label, or labels ranked best first),
-            `texts`, `tags` (a list for each sample), `likelihoods` (a prediction maps `nll`, in nats, `tokens`, `words`
-            and `bytes` to their sums over the text), `numbers`, `rankings` (a reference lists the relevant documents, a
-            prediction the found ones, best first), `boxes` (maps `boxes` [[x1, y1, x2, y2], ...], `labels` and, for
-            predictions, `scores`), or `anything`.
+            `scores` (a prediction maps each label to its probability), `texts`, `tags` (a list for each sample),
+            `likelihoods` (a prediction maps `nll`, in nats, `tokens`, `words` and `bytes` to their sums over the text),
+            `numbers`, `rankings` (a reference lists the relevant documents, a prediction the found ones, best first),
+            `boxes` (maps `boxes` [[x1, y1, x2, y2], ...], `labels` and, for predictions, `scores`), or `anything`.
     """
 
     unit: ClassVar[str]
@@ -608,9 +609,9 @@ class Metric(ABC):
     scale: ClassVar[Scale | None] = None
     rank: ClassVar[int] = LAST_RANK
     spelling: ClassVar[str] = ""
-    takes: ClassVar[Literal["labels", "texts", "tags", "likelihoods", "numbers", "rankings", "boxes", "anything"]] = (
-        "anything"
-    )
+    takes: ClassVar[
+        Literal["labels", "scores", "texts", "tags", "likelihoods", "numbers", "rankings", "boxes", "anything"]
+    ] = "anything"
 
     @classmethod
     def class_facts(cls) -> MetricFacts:
@@ -695,7 +696,7 @@ class AdditiveMetric(Metric):
 
 def no_number(name: str, metric: Metric) -> str:
     """Return a message that a metric is undefined for some samples, with the reason if the metric has one."""
-    why = metric.undefined if isinstance(metric, AdditiveMetric) else ""
+    why = metric.undefined if isinstance(metric, (AdditiveMetric, PooledMetric)) else ""
     return f"{name} of these samples is not a finite number" + (f": {why}" if why else "")
 
 
@@ -707,9 +708,11 @@ class PooledMetric(Metric):
 
     Attributes:
         pool: Name of the table of items; metrics of one pool share it, and the summary of resampled samples.
+        undefined: For which samples it is undefined, and why, as part of a message.
     """
 
     pool: ClassVar[str]
+    undefined: ClassVar[str] = ""
 
     @abstractmethod
     def items(self, references: Sequence[Any], predictions: Sequence[Any]) -> Any:
@@ -717,6 +720,10 @@ class PooledMetric(Metric):
 
         Each sample has at least one item.
         """
+
+    def item_names(self, references: Sequence[Any], predictions: Sequence[Any]) -> tuple[str, ...]:
+        """Return names of the numbers of an item if they depend on the samples; `summarizer` takes them as well."""
+        return ()
 
     @abstractmethod
     def summarizer(self, items: Any) -> Callable[[Any], Any]:
@@ -732,10 +739,11 @@ class PooledMetric(Metric):
 
         if not len(references) or len(references) != len(predictions):
             raise ValueError(f"{len(references)} references and {len(predictions)} predictions can't be scored")
-        summarize = self.summarizer(self.items(references, predictions))
+        names = self.item_names(references, predictions)
+        summarize = self.summarizer(self.items(references, predictions), *([names] if names else []))
         score = self.pick(summarize(np.ones(len(references), dtype=np.int64)))
         if not math.isfinite(score):
-            raise ValueError(f"{type(self).__name__} of these samples is not a finite number")
+            raise ValueError(no_number(type(self).__name__, self))
         return score
 
 

@@ -30,8 +30,6 @@ def read_yaml(path: Path, most_bytes: int = MOST_BYTES) -> Any:
         OSError: It can't be read.
         Malformed: It is not a file, is too large, or is not YAML of plain data within the limits.
     """
-    import yaml
-
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(f"{path} is a folder")
@@ -41,8 +39,22 @@ def read_yaml(path: Path, most_bytes: int = MOST_BYTES) -> Any:
         size, limit = status.st_size / 2**10, most_bytes / 2**10
         raise Malformed(f"it has {size:,.0f} KiB; at most {limit:,.0f} KiB are allowed")
     try:
-        return yaml.load(path.read_text(encoding="utf-8-sig"), _loader())  # noqa: S506  (a safe one)
-    except (ValueError, yaml.YAMLError, RecursionError) as error:  # ValueError: not UTF-8, or a date with 13 months
+        return parse_yaml(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise Malformed(one_line(error)) from error
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the data in a text, whose size the caller has limited.
+
+    Raises:
+        Malformed: It is not YAML of plain data within the limits.
+    """
+    import yaml
+
+    try:
+        return yaml.load(text, _loader())  # noqa: S506  (a safe one)
+    except (ValueError, yaml.YAMLError, RecursionError) as error:  # ValueError: a date with 13 months
         raise Malformed(one_line(error)) from error
 
 

@@ -38,6 +38,8 @@ QUANTITIES = {
     "disk_gzip": {"en": "saved model, compressed", "ru": "сохранённая модель, сжатая"},
     "params": {"en": "parameters", "ru": "параметры"},
     "params_nonzero": {"en": "nonzero parameters", "ru": "ненулевые параметры"},
+    "macs": {"en": "MACs per sample", "ru": "MAC на пример"},
+    "seconds": {"en": "time, s", "ru": "время, с"},
     "latency": {"en": "inference time", "ru": "время инференса"},
     "throughput": {"en": "throughput", "ru": "пропускная способность"},
     "load": {"en": "load time", "ru": "время загрузки"},
@@ -62,6 +64,7 @@ QUANTITIES = {
         "ru": "энергия процессора на пример в том же запуске, оценка",
     },
 }
+PREPARE = {"en": "compression:", "ru": "сжатие:"}
 STATISTICS = {
     "p50": {"en": "median", "ru": "медиана"},
     "mean": {"en": "mean", "ru": "среднее"},
@@ -92,7 +95,7 @@ SHORT_HEADERS: Mapping[str, Text] = {
     "cpu/ram_peak_mib": {"en": "RAM, MB", "ru": "RAM, MB"},
     "gpu/vram_peak_mib": {"en": "VRAM, MB", "ru": "VRAM, MB"},
 }
-# Numbers that every variant has besides its scores: how far its outputs are from the original's.
+# Numbers that a variant has besides its scores: how far its outputs or answers are from the original's.
 FIDELITY: Mapping[str, Text] = {
     "quality/top1_agreement": {"en": "agreement with the original", "ru": "совпадение с оригиналом"},
     "quality/output_error_rel_l2": {"en": "output error", "ru": "ошибка выходов"},
@@ -100,7 +103,15 @@ FIDELITY: Mapping[str, Text] = {
         "en": "KL divergence from the original, nats",
         "ru": "KL-дивергенция от оригинала, нат",
     },
+    "quality/kl_divergence_reverse_nats": {
+        "en": "reverse KL divergence, nats",
+        "ru": "обратная KL-дивергенция, нат",
+    },
+    "quality/flips": {"en": "share of samples with another score", "ru": "доля примеров с другой оценкой"},
+    "quality/samples_worse": {"en": "samples that became worse", "ru": "примеров стало хуже"},
+    "quality/samples_better": {"en": "samples that became better", "ru": "примеров стало лучше"},
 }
+CHANGED_SAMPLES = {"en": "{worse} worse, {better} better", "ru": "хуже {worse}, лучше {better}"}
 SCORED_SAMPLES = {"en": "scored samples", "ru": "оценено примеров"}
 
 
@@ -214,6 +225,18 @@ FOOTNOTES = {
         "ru": "{details}: шум разницы неизвестен",
     },
     "difference": {"en": "{what}: {own}, the original's: {other}", "ru": "{what}: {own}, у оригинала: {other}"},
+    "published_differs": {
+        "en": "the original's score differs from the published one (another protocol?): {details}",
+        "ru": "оценка оригинала отличается от опубликованной (другой протокол?): {details}",
+    },
+    "published_same": {
+        "en": "the original's score is as published: {details}",
+        "ru": "оценка оригинала совпадает с опубликованной: {details}",
+    },
+    "published_apart": {
+        "en": "the original's score can't be compared with the published one: {details}",
+        "ru": "оценку оригинала нельзя сравнить с опубликованной: {details}",
+    },
     "unknown": {"en": "unknown", "ru": "неизвестно"},
     "other_team": {
         "en": "compared with the original of team {about}",
@@ -249,6 +272,20 @@ FOOTNOTES = {
     },
     "no_result": {"en": "the run ended without a result", "ru": "запуск завершился без результата"},
     "no_numbers": {"en": "the run has no numbers", "ru": "в запуске нет чисел"},
+}
+PUBLISHED = {
+    "en": "{metric} {own}, published {published} ({source})",
+    "ru": "{metric} {own}, опубликовано {published} ({source})",
+}
+PUBLISHED_APART = {
+    "other_data": {
+        "en": "{metric} {published} ({source}) is on {data}",
+        "ru": "{metric} {published} ({source}) измерено на {data}",
+    },
+    "not_scored": {
+        "en": "{metric} {published} ({source}) was not scored here",
+        "ru": "{metric} {published} ({source}) здесь не измерялось",
+    },
 }
 AND_MORE = {"en": "and {count} more", "ru": "и ещё {count}"}
 OLDER = {True: {"en": "this row", "ru": "эту строку"}, False: {"en": "the original", "ru": "оригинал"}}

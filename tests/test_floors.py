@@ -100,7 +100,12 @@ DOORS = {
     "evaluate": {"scoring.hf_evaluate"},
     "accelerate": {"networks.stored_weights"},
     "codecarbon": {"meters.energy"},
-    "huggingface_hub": {"networks.hub", "networks.sentence_modules", "networks.stored_weights"},  # it also splits files
+    "huggingface_hub": {  # it also splits weights into files, and reads model cards
+        "networks.hub",
+        "networks.model_card",
+        "networks.sentence_modules",
+        "networks.stored_weights",
+    },
     "datasets": {"data.hubdata", "scoring.hf_evaluate"},
     "soundfile": {"data.media"},
     "PIL": {"data.media"},

@@ -86,6 +86,8 @@ def run(model: str, options: Options) -> None:
     variants = recipe.plan(model_recipe, [(chain_name(chain), chain) for chain in chains], settings)
     results = _measure(variants, [model], {} if options.all_methods else {"method": options.method}, options)
     _exit(results, is_named=not options.all_methods)
+    if options.strict:
+        _require_published(results)
 
 
 @main.command(
@@ -110,7 +112,10 @@ def sweep(models: tuple[str, ...], options: Options) -> None:
     if options.dry_run:
         _show_plan(variants, options)
     else:
-        _exit(_measure(variants, models, {}, options), is_named=False)
+        results = _measure(variants, models, {}, options)
+        _exit(results, is_named=False)
+        if options.strict:
+            _require_published(results)
 
 
 @main.command(epilog=_EPILOG, stopped="Stopped. Unsent results are kept; run `compress-bench sync` again to continue.")
@@ -388,6 +393,28 @@ def _exit(results: Sequence[Result], *, is_named: bool) -> None:
         raise failure(failed[0].cause, reasons)
     names = "; ".join(f"{result.variant.model}, {result.variant.label}" for result in failed)
     raise WorkerError(f"{len(failed)} of {len(results)} variants failed: {names}")
+
+
+def _require_published(results: Sequence[Result]) -> None:
+    """Check that the scores of all originals are as published.
+
+    Raises:
+        WorkerError: An original differs, can't be compared, or has no published score; or there is no original.
+    """
+    from mlflow_compress.reporting import published_scores
+
+    problems = []
+    originals = [result for result in results if result.variant.is_original]
+    for result in originals:
+        verdicts = published_scores.recorded(result.facts, published_scores.FACT)
+        pairs = ((name.partition("/")[2], verdict) for name, verdict in verdicts.items())
+        wrong = [f"{name} {verdict.text}" for name, verdict in pairs if not verdict.is_same]
+        wrong += [] if verdicts else ["no published score was compared"]
+        problems += [f"{result.variant.model}: {text}" for text in wrong]
+    if not originals:
+        problems = ["no original was measured"]
+    if problems:
+        raise WorkerError(f"--strict: {'; '.join(problems)}. Everything was measured and logged.")
 
 
 if __name__ == "__main__":

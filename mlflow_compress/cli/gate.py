@@ -65,6 +65,12 @@ _HEADER = ("Team", "Model", "Method", "Verdict", "Required", "Measured", "Result
     type=click.Choice(["mlperf", "mlperf-high"]),
     help="MLPerf's quality rule: --max-quality-drop 1% (or 0.1%), relative to the original measured here.",
 )
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Quality: leave a variant undecided unless its original's score is as published: in the recipe, or in its "
+    "model card.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the Markdown table.")
 def gate(
     device: str,
@@ -74,6 +80,7 @@ def gate(
     max_disk_ratio: float | None,
     max_memory_ratio: float | None,
     preset: str | None,
+    strict: bool,
     as_json: bool,
     **selected: Any,
 ) -> None:
@@ -90,7 +97,7 @@ def gate(
     if preset and max_quality_drop is not None:
         raise click.UsageError("--preset and --max-quality-drop both set the allowed quality loss. Give only one.")
     drop = Drop.read(max_quality_drop) if max_quality_drop is not None else PRESETS[preset].drop if preset else None
-    demands = Demands(min_speedup, drop, max_size_ratio, max_disk_ratio, max_memory_ratio, metric_group(device))
+    demands = Demands(min_speedup, drop, max_size_ratio, max_disk_ratio, max_memory_ratio, metric_group(device), strict)
     if not demands.asked():
         raise click.UsageError(
             "No requirement was given. Give --min-speedup, --max-quality-drop, or another requirement."

@@ -10,8 +10,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Ge
 
 from mlflow_compress.data.datasets import draw, scored, scored_whole, unscored_texts
+from mlflow_compress.data.spec import parse
 from mlflow_compress.errors import Unsupported
-from mlflow_compress.model import SCORING
+from mlflow_compress.model import SCORING, TEXTS_SCORING
+from mlflow_compress.networks.continuations import Continued, split
 from mlflow_compress.networks.decoding import (
     ONE_ANSWER,
     cache_keyword,
@@ -44,6 +46,7 @@ from mlflow_compress.sockets import Continuation, Graph, Labelled, Mark, Model, 
 
 _ROLES = ("text",)
 _NO_TARGET = -100  # of a token that does not count in the loss
+_ANSWER = "answer"
 _TEXT = "The little boat left the harbour at dawn, and nobody on the pier could say when it would be back. "
 
 
@@ -68,6 +71,11 @@ class CausalLm(TransformersFamily):
             window.
         with_bos: for `sliding`, whether to put a beginning-of-sequence token before a text if the tokenizer adds none,
             so that the first token is predicted too.
+        continuation_prompt: for metrics of texts, such as BLEU or exact match: number of tokens of a text that the
+            model continues greedily; the next tokens are the reference. None: half of the text, at most 512. If the
+            data names a column `answer`, the whole text is the prompt, that column is the reference, and the first line
+            of the continuation counts.
+        continuation_tokens: maximum number of tokens that it generates then, and of the reference.
         architecture: for random weights, fields of the config, including `model_type`.
         trust: whether Python code beside a local model may build it (`auto_map` in its `config.json`).
         students: for random weights, the `architecture` of each model that distill:student names.
@@ -84,7 +92,7 @@ class CausalLm(TransformersFamily):
         "new_tokens tokens with a key-value cache; tokenising is timed apart"
     )
     metrics: ClassVar[tuple[str, ...]] = ("perplexity", "word_perplexity", "bits_per_byte")
-    gives: ClassVar[tuple[str, ...]] = ("likelihoods",)
+    gives: ClassVar[tuple[str, ...]] = ("likelihoods", "texts")
 
     prompt_tokens: Annotated[int, Ge(1)] = 128
     new_tokens: Annotated[int, Ge(2)] = 32
@@ -92,6 +100,8 @@ class CausalLm(TransformersFamily):
     window: Annotated[int, Ge(2)] | None = None
     stride: Annotated[int, Ge(1)] | None = None
     with_bos: bool = False
+    continuation_prompt: Annotated[int, Ge(1)] | None = None
+    continuation_tokens: Annotated[int, Ge(1)] = 32
     calibration_tokens: Annotated[int, Ge(1)] = 128
     architecture: dict[str, Any] = field(default_factory=dict)
 
@@ -225,18 +235,40 @@ class CausalLm(TransformersFamily):
     def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
         """Read texts; for `protocol=wikitext2`, join all texts and cut them into blocks of tokens.
 
+        If a metric takes texts, each text is split into a prompt and the reference of its continuation.
+
         Raises:
             RecipeError: the data can't be read (see `datasets.read`), or the protocol is not possible.
         """
-        protocol = self._protocol(model)
+        protocol, tokenizer = self._protocol(model), companions(model).tokenizer
         model.facts[SCORING] = protocol.text
-        if protocol.name != "wikitext2":
-            texts = [str(row.values["text"]) for row in scored(model, data, folder, _ROLES, limit, seed)]
-            return [Sample(text, text) for text in texts]
-        tokenizer = companions(model).tokenizer
-        rows, max_blocks = scored_whole(model, data, folder, _ROLES, limit)
-        blocks = protocol.blocks(tokenizer, [str(row.values["text"]) for row in rows], max_blocks)
-        return [Sample(ids, tokenizer.decode(ids)) for ids in blocks]
+        roles = _roles(data)
+        if protocol.name == "wikitext2" and roles == _ROLES:
+            rows, max_blocks = scored_whole(model, data, folder, _ROLES, limit)
+            blocks = protocol.blocks(tokenizer, [str(row.values["text"]) for row in rows], max_blocks)
+            samples = [Sample(ids, tokenizer.decode(ids)) for ids in blocks]
+        else:
+            rows = scored(model, data, folder, roles, limit, seed)
+            texts = [str(row.values["text"]) for row in rows]
+            references = [str(row.values.get(_ANSWER, text)) for row, text in zip(rows, texts, strict=True)]
+            samples = list(map(Sample, texts, references))
+        if "texts" not in model.asked:
+            return samples
+        prompt = "the whole text"
+        if roles == _ROLES:
+            prompt = f"{self.continuation_prompt or 'half the text, at most 512'} tokens"
+        model.facts[TEXTS_SCORING] = f"greedy continuation of {prompt} by at most {self.continuation_tokens} tokens"
+        return [self._continued(tokenizer, sample, roles != _ROLES) for sample in samples]
+
+    def _continued(self, tokenizer: Any, sample: Sample, has_answer: bool) -> Sample:
+        """Return a sample whose input is a text to be continued."""
+        is_text = isinstance(sample.inputs, str)
+        ids = tokenizer(sample.inputs, verbose=False)["input_ids"] if is_text else list(sample.inputs)
+        if has_answer:
+            text = Continued(sample.inputs, tuple(ids), sample.reference, is_line=True)
+        else:
+            text = split(tokenizer, sample.inputs, ids, self.continuation_prompt, self.continuation_tokens)
+        return Sample(text, text.reference)
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
         """Draw texts that are not scored, and cut their tokens into rows; without any, see `Family.calibration`.
@@ -249,7 +281,7 @@ class CausalLm(TransformersFamily):
         needed_tokens = count * size * length
         tokens: list[int] = []
         while len(tokens) < needed_tokens:
-            texts = draw(model, _ROLES, count * size, seed + len(tokens))
+            texts = draw(model, _scored_roles(model), count * size, seed + len(tokens))
             if not texts:
                 return TransformersFamily.calibration(replace(self, prompt_tokens=length), model, count, seed, size)
             tokens += [token for ids in companions(model).tokenizer(texts, verbose=False)["input_ids"] for token in ids]
@@ -258,23 +290,38 @@ class CausalLm(TransformersFamily):
 
     def labelled(self, model: Model, count: int, seed: int, size: int = 1) -> list[Labelled]:
         """Return rows of tokens as for `calibration`: the target of each token is the next one."""
-        if not draw(model, _ROLES, 1, seed) and model.weights != "random":
+        if not draw(model, _scored_roles(model), 1, seed) and model.weights != "random":
             return super().labelled(model, count, seed, size)
         rows = self.calibration(model, count, seed, size)
         return [Labelled(ids, _next_tokens(ids)) for ids in rows]
 
     def token_lists(self, model: Model, most: int) -> list[list[int]]:
         """Return the tokens of all texts that are not scored (see `Family.token_lists`)."""
-        texts = [str(values["text"]) for values in unscored_texts(model, _ROLES, 1, most)]
+        texts = [str(values["text"]) for values in unscored_texts(model, _scored_roles(model), 1, most)]
         return list(companions(model).tokenizer(texts, verbose=False)["input_ids"]) if texts else []
 
-    def answers(self, model: Model, inputs: Sequence[Any]) -> list[dict[str, float]]:
-        """Return the likelihood of each text by the protocol. A block is a list of tokens.
+    def answers(self, model: Model, inputs: Sequence[Any]) -> list[Any]:
+        """Return the likelihood of each text by the protocol; if a metric takes texts, also its continuation.
+
+        Args:
+            model: the model.
+            inputs: texts, blocks of tokens, or texts to be continued.
 
         Returns:
             For each text `nll`, its negative log-likelihood in nats, summed over its predicted `tokens`, and its length
-            in `words` (separated by white space) and in `bytes` of UTF-8; all 0 if no token is predicted.
+            in `words` (separated by white space) and in `bytes` of UTF-8; all 0 if no token is predicted. For a text to
+            be continued `text`, the continuation; the others only if a metric takes them.
         """
+        continued = [item for item in inputs if isinstance(item, Continued)]
+        if len(continued) < len(inputs):
+            return self._likelihoods(model, inputs)
+        texts = [item.cut(self._continue(model, item.prompt, self.continuation_tokens)) for item in continued]
+        if not model.asked & set(CausalLm.gives[:1]):
+            return list(texts)
+        likelihood = self._likelihoods(model, [item.text for item in continued])
+        return [{**numbers, "text": text} for numbers, text in zip(likelihood, texts, strict=True)]
+
+    def _likelihoods(self, model: Model, inputs: Sequence[Any]) -> list[dict[str, Any]]:
         import torch
 
         protocol, tokenizer = self._protocol(model), companions(model).tokenizer
@@ -299,23 +346,25 @@ class CausalLm(TransformersFamily):
 
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[str]:
         """Continue each text by at most `new_tokens` tokens; return the continuations."""
+        tokenizer = companions(model).tokenizer
+        return [self._continue(model, tokenizer(str(text))["input_ids"], self.new_tokens) for text in inputs]
+
+    def _continue(self, model: Model, ids: Sequence[int], new_tokens: int) -> str:
+        """Continue a text greedily by at most `new_tokens` tokens."""
         import torch
 
         tokenizer = companions(model).tokenizer
-        continuations = []
+        prompt = torch.tensor([list(ids)], dtype=torch.long, device=model.device)
         with torch.inference_mode():
-            for text in inputs:
-                ids = tokenizer(str(text), return_tensors="pt").to(model.device)["input_ids"]
-                output = model.module.generate(
-                    **self._prompt(model, ids),
-                    **ONE_ANSWER,
-                    max_new_tokens=self.new_tokens,
-                    max_length=None,
-                    use_cache=uses_cache(model.module),
-                )
-                tokens = [token for token in output[0, ids.shape[1] :].tolist() if token < len(tokenizer)]
-                continuations.append(tokenizer.decode(tokens, skip_special_tokens=True))
-        return continuations
+            output = model.module.generate(
+                **self._prompt(model, prompt),
+                **ONE_ANSWER,
+                max_new_tokens=new_tokens,
+                max_length=None,
+                use_cache=uses_cache(model.module),
+            )
+        tokens = [token for token in output[0, prompt.shape[1] :].tolist() if token < len(tokenizer)]
+        return str(tokenizer.decode(tokens, skip_special_tokens=True))
 
     def example(self, model: Model) -> list[Any]:
         """Return the beginning of a text."""
@@ -327,6 +376,16 @@ def _next_tokens(ids: Any) -> Any:
     targets = ids.roll(-1, dims=1)
     targets[:, -1] = _NO_TARGET
     return targets
+
+
+def _scored_roles(model: Model) -> tuple[str, ...]:
+    """Return the roles of the columns of the data that a model is scored on."""
+    return _ROLES if model.evaluation is None else _roles(model.evaluation.data)
+
+
+def _roles(data: str) -> tuple[str, ...]:
+    """Return the roles of the columns to read: the answer if the data names its column."""
+    return (*_ROLES, _ANSWER) if _ANSWER in parse(data).columns else _ROLES
 
 
 def _continue(parts: Any, input_ids: Any, kept: Any, *past: Any) -> tuple[Any, ...]:

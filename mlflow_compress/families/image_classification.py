@@ -15,6 +15,7 @@ from mlflow_compress.data.labels import distinct, labels_of
 from mlflow_compress.data.media import Picture
 from mlflow_compress.errors import RecipeError, Unsupported
 from mlflow_compress.networks import image_zoos
+from mlflow_compress.networks.class_scores import Ranking, rankings
 from mlflow_compress.networks.export_graphs import Attached, Calls, dtype_of, graph
 from mlflow_compress.networks.image_inputs import SIDE, image_processor, photo_of, pixels_of
 from mlflow_compress.networks.published_files import copy_plain, require_weights
@@ -60,7 +61,7 @@ class ImageClassification(TransformersFamily):
         "resizing and normalising (preprocess) are timed apart"
     )
     metrics: ClassVar[tuple[str, ...]] = ("accuracy", "top5_accuracy", "precision", "recall", "f1")
-    gives: ClassVar[tuple[str, ...]] = ("labels",)
+    gives: ClassVar[tuple[str, ...]] = ("labels", "scores")
     flexible_axes: ClassVar[tuple[int, ...]] = (0, 1)
     needs: ClassVar[tuple[str, ...]] = ("torch", "torchvision", "transformers", "accelerate", "safetensors")
     imports: ClassVar[tuple[str, ...]] = (
@@ -191,21 +192,21 @@ class ImageClassification(TransformersFamily):
         """Return the label's name for each image: a path, a PIL image, or uint8 [height, width, 3] in RGB order."""
         return [ranking[0] for ranking in self.answers(model, inputs)]
 
-    def answers(self, model: Model, inputs: Sequence[Any]) -> list[list[str]]:
-        """Return the names of the five likeliest labels for each image, best first."""
+    def answers(self, model: Model, inputs: Sequence[Any]) -> list[Ranking]:
+        """Return the names of the five likeliest labels for each image, best first, with the scores of all labels."""
         import torch
 
         names = self._names(model)
-        rankings: list[list[str]] = []
+        answers: list[Ranking] = []
         with torch.inference_mode():
             for start in range(0, len(inputs), _PREDICT_BATCH):
                 prepared = [self._prepared(model, image) for image in inputs[start : start + _PREDICT_BATCH]]
                 # some processors keep the aspect ratio
                 for _, same_shape in itertools.groupby(prepared, key=lambda image: image.shape):
                     logits = _logits(model.module, torch.stack(list(same_shape))).float()
-                    best = logits.topk(min(_RANKED, len(names))).indices
-                    rankings += [[names[index] for index in ranking] for ranking in best.tolist()]
-        return rankings
+                    labels = tuple(names[index] for index in range(logits.shape[-1]))
+                    answers += rankings(logits, labels, _RANKED)
+        return answers
 
     def _mapped(self, model: Model, rows: Sequence[Row]) -> list[Row]:
         """Return rows of the data that quality is scored on with the model's labels, if it has a class map."""

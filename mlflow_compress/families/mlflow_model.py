@@ -18,6 +18,7 @@ from mlflow_compress.data import signatures
 from mlflow_compress.data.datasets import draw_rows, scored
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError, named_line
 from mlflow_compress.networks import mlflow_folders, value_trees
+from mlflow_compress.networks.class_scores import Ranking, as_logits
 from mlflow_compress.networks.export_graphs import Calls, dtype_of
 from mlflow_compress.networks.exported_modules import CallForm, ExportedModule
 from mlflow_compress.networks.module_graphs import fixed_graph_of
@@ -185,8 +186,19 @@ class MlflowModel(Family):
         return list(_rows_of(model.module.loaded.predict(rows)))
 
     def answers(self, model: Model, inputs: Sequence[Any]) -> list[Any]:
-        """Return the predictions as texts, like labels in a table; for scores of classes, the index of the highest."""
-        return [_label(prediction) for prediction in self.predict(model, inputs)]
+        """Return the predictions as texts, like labels in a table; for scores of classes, the index of the highest.
+
+        The answers of a torch module that returns scores of classes have these scores.
+        """
+        predictions = self.predict(model, inputs)
+        labels = [_label(prediction) for prediction in predictions]
+        if not _is_torch(model) or not _are_scores(predictions):
+            return labels
+        import torch
+
+        logits = as_logits(torch.tensor(predictions, dtype=torch.float32)).numpy()
+        classes = tuple(map(str, range(logits.shape[1])))
+        return [Ranking([label], classes, row) for label, row in zip(labels, logits, strict=True)]
 
     def save(self, model: Model, folder: Path) -> None:
         """Copy the MLflow model; for a torch module, everything except its weights, and the module without them."""
@@ -329,6 +341,16 @@ def _label(prediction: Any) -> str:
         is_score = len(prediction) > 1
         prediction = prediction.index(max(prediction)) if is_score else prediction[0]
     return str(int(prediction) if isinstance(prediction, float) and prediction.is_integer() else prediction)
+
+
+def _are_scores(predictions: Sequence[Any]) -> bool:
+    """Return whether each prediction has one number for each of several classes."""
+    lengths = {len(prediction) if isinstance(prediction, list) else 0 for prediction in predictions}
+    return (
+        len(lengths) == 1
+        and max(lengths) > 1
+        and all(isinstance(number, float) for prediction in predictions for number in prediction)
+    )
 
 
 def _rows_of(output: Any) -> list[Any]:

@@ -17,7 +17,8 @@ The user's Python file defines:
   values, unless `loss(output, labels)` computes another one.
 * `student(keep)`, optional: build a smaller module with the same inputs and outputs, with about the share `keep` of the
   layers or the width of `model()`, to be trained by the method distill.
-* `predict(module, inputs)`, optional: return one prediction per input. Without it, inputs of the same shape are
+* `predict(module, inputs)`, optional: return one prediction per input: a label, or a dictionary that maps each label to
+  its probability, for metrics such as `roc_auc`. Without it, inputs of the same shape are
   stacked, others run one by one, and the prediction is the index of the highest score. The scores are the output that
   the recipe names (`output:`), or `logits`, or the only tensor.
 * `metrics`, optional: names of the metrics that score it (default: accuracy).
@@ -41,6 +42,7 @@ from typing import Any, ClassVar, Literal
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
 from mlflow_compress.model import NOT_SAVED
 from mlflow_compress.networks import module_calls, own_folder, own_samples, random_state, value_trees
+from mlflow_compress.networks.class_scores import Ranking
 from mlflow_compress.networks.export_graphs import Calls, dtype_of
 from mlflow_compress.networks.exported_modules import ExportedModule
 from mlflow_compress.networks.module_calls import Arguments
@@ -51,7 +53,7 @@ from mlflow_compress.networks.own_code import Built, OwnCode, at_home, at_source
 from mlflow_compress.networks.own_weights import fill_cached
 from mlflow_compress.networks.plain_modules import make_real, unwrapped
 from mlflow_compress.networks.published_files import copy_plain, require_weights
-from mlflow_compress.networks.score_output import classes_of, has_two_batch_axes, score_of
+from mlflow_compress.networks.score_output import answers_of, classes_of, has_two_batch_axes, score_of
 from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import Evaluation, Family, Graph, Labelled, Mark, Model, Published, Sample
 
@@ -341,6 +343,14 @@ class Python(Family):
         """Predict with the file's `predict`, or by the highest output.
 
         Raises:
+            RecipeError: see `answers`.
+        """
+        return [answer[0] if isinstance(answer, Ranking) else answer for answer in self.answers(model, inputs)]
+
+    def answers(self, model: Model, inputs: Sequence[Any]) -> list[Any]:
+        """Return the predictions; for one class of each sample, with the scores of all classes.
+
+        Raises:
             RecipeError: the inputs are not like those of `batch()`, or it is not clear which output has the scores.
         """
         import torch
@@ -361,9 +371,10 @@ class Python(Family):
                 if at_once is None and has_two_batch_axes(
                     scores, count
                 ):  # with one sample it is clear which axis counts samples
-                    return [prediction for sample in inputs for prediction in self.predict(model, [sample])]
-                predictions += classes_of(scores, count)
-                if own.has_one_label and isinstance(predictions[-1], list):  # metrics would treat it as a ranking
+                    return [answer for sample in inputs for answer in self.answers(model, [sample])]
+                predictions += answers_of(scores, count) if own.has_one_label else classes_of(scores, count)
+                is_list = isinstance(predictions[-1], list) and not isinstance(predictions[-1], Ranking)
+                if own.has_one_label and is_list:  # metrics would treat it as a ranking
                     raise RecipeError(
                         f"The module returns {len(predictions[-1])} predictions for each sample (its scores have shape "
                         f"{list(scores.shape)}), but samples() returns one reference: return as many references, or "

@@ -13,6 +13,7 @@ from annotated_types import Ge
 from mlflow_compress.data.datasets import draw_labelled, draw_rows, scored, unscored_texts
 from mlflow_compress.data.labels import labels_of
 from mlflow_compress.errors import RecipeError
+from mlflow_compress.networks.class_scores import Ranking, rankings
 from mlflow_compress.networks.export_graphs import Attached
 from mlflow_compress.networks.long_texts import note_cut
 from mlflow_compress.networks.text_encoders import SEGMENTS, TAKES_SEGMENTS, TextEncoder
@@ -43,7 +44,7 @@ class TextClassification(TextEncoder):
     pipeline: ClassVar[str] = "text-classification"
     logits_axes: ClassVar[Mapping[int, str]] = {0: "batch"}
     metrics: ClassVar[tuple[str, ...]] = ("accuracy", "precision", "recall", "f1")
-    gives: ClassVar[tuple[str, ...]] = ("labels",)
+    gives: ClassVar[tuple[str, ...]] = ("labels", "scores")
 
     scored_tokens: Annotated[int, Ge(1)] | None = None
     calibration_tokens: Annotated[int, Ge(1)] = 128
@@ -124,17 +125,22 @@ class TextClassification(TextEncoder):
 
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[str]:
         """Return the label's name for each text, or for each pair of texts: a list of two."""
+        return [answer[0] for answer in self.answers(model, inputs)]
+
+    def answers(self, model: Model, inputs: Sequence[Any]) -> list[Ranking]:
+        """Return the label's name for each text or pair of texts, with the scores of all labels."""
         import torch
 
-        labels: Mapping[int, str] = model.config.id2label
-        predictions: list[str] = []
+        names: Mapping[int, str] = model.config.id2label
+        predictions: list[Ranking] = []
         with torch.inference_mode():
             for start in range(0, len(inputs), _PREDICT_BATCH):
                 chunk = inputs[start : start + _PREDICT_BATCH]
                 for _, alike in itertools.groupby(chunk, key=lambda item: len(_texts(item))):
                     encoded = self._encode(model, list(alike), self.scored_tokens or longest(model))
                     logits = model.module(**taken(model.module, encoded.to(model.device)))["logits"]
-                    predictions += [labels[index] for index in logits.argmax(-1).tolist()]
+                    labels = tuple(names.get(index, f"LABEL_{index}") for index in range(logits.shape[-1]))
+                    predictions += rankings(logits, labels)
         return predictions
 
     def _encode(self, model: Model, inputs: Sequence[Any], tokens: int | None) -> Any:

@@ -21,6 +21,7 @@ from mlflow_compress.data.labels import distinct, labels_of
 from mlflow_compress.data.spec import parse
 from mlflow_compress.errors import RecipeError, Unsupported
 from mlflow_compress.networks import ultralytics_images, ultralytics_models, ultralytics_training
+from mlflow_compress.networks.class_scores import Ranking, rankings
 from mlflow_compress.networks.export_graphs import Calls, dtype_of
 from mlflow_compress.networks.pickle_scan import UNREADABLE, code_in
 from mlflow_compress.networks.published_files import copy_plain, require_weights
@@ -142,8 +143,8 @@ class Yolo(Family):
         return len(described.names) if described.does.classifies else 0
 
     def kinds(self, model: Model) -> tuple[str, ...]:
-        """Return `labels` for a classifier, else `boxes`."""
-        return ("labels",) if model.data_as(Architecture).does.classifies else ("boxes",)
+        """Return `labels` and `scores` for a classifier, else `boxes`."""
+        return ("labels", "scores") if model.data_as(Architecture).does.classifies else ("boxes",)
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
         """Return one graph, `model`: from `images` [batch, 3, image_size, image_size] to the outputs of `run`.
@@ -394,9 +395,9 @@ class _Labels(_Answerer):
     def prediction(self, photo: Any) -> str:
         return self.answer(photo)[0]
 
-    def answer(self, photo: Any) -> list[str]:
-        logits = self._run(self.prepare([photo]))[0].float()
-        return [self.names[index] for index in logits.topk(min(_RANKED, len(self.names))).indices.tolist()]
+    def answer(self, photo: Any) -> Ranking:
+        outputs = self._run(self.prepare([photo]))
+        return rankings(outputs[:1], tuple(self.names[index] for index in range(outputs.shape[-1])), _RANKED)[0]
 
 
 class _Boxes(_Answerer):

@@ -11,13 +11,15 @@ from mlflow_compress.folder_trees import remove
 from mlflow_compress.measuring import bounded_log, launches
 from mlflow_compress.measuring.combine import combine
 from mlflow_compress.measuring.interleave import Side, alone, alternate
+from mlflow_compress.measuring.layer_table import LAYERS
 from mlflow_compress.measuring.one_process import Listener, work
 from mlflow_compress.measuring.prepared_originals import PreparedOriginals, fits_in_memory, original_of
-from mlflow_compress.measuring.quality import PREDICTIONS, STATISTICS
+from mlflow_compress.measuring.quality import CLASSES, CONFUSION, FLIPS, PREDICTIONS, STATISTICS
 from mlflow_compress.measuring.worker import MODEL_FOLDER
 from mlflow_compress.records import Part, Result, Variant
 
 MOST_TABLE_BYTES = 512 * 2**20  # millions of predictions
+TABLES = (PREDICTIONS, STATISTICS, CONFUSION, CLASSES, FLIPS, LAYERS)
 _ORIGINALS = "originals"
 
 
@@ -90,7 +92,7 @@ def model_folder(folder: Path) -> Path:
 
 
 def tables(folder: Path) -> dict[str, bytes]:
-    """Return the tables that scoring wrote, by file name: predictions, and statistics of the samples.
+    """Return the tables of a variant by file name: see `TABLES`.
 
     Links and folders are ignored. Tables that are too large are left out, see `too_large`.
     """
@@ -111,7 +113,7 @@ def logs(folder: Path) -> dict[str, bytes]:
 
 
 def _tables(folder: Path) -> list[Path]:
-    paths = [folder / name for name in (PREDICTIONS, STATISTICS)]
+    paths = [folder / name for name in TABLES]
     return [path for path in paths if path.is_file() and not path.is_symlink()]
 
 

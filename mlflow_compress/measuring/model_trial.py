@@ -245,14 +245,19 @@ def _score(family: Family, model: Model, variant: Variant, samples: Sequence[Sam
         The scores as text, or why they are still undefined.
     """
     from mlflow_compress.measuring import quality
+    from mlflow_compress.networks.class_scores import taken
 
     metrics = quality.metrics_for(family, model, variant)
+    model.asked = frozenset(metric.takes for metric in metrics.values())
     scores: list[str] = []
     for few in (samples[:_FEW], samples[:_SEVERAL]):
         predictions = _predictions(family, model, few)
         references = [sample.reference for sample in few]
         try:
-            scores = [f"{name} {metric.compute(references, predictions):.4g}" for name, metric in metrics.items()]
+            scores = [
+                f"{name} {metric.compute(references, taken(metric.takes, predictions)):.4g}"
+                for name, metric in metrics.items()
+            ]
         except Exception as error:
             if len(few) == len(samples):
                 raise RecipeError(

@@ -17,7 +17,9 @@ from mlflow_compress.words import ORIGINAL
 
 _MOST = 3  # originals on the disk: a sweep goes from model to model
 _RESTORED_SHARE = 2.0  # memory that a model may use while it is restored, relative to its size on disk
-_NO_DIFFERENCE = ("interleave", "budget", "threads", "requires", "devices", "metrics", "limit")  # for the saved model
+_NO_DIFFERENCE = (  # for the saved model
+    *("interleave", "budget", "threads", "requires", "devices", "metrics", "limit", "published"),
+)
 
 
 class PreparedOriginals:

@@ -1,7 +1,9 @@
 """`score`: predict every sample once, and compute all metrics from these predictions.
 
-Two files are written beside the result: `predictions.json`, a table that MLflow shows and from which other metrics can
-be computed later, and `statistics.npz`, with which another run on the same samples can be paired with this one.
+Files are written beside the result: `predictions.json`, a table that MLflow shows and from which other metrics can be
+computed later; `statistics.npz`, with which another run on the same samples can be paired with this one, and which has
+the scores of a classifier's classes; for a classifier also `confusion_matrix.json` and `classes.json`, its scores class
+by class.
 """
 
 from __future__ import annotations
@@ -13,19 +15,27 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlflow_compress.data import spec
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.files import whole_file
-from mlflow_compress.measuring import checks
-from mlflow_compress.model import SCORING
+from mlflow_compress.measuring import checks, published
+from mlflow_compress.model import SCORING, TEXTS_SCORING
+from mlflow_compress.networks import model_card
+from mlflow_compress.networks.class_scores import Ranking, taken
 from mlflow_compress.networks.random_state import seed_all
 from mlflow_compress.records import CautionKind, Outcome, Part, Variant, metric_group
-from mlflow_compress.scoring import bootstrap, statistics_file, writing_style
+from mlflow_compress.scoring import bootstrap, class_table, statistics_file, writing_style
+from mlflow_compress.scoring.class_table import ClassTable
+from mlflow_compress.scoring.confusion import Confusion
 from mlflow_compress.scoring.hf_evaluate import metrics_of
+from mlflow_compress.scoring.ranking_curves import curves_of
 from mlflow_compress.sockets import Family, Metric, Model, Sample
 from mlflow_compress.untrusted import Malformed, parse_json
 
 PREDICTIONS, STATISTICS = "predictions.json", "statistics.npz"
+CONFUSION, CLASSES, FLIPS = "confusion_matrix.json", "classes.json", "flips.json"
 MOST_BYTES = 2**30  # of predictions, enough for millions of sentences
+MOST_CLASS_SCORES = 2**24  # logits that are kept: 64 MiB, for example 10,000 pictures with 1,000 classes
 _AT_ONCE = 32
 
 SCORING_CUT = CautionKind(
@@ -72,21 +82,31 @@ def score(family: Family, model: Model, variant: Variant, folder: Path, progress
     """
     assert variant.data is not None
     metrics = metrics_for(family, model, variant)
+    model.asked = frozenset(metric.takes for metric in metrics.values())
     samples = family.samples(model, variant.data, Path(variant.folder), variant.limit, variant.seed)
     seed_all(variant.seed)  # a module may draw random numbers
     predictions, seconds = _predicted(family, model, samples, variant.budget.score_seconds, progress)
     predicted = samples[: len(predictions)]
     references = [sample.reference for sample in predicted]
     scores = bootstrap.score(metrics, references, predictions, variant.seed, progress)
+    answers_shown = taken("labels", predictions)
+    is_text = all(isinstance(answer, Mapping) and "text" in answer for answer in predictions)
     with whole_file(folder / PREDICTIONS) as partial_path:
-        partial_path.write_text(_table(references, predictions), encoding="utf-8")
-    statistics_file.write(scores.statistics(), folder / STATISTICS)
+        partial_path.write_text(_table(references, answers_shown), encoding="utf-8")
+    class_scores = _class_scores(references, predictions)
+    kept = {} if class_scores is None else {class_table.POOL: class_scores.statistics()}
+    statistics_file.write({**kept, **scores.statistics()}, folder / STATISTICS)
+    if any(metric.takes in ("labels", "scores") for metric in metrics.values()):
+        _write_classes(references, answers_shown, class_scores, folder)
     is_bounded = len(predicted) >= bootstrap.FEWEST_SAMPLES
     cautions = checks.quality(len(predicted)) if is_bounded else [INTERVAL_UNKNOWN.of(samples=len(predicted))]
-    cautions += writing_style.compared(metrics, references, predictions)
+    cautions += writing_style.compared(metrics, references, taken("texts", predictions) if is_text else answers_shown)
     if len(predicted) < len(samples):
         cautions.append(SCORING_CUT.of(done=len(predicted), all=len(samples)))
-    facts = {**facts_of(scores, model.facts.get(SCORING, "")), "data": variant.data}
+    facts = {**facts_of(scores, scoring_of(metrics, model.facts)), "data": variant.data}
+    if variant.is_original:
+        is_subset = len(predicted) < len(samples) or variant.limit is not None
+        facts |= _published(variant, scores, is_subset)
     if "data_digest" not in model.facts:
         facts |= {"data_name": variant.data, "data_source": variant.source, "data_digest": _digest(samples)}
     rates = family.scored_rates([sample.inputs for sample in predicted], seconds)
@@ -104,18 +124,41 @@ def metrics_for(family: Family, model: Model, variant: Variant) -> dict[str, Met
     return metrics_of(names, Path(variant.folder), load=True, gives=family.kinds(model))
 
 
-def facts_of(scores: bootstrap.Scores, scoring: str = "") -> dict[str, str]:
+def scoring_of(metrics: Mapping[str, Metric], facts: Mapping[str, str]) -> dict[str, str]:
+    """Return how the family computed the answers for each metric, as far as the facts of its model say so."""
+    return {
+        name: facts.get(TEXTS_SCORING if metric.takes == "texts" and TEXTS_SCORING in facts else SCORING, "")
+        for name, metric in metrics.items()
+    }
+
+
+def facts_of(scores: bootstrap.Scores, scoring: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the facts of a result that are needed to read its scores.
 
     For each metric, these are its protocol (`protocol.wer`), if it has one, and its facts (`metric.wer`).
 
     Args:
         scores: The scores.
-        scoring: How the family computed the answers, if it says so; it is added to each protocol.
+        scoring: How the answers for each metric were computed (see `scoring_of`), which is added to its protocol.
     """
-    protocols = {name: "; ".join(filter(None, (text, scoring))) for name, text in scores.protocols().items()}
+    added = scoring or {}
+    protocols = {
+        name: "; ".join(filter(None, (text, added.get(name, "")))) for name, text in scores.protocols().items()
+    }
     protocols = {f"protocol.{name}": text for name, text in protocols.items() if text}
     return protocols | {f"metric.{name}": facts.to_text() for name, facts in scores.facts().items()}
+
+
+def _published(variant: Variant, scores: bootstrap.Scores, is_subset: bool) -> dict[str, str]:
+    """Return the verdicts on an original's scores: compared with those of its recipe, else of its model card."""
+    assert variant.data is not None
+    known = dict(variant.published)
+    card = model_card.find(variant.source, variant.weights, Path(variant.folder))
+    if card is not None:
+        of_card = published.of_card(model_card.read(card), list(scores.by_name), variant.data)
+        known = {**of_card, **known}
+    verdicts = published.verdicts(scores, known, variant.data, is_subset or spec.parse(variant.data).limit is not None)
+    return {f"{published.FACT}{name}": verdict.to_text() for name, verdict in verdicts.items()}
 
 
 def read_predictions(text: str | bytes) -> tuple[list[Any], list[Any]]:
@@ -160,6 +203,31 @@ def _predicted(
         if elapsed > seconds:
             break
     return predictions, elapsed
+
+
+def _class_scores(references: Sequence[Any], predictions: Sequence[Any]) -> ClassTable | None:
+    """Return the scores of all classes for pairing; None if there are none, or too many."""
+    if not isinstance(predictions[0], Ranking) or len(predictions) * len(predictions[0].classes) > MOST_CLASS_SCORES:
+        return None
+    try:
+        table = ClassTable.of(references, predictions)
+        class_table.items(table)
+    except ValueError:  # a score is not a number, or a reference is not a class
+        return None
+    return table
+
+
+def _write_classes(
+    references: Sequence[Any], predictions: Sequence[Any], scores: ClassTable | None, folder: Path
+) -> None:
+    """Write the confusion matrix, and the scores class by class, if the answers are labels of classes."""
+    confusion = Confusion.of(references, predictions)
+    if confusion is None:
+        return
+    curves = None if scores is None else curves_of(scores)
+    for name, table in ((CONFUSION, confusion.matrix()), (CLASSES, confusion.by_class(curves))):
+        with whole_file(folder / name) as partial_path:
+            partial_path.write_text(json.dumps(table, ensure_ascii=False), encoding="utf-8")
 
 
 def _table(references: Sequence[Any], predictions: Sequence[Any]) -> str:

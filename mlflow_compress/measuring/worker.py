@@ -98,8 +98,9 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     """Load the original, apply the chain of methods, and save the compressed model."""
     from mlflow_compress import registry
     from mlflow_compress.measuring import compression_check, output_error
+    from mlflow_compress.measuring.compression_cost import CompressionCost
     from mlflow_compress.meters import size
-    from mlflow_compress.networks import generation_check, model_folder, own_folder
+    from mlflow_compress.networks import generation_check, model_card, model_folder, own_folder
 
     _require_devices(variant)
     family = registry.build("families", variant.family, variant.options)
@@ -115,11 +116,17 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
         raise Unsupported(refusal)
     saved = original = output_error.outputs(family, model, variant, None if is_changed else 1)
     inputs = output_error.inputs(family, model, variant) if is_changed else []
+    operations, cost = _operations(family, model, variant), CompressionCost()
+    if variant.data and not is_changed and model.weights != "random":
+        model_card.fetch(variant.source, variant.weights, Path(variant.folder))
     state_before = state = compression_check.State.of(model) if is_changed else None
     for step, method in zip(variant.chain, methods, strict=True):
         if step.method != ORIGINAL:
             report.stage(f"compressing: {step}")
-        model = method.compress(model, family)
+        with cost.step():
+            model = method.compress(model, family)
+        if method.changes == "architecture" and method.gives in (None, "float", "half"):
+            operations = _operations(family, model, variant)
         if state is not None and step.method != ORIGINAL:
             state = compression_check.require_change(state, model, str(step), method)
     if state_before is not None and state is not None:
@@ -139,16 +146,32 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     report.stage("sizing")
     return Part(
         Outcome("ok"),
-        measurements=size.on_disk(target, own_folder.weights_read_again(target)),
+        measurements={
+            **size.on_disk(target, own_folder.weights_read_again(target)),
+            **operations,
+            **(cost.numbers() if is_changed else {}),
+        },
         cautions=(*model.cautions, *output_error.cautions(original, is_changed)),
         facts={**model.facts, "weights": model.weights, "timed": type(family).timed, "family": variant.family},
     )
 
 
+def _operations(family: Family, model: Model, variant: Variant) -> dict[str, float]:
+    """Return `size/macs` of a model with float weights; nothing if its operations can't be counted."""
+    from mlflow_compress.meters import macs
+
+    try:
+        operations = macs.count(family, model, variant.batch_size, variant.seed)
+    except Exception:  # any error of the model's code or of torch's counter: only this number is missing
+        traceback.print_exc(limit=_ERROR_LINES)
+        return {}
+    return {} if operations is None else {"size/macs": operations}
+
+
 def measure(variant: Variant, folder: Path, device: str, score: bool, report: Report) -> Part:
     """Restore the saved model on a device and measure everything; score it if `score` is set."""
     from mlflow_compress.compression.coverage import NO_KERNEL
-    from mlflow_compress.measuring import checks, output_error
+    from mlflow_compress.measuring import checks, layer_table, output_error
     from mlflow_compress.meters import environment, memory, size
     from mlflow_compress.networks import generation_check, kernels
     from mlflow_compress.networks.stored_weights import held
@@ -197,6 +220,7 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
         write_json(folder / part_file("measure", device), dataclasses.replace(part, quality=UNFINISHED))
         part = _with_scores(part, _score(family, model, variant, folder, report))
     if score:
+        layer_table.write(model.module, folder)
         part = dataclasses.replace(part, facts={**part.facts, **_show(family, model, variant, folder, report)})
     return part
 

@@ -21,7 +21,7 @@ class Spearman(PooledMetric):
     """
 
     label: ClassVar[Mapping[str, str]] = {"en": "Spearman", "ru": "Спирмен"}
-    scale: ClassVar[Scale | None] = "share"
+    scale: ClassVar[Scale | None] = "correlation"
     rank: ClassVar[int] = 61
     spelling: ClassVar[str] = r"(?:cosine )?spearman(?:'s)?(?: (?:rho|correlation))?|спирмен\w*"
     unit: ClassVar[str] = ""

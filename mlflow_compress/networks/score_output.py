@@ -6,6 +6,7 @@ from typing import Any
 
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.networks import value_trees
+from mlflow_compress.networks.class_scores import rankings
 
 _SCORES = "logits"  # the name in transformers and most other libraries
 
@@ -89,3 +90,16 @@ def classes_of(scores: Any, samples: int) -> list[Any]:
             "or define predict(module, inputs) in its file."
         )
     return list((scores if is_prediction else scores.argmax(classes)).tolist())
+
+
+def answers_of(scores: Any, samples: int) -> list[Any]:
+    """Return the answer for each sample: the predicted class with the scores of all classes, if there is one.
+
+    Otherwise return the predictions (see `classes_of`, which raises).
+    """
+    predictions = classes_of(scores, samples)
+    if is_of_images(scores) and scores[0, 0].numel() == 1:
+        scores = scores.flatten(1)
+    if not scores.is_floating_point() or scores.dim() > 2:
+        return predictions
+    return list(rankings(scores, tuple(range(scores.shape[1]))))

@@ -314,23 +314,32 @@ def held(module: Any) -> Iterator[Held]:
     weights, and a replacement of a module in another runtime, may have a method `held_weights`, which returns `Held`
     objects, or pairs of a tensor and whether its elements are parameters.
     """
+    for _, part in held_with_layers(module):
+        yield part
+
+
+def held_with_layers(module: Any) -> Iterator[tuple[Any, Held]]:
+    """Yield the tensors of `held`, each with the layer that has it."""
     if hasattr(module, "held_weights"):
-        yield from _reported(module)
+        yield from ((module, part) for part in _reported(module))
         return
     seen_storages: set[Any] = set()
     for layer in _layers(module, set()):
         if hasattr(layer, "held_weights"):
-            yield from _reported(layer)
+            yield from ((layer, part) for part in _reported(layer))
             continue
         for parameter in layer.parameters(recurse=False):
             for part in _opened(parameter.data):
                 if (storage := identity(part.tensor)) not in seen_storages:
                     seen_storages.add(storage)
-                    yield part
-    reporting = tuple(f"{name}." for name, layer in module.named_modules() if hasattr(layer, "held_weights"))
+                    yield layer, part
+    by_name = dict(module.named_modules())
+    reporting = tuple(f"{name}." for name, layer in by_name.items() if hasattr(layer, "held_weights"))
     for name, value in module.state_dict().items():
         if not name.startswith(reporting) and (not _is_tensor(value) or value.is_quantized):
-            yield from _opened(value)  # unpacked into new copies, whose addresses do not identify them
+            layer = by_name.get(name.partition("._packed")[0], module)
+            # unpacked into new copies, whose addresses do not identify them
+            yield from ((layer, part) for part in _opened(value))
 
 
 def _layers(module: Any, seen_modules: set[Any]) -> Iterator[Any]:

@@ -186,6 +186,9 @@ class Options:
                                        metavar="URI", is_parameter=False)  # fmt: skip
     log_model: bool = _option(True, "Log the model itself as an artifact.", "yes_no",
                               off=("--no-log-model", "The same as --log-model false."))  # fmt: skip
+    strict: bool = _option(
+        False, "Fail with exit code 1, after measuring, unless the original's scores are as published: in the "
+        "recipe, or in its model card.", "flag", is_parameter=False)  # fmt: skip
     as_json: bool = _option(False, "Print the results as JSON.", "flag", flags=("--json",), is_parameter=False)
     quiet: bool = _option(False, "Do not show progress on standard error.", "flag",
                           flags=("--quiet", "-q"), is_parameter=False)  # fmt: skip

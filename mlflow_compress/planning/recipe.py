@@ -7,6 +7,7 @@ A recipe is a YAML file that holds only data:
     options: {tokens: 128}                # the family's options
     data: own                             # data to score quality on; left out: quality is not scored
     metrics: [accuracy]                   # left out: the family's metrics
+    published: {accuracy: 0.911}          # published scores of the original on this data, see `recipe_parts.published`
     batch_size: 1
     requires: {min_ram_gb: 16}            # what a machine must have, see `requirements`
     variants:                             # the variants of a sweep
@@ -35,13 +36,14 @@ from mlflow_compress.planning.recipe_parts import (
     is_sweep,
     load,
     mapping,
+    published,
     require_few,
     require_inside,
     require_known_keys,
     texts,
 )
 from mlflow_compress.planning.recognise import recognise
-from mlflow_compress.records import Budget, Scalar, Variant, is_original
+from mlflow_compress.records import Budget, PublishedScore, Scalar, Variant, is_original
 from mlflow_compress.scoring.hf_evaluate import is_code, metrics_of
 from mlflow_compress.sockets import Family
 from mlflow_compress.trust_word import trust_word
@@ -49,7 +51,7 @@ from mlflow_compress.untrusted_yaml import shown
 from mlflow_compress.words import ORIGINAL
 
 _OWN = "python"  # the family of the user's own code
-_KEYS = ("family", "source", "options", "data", "metrics", "batch_size", "requires", "variants")
+_KEYS = ("family", "source", "options", "data", "metrics", "published", "batch_size", "requires", "variants")
 _MOST_METRICS = 100
 
 
@@ -59,7 +61,7 @@ class Recipe:
 
     Attributes:
         name: the model's name in tables.
-        family, source, options, data, metrics, batch_size: as in `Variant`.
+        family, source, options, data, metrics, published, batch_size: as in `Variant`.
         variants: name and chain of each variant of a sweep.
         folder: the recipe's folder; relative paths start there.
         requires: what a machine must have, see `requirements`.
@@ -78,6 +80,7 @@ class Recipe:
     variants: tuple[Named, ...] = ()
     requires: Mapping[str, Scalar] = field(default_factory=dict)
     is_users_program: bool = False
+    published: Mapping[str, PublishedScore] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,7 @@ def read(name: str, family: str = "", *, is_named: bool = False) -> Recipe:
         batch_size=batch_size,
         variants=named_chains(path, "variants", data.get("variants", [ORIGINAL])),
         requires=requirements.check(mapping(path, "requires", data.get("requires"))),
+        published=published(path, data.get("published"), data.get("data") or ""),
     )
 
 
@@ -215,6 +219,7 @@ def plan(recipe: Recipe, chains: Sequence[Named], settings: Settings) -> list[Va
             budget=settings.budget,
             folder=str(recipe.folder),
             requires={**recipe.requires, **settings.requires},
+            published=recipe.published,
         )
         for options in checked
         for batch_size in settings.batch_sizes or (recipe.batch_size,)

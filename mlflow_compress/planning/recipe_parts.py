@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlflow_compress.errors import RecipeError, UnknownName, one_line
 from mlflow_compress.plain_text import plain
+from mlflow_compress.records import PublishedScore
 from mlflow_compress.untrusted import Malformed
 from mlflow_compress.untrusted_yaml import read_yaml, shown
 
 LONGEST_NAME = 250  # characters of what MLflow shows as a run's name
 MOST_VARIANTS = 10_000  # per command, before exclusions; at two minutes each they take two weeks
+_OF_PUBLISHED = ("value", "data", "source", "tolerance")
 _ONLY_OF_SWEEPS = {"methods", "threads", "exclude"}
 
 
@@ -106,3 +109,46 @@ def require_few(count: int, name: str) -> None:
             f"{MOST_VARIANTS:,}: methods, batch sizes, threads and values of options multiply. Use fewer, or split "
             "them into several recipes."
         )
+
+
+def published(path: Path, value: object, data: str) -> dict[str, PublishedScore]:
+    """Read the published scores of a recipe, by metric.
+
+    A score is a number, or a mapping with its `value`, the `data` it was computed on (default: the recipe's), its
+    `source` (such as a paper) and the `tolerance`, a difference that is not worth mentioning:
+
+        published: {accuracy: {value: 91.1, source: Sanh et al. 2019, table 1, tolerance: 0.003}}
+
+    Args:
+        path: Path of the recipe.
+        value: The value of the key `published`.
+        data: The recipe's data.
+
+    Raises:
+        RecipeError: A score is not of this form.
+        UnknownName: A key is unknown.
+    """
+    return {
+        str(name): _published(path, str(name), score, data) for name, score in mapping(path, "published", value).items()
+    }
+
+
+def _published(path: Path, name: str, score: object, data: str) -> PublishedScore:
+    fields = score if isinstance(score, Mapping) else {"value": score}
+    for key in fields:
+        if key not in _OF_PUBLISHED:
+            raise UnknownName(f"key of published: {name}", str(key), _OF_PUBLISHED)
+    for key in ("value", "tolerance"):
+        number = fields.get(key, 0.0 if key == "tolerance" else None)
+        if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
+            raise RecipeError(f"{path}: published: {name}: {key} must be a number, not {shown(number)}.")
+    for key in ("data", "source"):
+        if not isinstance(fields.get(key, ""), str):
+            raise RecipeError(f"{path}: published: {name}: {key} must be text, not {shown(fields[key])}.")
+    tolerance = fields.get("tolerance")
+    return PublishedScore(
+        float(fields["value"]),
+        fields.get("data", data),
+        fields.get("source", PublishedScore.source),
+        None if tolerance is None else float(tolerance),
+    )

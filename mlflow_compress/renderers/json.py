@@ -33,14 +33,15 @@ class Json(Renderer):
       `random_weights` (its quality has no meaning), `dominated` (another row is better in an objective and as good in
       all; null: not ranked), `ranked_in` (the number of its group of comparable rows), `is_original` (whether others
       are compared with it; null: its name shows it), `source` (the source of the model), `cautions` (cautions about
-      the model or its scores, as text), `table` (for a row by hand: the table that it was copied from), and `notes`
+      the model or its scores, as text), `published` (of an original: `as published`, `differs`, `not comparable`, or
+      empty), `table` (for a row by hand: the table that it was copied from), and `notes`
       (indices into `footnotes`, from 0).
     * `failures`: what has no number; each has `team`, `model`, `method`, `status` (`failed`, `skipped`,
       `in_progress`), `device` (empty for the whole run), `reason`, `run_id`.
     * `footnotes`: sentences.
     * `columns`: the columns of a table; empty: the course's columns. `objectives`: the numbers behind `dominated`.
     * `metrics`: facts from the runs about their quality metrics, by name: `label` (by language), `scale` (`share`,
-      `hundred`, `error_rate`, `unbounded`, or null), `greater_is_better` (or null), `rank`.
+      `hundred`, `error_rate`, `correlation`, `unbounded`, or null), `greater_is_better` (or null), `rank`.
     * `greater_is_better`: by metric name. `summaries`: the effect of each method over all models: `method`, `models`
       (their number), `ratios` (geometric means), `differences` (means of a score's difference from the original's),
       `counts` (models behind each of these numbers), `rows` (behind the summary), `within_noise` and `noise_unknown`

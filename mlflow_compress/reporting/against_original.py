@@ -12,7 +12,7 @@ from mlflow_compress.percentiles import LogError, difference_interval
 from mlflow_compress.records import Reference, Run, finite
 from mlflow_compress.reporting import metric_facts
 from mlflow_compress.reporting.launch_noise import MOST_LAUNCHES
-from mlflow_compress.reporting.table_text import DIFFERENCE
+from mlflow_compress.reporting.table_text import DIFFERENCE, PREPARE
 from mlflow_compress.words import DEVICES
 
 # Two launches of one model on a shared machine differ by less than a factor of 2. If a ratio in turns and the ratio of
@@ -104,8 +104,12 @@ def in_turns(values: Mapping[str, float]) -> Ratios:
 
 
 def without_own_original(values: Mapping[str, float]) -> dict[str, float]:
-    """Return the numbers without those that were paired with the original of the row's own model: ratios in turns."""
+    """Return the numbers without those that were paired with the original of the row's own model.
+
+    These are ratios in turns, and how far answers to the scored samples are from the original's.
+    """
     in_pairs = {f"{device}/{quantity}" for device in DEVICES for quantity in _OF_PAIRS}
+    in_pairs |= metric_facts.FIDELITY.keys() if metric_facts.FLIPS in values else set()
     return {name: value for name, value in values.items() if name not in in_pairs}
 
 
@@ -139,6 +143,7 @@ def ratios_to(values: Mapping[str, float], base: Mapping[str, float], apart: Col
         base: the original's numbers.
         apart: devices, or metric names, whose numbers were measured under other circumstances.
     """
+    apart = {*apart, PREPARE}  # an original is not compressed
     names = (name for name in values if name not in apart and name.partition("/")[0] not in apart)
     shared = (name for name in names if base.get(name) and not name.endswith(_ESTIMATED))
     return finite({name: values[name] / base[name] for name in shared})
@@ -203,8 +208,9 @@ def shown_scores(numbers: Mapping[str, float]) -> dict[str, float]:
     """Return the quality numbers that a row shows.
 
     Leave out differences, since the row may have another original by now. Leave out how far the outputs moved on random
-    inputs, where answers to real inputs were scored.
+    inputs, where answers to real inputs were scored; where these were compared with the original's, show that.
     """
     scored = {name for name in numbers if name not in metric_facts.FIDELITY and name != metric_facts.COUNT}
-    hidden = metric_facts.FIDELITY if scored else ()
+    is_compared = metric_facts.FLIPS in numbers
+    hidden = {metric_facts.OUTPUT_ERROR} if is_compared else set(metric_facts.FIDELITY) if scored else set()
     return {name: value for name, value in numbers.items() if DIFFERENCE not in name and name not in hidden}

@@ -12,8 +12,8 @@ from functools import lru_cache
 
 from mlflow_compress import words
 from mlflow_compress.percentiles import ratio_error
-from mlflow_compress.records import Comparison, Reference, Row, Run, short_texts
-from mlflow_compress.reporting import circumstances, claims, metric_facts
+from mlflow_compress.records import Comparison, PublishedVerdict, Reference, Row, Run, short_texts
+from mlflow_compress.reporting import circumstances, claims, metric_facts, published_scores
 from mlflow_compress.reporting.against_original import (
     Ratios,
     contradicts,
@@ -170,6 +170,8 @@ def _row(line: Line, original: Line | None, baseline: Baseline | None, language:
     if baseline is not None:
         values, scored = without_own_original(values), scored and unpaired(scored)
     notes = _about_weights(line) + _about_cautions(line, language)
+    published = _published(line)
+    notes += published_scores.notes(published, {} if scored is None else metric_facts.recorded(scored.tags), language)
     ratios = in_turns(values)  # more precise than two separate runs
     if baseline is not None and not is_same:
         notes.append(baseline.note(original))
@@ -203,6 +205,7 @@ def _row(line: Line, original: Line | None, baseline: Baseline | None, language:
         random_weights=_is_random(line),
         is_original=line.key.is_original if baseline is None else is_same,
         baseline="" if baseline is None or is_same else baseline.name,
+        published=published_scores.worst(published.values()),
         source=next((source for run in line.runs.values() if (source := run.params.get("source", ""))), ""),
         cautions=tuple(note.about for note in notes if note.is_of_a_result),
         table=line.key.table,
@@ -220,8 +223,21 @@ def _reference(original: Line, baseline: Baseline | None = None) -> Reference:
     launches = {device: original.values.get(f"{device}/launches", 1.0) for device in sorted(original.runs)}
     run_id = baseline.name if baseline is not None and baseline.is_run else ""
     return Reference(
-        original.key.team, original.key.by_hand, _is_random(original), launches, original.key.model, run_id
+        original.key.team,
+        original.key.by_hand,
+        _is_random(original),
+        launches,
+        original.key.model,
+        run_id,
+        published_scores.worst(_published(original).values()),
     )
+
+
+def _published(line: Line) -> Mapping[str, PublishedVerdict]:
+    """Return the comparison of an original's scores with published ones, by metric name."""
+    if line.scored is None or not line.key.is_original:
+        return {}
+    return published_scores.recorded(line.scored.tags)
 
 
 def _is_random(line: Line) -> bool:

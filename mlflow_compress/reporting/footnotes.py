@@ -9,7 +9,7 @@ from mlflow_compress import words
 
 CAUTION = "caution"
 _WEIGHTS = ("random", "partly_random")
-_RESULTS = (CAUTION, "contradiction", "not_believed")
+_RESULTS = (CAUTION, "contradiction", "not_believed", "published_differs")
 _NOISE = ("one_launch", "two_launches", "few_of_original", "unknown_noise", "score_noise")
 _MOST_DETAILS = 3
 # Cautions about how quiet the machine was. All others are about the model or its scores, and come before these.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypedDict
 
 from mlflow_compress.records import Comparison, Failure, Row
+from mlflow_compress.reporting import published_scores
 from mlflow_compress.reporting.against_original import is_believed, why_unsure
 from mlflow_compress.reporting.metric_facts import GROUP as QUALITY
 from mlflow_compress.reporting.metric_facts import Known
@@ -44,6 +45,7 @@ _MORE_LAUNCHES = "measure longer, in more launches (--launches), or in turns wit
 _MEASURE_ORIGINAL = "measure the original by the same team on the same machine (compress-bench run MODEL)"
 _MEASURE_BASELINE = "measure it at this batch size, or choose another --baseline"
 _SCORE = "score trained weights on data"
+_PUBLISH = "compare the protocols (data, split, metric), or correct `published` in the recipe"
 _RANDOM = "random weights: the quality is unknown"
 _MORE_SAMPLES = "score more samples, or score the original and the variant in one command, which pairs their answers"
 _APART = (
@@ -87,6 +89,7 @@ class Demand:
         metric: the metric; empty for `quality`, where each row has its own.
         limit: the least speed-up, the greatest ratio, or the greatest loss.
         drop: for quality only: the unit of the limit.
+        is_strict: for quality only: whether the original's score must be as published.
     """
 
     option: str
@@ -95,6 +98,7 @@ class Demand:
     metric: str
     limit: float
     drop: Drop | None = None
+    is_strict: bool = False
 
     def say(self, metric: str, known: Known) -> str:
         """Return the demand on a metric as text."""
@@ -118,6 +122,7 @@ class Demands:
         max_disk_ratio: bytes of the saved model, divided by the original's.
         max_memory_ratio: peak memory divided by the original's.
         device: the device of latency and memory: `cpu` or `gpu`.
+        is_strict: whether quality is judged only where the original's score is as published.
     """
 
     min_speedup: float | None = None
@@ -126,6 +131,7 @@ class Demands:
     max_disk_ratio: float | None = None
     max_memory_ratio: float | None = None
     device: str = "cpu"
+    is_strict: bool = False
 
     def asked(self) -> tuple[Demand, ...]:
         """Return the demands, one for each limit."""
@@ -138,7 +144,7 @@ class Demands:
             ("--max-memory-ratio", "memory", self.device, memory, self.max_memory_ratio, None),
         )
         return tuple(
-            Demand(option, kind, group, metric, limit, in_terms)
+            Demand(option, kind, group, metric, limit, in_terms, self.is_strict and in_terms is not None)
             for option, kind, group, metric, limit, in_terms in limits
             if limit is not None
         )
@@ -297,6 +303,8 @@ def _after(failure: Failure, row: Row | None) -> _Changes:
 def _judged(row: Row, demand: Demand, metrics: Known) -> Check:
     """Check one demand on a row with numbers, and add what the verdict must not hide."""
     result = _ratio(row, demand, metrics) if demand.drop is None else _quality(row, demand, demand.drop, metrics)
+    if demand.is_strict and result.verdict in ("passes", "fails") and (doubt := _unpublished(row)):
+        return replace(result, verdict="undecided", reason=doubt, advice=_PUBLISH)
     reasons = [result.reason]
     if demand.drop is not None and demand.drop.against_fp32:
         reasons += _not_fp32(row)
@@ -418,6 +426,18 @@ def _doubt(row: Row, *, about_quality: bool = False) -> tuple[str, str]:
     if about_quality and original.random_weights:
         return "the original has random weights: there is no quality to lose", _SCORE
     return "", ""
+
+
+def _unpublished(row: Row) -> str:
+    """Return why the original's score is not known to be right; empty if it is as published."""
+    published = "" if row.original is None else row.original.published
+    if published == published_scores.SAME:
+        return ""
+    if published == published_scores.DIFFERS:
+        return "the original's score differs from the published one"
+    if published == published_scores.APART:
+        return "the original's score can't be compared with the published one"
+    return "no published score of the original is known"
 
 
 def _times(value: float, limit: float) -> str:

@@ -18,14 +18,21 @@ from mlflow_compress.sockets import Metric
 GROUP = "quality"
 COUNT = "quality/samples"
 OUTPUT_ERROR = "quality/output_error_rel_l2"
-# Numbers that every variant has in addition to its scores: how far its outputs are from the original's. They are not
-# metrics, because they need no references, and do not represent quality.
+FLIPS, WORSE, BETTER = "quality/flips", "quality/samples_worse", "quality/samples_better"
+# Numbers that a variant has in addition to its scores: how far its outputs or answers are from the original's. They are
+# not metrics, and do not represent quality.
 FIDELITY: Mapping[str, MetricFacts] = {
     "quality/top1_agreement": MetricFacts(words.FIDELITY["quality/top1_agreement"], "share", greater_is_better=True),
     OUTPUT_ERROR: MetricFacts(words.FIDELITY[OUTPUT_ERROR], "unbounded", greater_is_better=False),
     "quality/kl_divergence_nats": MetricFacts(
         words.FIDELITY["quality/kl_divergence_nats"], "unbounded", greater_is_better=False
     ),
+    "quality/kl_divergence_reverse_nats": MetricFacts(
+        words.FIDELITY["quality/kl_divergence_reverse_nats"], "unbounded", greater_is_better=False
+    ),
+    FLIPS: MetricFacts(words.FIDELITY[FLIPS], "share", greater_is_better=False),
+    WORSE: MetricFacts(words.FIDELITY[WORSE], "unbounded", greater_is_better=False),
+    BETTER: MetricFacts(words.FIDELITY[BETTER], "unbounded", greater_is_better=True),
 }
 _COUNTED = MetricFacts(words.SCORED_SAMPLES)
 _UNKNOWN = MetricFacts()

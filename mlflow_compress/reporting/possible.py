@@ -35,7 +35,7 @@ IMPOSSIBLE_TIME = CautionKind(
 # Scores have wider limits, since a perplexity may be anything; beyond these a ratio is not finite.
 _MEASURED, _SCORED = (1e-12, 1e15), (1e-100, 1e100)
 NEVER_NOTHING = frozenset({*METRICS, "size/disk_mib"})  # never 0 for a model that runs; a count of page faults may be
-_GREATEST = {"share": 1.0, "hundred": 100.0}  # the greatest score, or difference of two, by scale
+_GREATEST = {"share": 1.0, "hundred": 100.0, "correlation": 1.0}  # the greatest score, or difference of two, by scale
 _ROUNDED = 1e-6
 _DIFFERENCES = ("/ram_model_mib",)  # the process minus an empty one: noise may make it negative
 _LAST_MS = LAST_S * 1000
@@ -67,7 +67,7 @@ def _is_on_scale(name: str, value: float) -> bool:
 
 def _may_be_negative(name: str) -> bool:
     """Return whether a score can be below 0: a known share or error rate can't."""
-    return DIFFERENCE in name or metric_facts.of(name, {}).scale in (None, "unbounded")
+    return DIFFERENCE in name or metric_facts.of(name, {}).scale in (None, "correlation", "unbounded")
 
 
 def is_time(milliseconds: int) -> bool:

@@ -13,7 +13,12 @@ from mlflow_compress.reporting.metric_facts import Known
 from mlflow_compress.reporting.ranking import direction, lacking
 from mlflow_compress.reporting.table_text import DIFFERENCE, label, number
 
-_WHOLE: Mapping[str, float] = {"share": 1.0, "error_rate": 1.0, "hundred": 100.0}  # range of each scale
+_WHOLE: Mapping[str, float] = {  # the range of each scale that can be lost
+    "share": 1.0,
+    "error_rate": 1.0,
+    "hundred": 100.0,
+    "correlation": 1.0,
+}
 _FEWEST = 10  # samples needed for an interval
 _ONE_SIDED = 0.025  # probability that one end of a 95 % interval is wrong
 _ROUNDED = 1e-6
@@ -160,6 +165,8 @@ def _can_be(score: float, name: str, scale: Scale | None, better: bool) -> bool:
     """Return whether a score is within its scale; an error or a perplexity of 0 is not."""
     if scale in ("share", "hundred"):
         return -_ROUNDED <= score <= _WHOLE[scale] + _ROUNDED
+    if scale == "correlation":
+        return abs(score) <= 1 + _ROUNDED
     least = 1.0 if "perplexity" in name else 0.0
     return better or (score >= least and (scale != "unbounded" or score > 0))
 

@@ -33,6 +33,8 @@ KEYS: Mapping[str, str] = {
     "disk": "size/disk_mib",
     "gzip": "size/disk_gzip_mib",
     "params": "size/params",
+    "macs": "size/macs",
+    "prepare": "prepare/seconds",
     "cpu": "cpu/latency_p50_ms",
     "gpu": "gpu/latency_p50_ms",
     "ram": "cpu/ram_peak_mib",

@@ -21,7 +21,8 @@ DIFFERENCE = "_difference"  # suffix of a score's name: its difference from the 
 MEMORY_NOISE = 0.01  # the peaks of RAM and VRAM of one model repeat to 0.3 %
 NOTHING_SAID: Known = {}  # the runs record no facts: use those of the installed metrics
 
-_GROUPS = ("size", "cpu", "gpu", "quality")
+PREPARE = "prepare"  # the group of what compressing takes
+_GROUPS = ("size", "cpu", "gpu", "quality", PREPARE)
 _WEIGHTS, _DISK = "size/weights_mib", "size/disk_mib"
 _MUCH_LESS = 0.9
 _NO_DIFFERENCE = "±0"
@@ -359,7 +360,7 @@ def label(name: str, language: str, known: Known = NOTHING_SAID, *, with_unit: b
         quantity, statistic = match.groups()
         statistic = words.STATISTICS.get(statistic, {}).get(language, statistic)
     text = words.QUANTITIES.get(quantity, {}).get(language, quantity.replace("_", " "))
-    device = DEVICES.get(group, "")
+    device = words.PREPARE[language] if group == PREPARE else DEVICES.get(group, "")
     return ", ".join(part for part in (f"{device} {text}".strip(), statistic, unit(name) if with_unit else "") if part)
 
 
@@ -436,7 +437,13 @@ def _quality(row: Row, language: str, metrics: Known) -> str:
     """Return all scores, the deciding one first; without a score, the output error."""
     values = row.values
     text = ", ".join(score_text(row, name, language, metrics) for name in scores(values, metrics))
-    return f"{text} (n={values[metric_facts.COUNT]:.0f})" if text and metric_facts.COUNT in values else text or MISSING
+    if not text or metric_facts.COUNT not in values:
+        return text or MISSING
+    changed = ""
+    if {metric_facts.WORSE, metric_facts.BETTER} <= values.keys():
+        counts = (f"{values[name]:.0f}" for name in (metric_facts.WORSE, metric_facts.BETTER))
+        changed = "; " + words.CHANGED_SAMPLES[language].format(**dict(zip(("worse", "better"), counts, strict=True)))
+    return f"{text} (n={values[metric_facts.COUNT]:.0f}{changed})"
 
 
 def _difference(row: Row, name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -14,7 +14,7 @@ _COUNTS = ("right", "predicted", "true")
 
 
 def ranked(references: Sequence[Any], predictions: Sequence[Any]) -> list[Sequence[Any]]:
-    """Return each prediction as labels, best first: one label is a ranking too.
+    """Return each prediction as labels, best first: one label is a ranking too, and so are labels with probabilities.
 
     Raises:
         ValueError: a label is NaN, or a ranking is empty.
@@ -22,7 +22,10 @@ def ranked(references: Sequence[Any], predictions: Sequence[Any]) -> list[Sequen
     rankings: list[Sequence[Any]] = []
     for reference, prediction in zip(references, predictions, strict=True):
         is_ranking = isinstance(prediction, (list, tuple)) and not isinstance(reference, (list, tuple))
-        ranking = prediction if is_ranking else [prediction]
+        if isinstance(prediction, Mapping) and not isinstance(reference, Mapping):
+            ranking = _by_probability(prediction)
+        else:
+            ranking = prediction if is_ranking else [prediction]
         if not len(ranking):
             raise ValueError("a prediction has no label")
         if _is_no_label(reference) or any(map(_is_no_label, ranking)):
@@ -57,21 +60,11 @@ class ClassCounts(AdditiveMetric):
 
     def columns(self, references: Sequence[Any], predictions: Sequence[Any]) -> tuple[str, ...]:
         """Return the names of the three counts of each class."""
-        return tuple(f"{label!r} {count}" for label in self._classes(references, predictions) for count in _COUNTS)
+        return class_names(references, predictions, self._classes(references, predictions))
 
     def statistics(self, references: Sequence[Any], predictions: Sequence[Any]) -> Any:
         """Count correct answers, answers and references of each class: [samples, 3 * classes]."""
-        import numpy as np
-
-        number = {label: index for index, label in enumerate(self._classes(references, predictions))}
-        counts = np.zeros((len(references), len(number), len(_COUNTS)))
-        for index, (reference, ranking) in enumerate(zip(references, ranked(references, predictions), strict=True)):
-            true, answer = number.get(_plain(reference)), number.get(_plain(ranking[0]))
-            if answer is not None:
-                counts[index, answer, :2] = answer == true, 1
-            if true is not None:
-                counts[index, true, 2] = 1
-        return counts.reshape(len(references), -1)
+        return class_counts(references, predictions, self._classes(references, predictions))
 
     def reduce(self, sums: Any) -> float:
         """Average over the classes that occur."""
@@ -86,8 +79,7 @@ class ClassCounts(AdditiveMetric):
         return float(np.average(ratios, weights=counts[:, 2] if self.average == "weighted" else None))
 
     def _classes(self, references: Sequence[Any], predictions: Sequence[Any]) -> list[Any]:
-        answers = [ranking[0] for ranking in ranked(references, predictions)]
-        labels = list(dict.fromkeys(_plain(label) for label in (*references, *answers)))
+        labels = classes_of(references, predictions)
         if self.average != "binary":
             return labels
         positive = [label for label in labels if str(label) == self.positive]
@@ -99,6 +91,42 @@ class ClassCounts(AdditiveMetric):
         return positive
 
 
+def classes_of(references: Sequence[Any], predictions: Sequence[Any]) -> list[Any]:
+    """Return the classes of the references and answers, in the order in which they occur."""
+    answers = [ranking[0] for ranking in ranked(references, predictions)]
+    return list(dict.fromkeys(plain_label(label) for label in (*references, *answers)))
+
+
+def class_names(
+    references: Sequence[Any], predictions: Sequence[Any], classes: Sequence[Any] | None = None
+) -> tuple[str, ...]:
+    """Return the names of the three counts of each class (see `class_counts`)."""
+    labels = classes_of(references, predictions) if classes is None else classes
+    return tuple(f"{label!r} {count}" for label in labels for count in _COUNTS)
+
+
+def class_counts(references: Sequence[Any], predictions: Sequence[Any], classes: Sequence[Any] | None = None) -> Any:
+    """Count correct answers, answers and references of each class: [samples, 3 * classes].
+
+    Args:
+        references: one label for each sample.
+        predictions: one label or ranking for each sample.
+        classes: the classes to count; None: all.
+    """
+    import numpy as np
+
+    labels = classes_of(references, predictions) if classes is None else classes
+    number = {label: index for index, label in enumerate(labels)}
+    counts = np.zeros((len(references), len(number), len(_COUNTS)))
+    for index, (reference, ranking) in enumerate(zip(references, ranked(references, predictions), strict=True)):
+        true, answer = number.get(plain_label(reference)), number.get(plain_label(ranking[0]))
+        if answer is not None:
+            counts[index, answer, :2] = answer == true, 1
+        if true is not None:
+            counts[index, true, 2] = 1
+    return counts.reshape(len(references), -1)
+
+
 def over(part: Any, whole: Any) -> Any:
     """Divide counts; return 0 where the denominator is 0."""
     import numpy as np
@@ -106,11 +134,20 @@ def over(part: Any, whole: Any) -> Any:
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
-def _plain(label: Any) -> Any:
+def _by_probability(prediction: Mapping[Any, Any]) -> list[Any]:
+    """Return the labels of a prediction that maps them to probabilities, best first."""
+    pairs = prediction.items()
+    if prediction.keys() == {"labels", "probabilities"}:
+        pairs = zip(prediction["labels"], prediction["probabilities"], strict=True)  # type: ignore[assignment]
+    return [label for label, _ in sorted(pairs, key=lambda pair: -pair[1])]
+
+
+def plain_label(label: Any) -> Any:
+    """Convert a label that is a scalar of an array library to Python."""
     return label.item() if hasattr(label, "item") else label
 
 
 def _is_no_label(label: Any) -> bool:
     if type(label) in (str, int):  # nearly all: there may be millions
         return False
-    return label is None or (isinstance(_plain(label), float) and bool(label != label))
+    return label is None or (isinstance(plain_label(label), float) and bool(label != label))

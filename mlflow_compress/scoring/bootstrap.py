@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
+from mlflow_compress.networks.class_scores import taken
 from mlflow_compress.records import MetricFacts
 from mlflow_compress.scoring.drawing import Progress, drawn_sums, silent, swapped_sums
 from mlflow_compress.scoring.pools import Pool, pools_of
@@ -105,7 +106,10 @@ def score(
     if not len(references) or len(references) != len(predictions):
         raise ValueError(f"{len(references)} references and {len(predictions)} predictions can't be scored")
     pools = pools_of(metrics, references, predictions)
-    values = {name: _value(name, metric, references, predictions, pools) for name, metric in metrics.items()}
+    values = {
+        name: _value(name, metric, references, taken(metric.takes, predictions), pools)
+        for name, metric in metrics.items()
+    }
     is_bounded = len(references) >= FEWEST_SAMPLES
     tables = {
         name: score.statistics.values

@@ -306,6 +306,10 @@ def _features(takes: str) -> Any:
     counts = {"nll": number, "tokens": number, "words": number, "bytes": number}
     forms = {
         "labels": [(text, text), (text, texts), (number, number), (number, numbers)],
+        "scores": [
+            (text, {"labels": texts, "probabilities": numbers}),
+            (number, {"labels": numbers, "probabilities": numbers}),
+        ],
         "texts": [(text, text)],
         "tags": [(texts, texts)],
         "likelihoods": [(text, counts)],

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from mlflow_compress.networks.class_scores import taken
 from mlflow_compress.scoring.drawing import Progress, drawings, silent
 from mlflow_compress.scoring.statistics_file import Statistics
 from mlflow_compress.sockets import Metric, PooledMetric
@@ -49,7 +50,8 @@ class Pool:
 
     @cached_property
     def _summarize(self) -> Callable[[Any], Any]:
-        return self._metric.summarizer(self.statistics.values)
+        names = self.statistics.columns
+        return self._metric.summarizer(self.statistics.values, *([names] if names else []))
 
     def _draw(self, seed: int, progress: Progress) -> Iterator[Any]:
         import numpy as np
@@ -67,7 +69,9 @@ def pools_of(metrics: Mapping[str, Metric], references: Sequence[Any], predictio
     pools: dict[str, Pool] = {}
     for metric in metrics.values():
         if isinstance(metric, PooledMetric) and metric.pool not in pools:
-            pools[metric.pool] = Pool(metric, Statistics(metric.items(references, predictions)))
+            answers = taken(metric.takes, predictions)
+            names = metric.item_names(references, answers)
+            pools[metric.pool] = Pool(metric, Statistics(metric.items(references, answers), names))
     return pools
 
 

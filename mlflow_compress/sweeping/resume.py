@@ -34,7 +34,7 @@ _GPU, _POWER = "gpu_model", "gpu_power_limit_w"
 _MOST_READ_BYTES = 256 * 2**20  # of files that code may use; larger ones are identified by size and date
 _KEYS = (*_MACHINE, _GPU, _POWER)
 _ROW = ("team", "model", "method", "family", "chain", "batch_size", "setting")
-_NO_DIFFERENCE = ("folder", "requires")  # for the numbers
+_NO_DIFFERENCE = ("folder", "requires", "published")  # for the numbers
 
 
 def digest(variant: Variant, machine: Mapping[str, str] | None = None) -> str:

@@ -63,6 +63,11 @@ METRICS = (
     LoggedMetric("size/disk_gzip_mib", "MiB", "The same files, compressed with gzip."),
     LoggedMetric("size/params", "", "Number of parameters; tied weights count once."),
     LoggedMetric("size/params_nonzero", "", "Number of parameters that are not zero."),
+    LoggedMetric("size/macs", "", "Multiply-accumulate operations of one forward pass, per sample, by the shapes of "
+                 "the layers before quantisation; zeros in dense weights count."),
+    LoggedMetric("prepare/seconds", "s", "Time to apply the methods, without loading the original and saving."),
+    LoggedMetric("prepare/ram_peak_mib", "MiB", "Highest resident memory of the process while the methods are applied; "
+                 "it includes the original."),
     LoggedMetric("{device}/latency_p50_ms", "ms", "Latency of one call on one batch: the geometric mean of the "
                  "launches' medians. `_low` and `_high` are its 95 % interval, from three launches on."),
     LoggedMetric("{device}/latency_p{rank}_ms", "ms", "A higher percentile of the calls. It is logged only where there "
@@ -115,9 +120,16 @@ METRICS = (
     LoggedMetric("quality/samples", "", "Number of scored samples."),
     LoggedMetric("quality/output_error_rel_l2", "", "Distance between the outputs of the variant and of its original "
                  "on the same random inputs: 2-norm of the difference divided by that of the original's outputs."),
-    LoggedMetric("quality/top1_agreement", "", "Share of positions where the variant and its original choose the same "
-                 "class."),
-    LoggedMetric("quality/kl_divergence_nats", "nats", "Mean KL divergence from the original's probabilities."),
+    LoggedMetric("quality/top1_agreement", "", "Share of scored samples where the variant and its original choose the "
+                 "same class. Without scores: share of positions in the outputs for the same random inputs."),
+    LoggedMetric("quality/kl_divergence_nats", "nats", "Mean over the same samples or positions of "
+                 "KL(original || variant), the divergence of the variant's probabilities of classes."),
+    LoggedMetric("quality/kl_divergence_reverse_nats", "nats", "Mean over the scored samples of "
+                 "KL(variant || original)."),
+    LoggedMetric("quality/flips", "", "Share of scored samples whose score is not the original's: for an accuracy, "
+                 "answers that became wrong or right. The artifact `flips.json` lists them."),
+    LoggedMetric("quality/samples_worse", "", "Number of scored samples that became worse (wrong)."),
+    LoggedMetric("quality/samples_better", "", "Number of scored samples that became better (right)."),
     LoggedMetric("quality/{score}", "", "Score of a quality metric."),
     LoggedMetric("quality/{score}_{end}", "", "Ends of its 95 % interval: `low`, `high`."),
     LoggedMetric("quality/{score}_difference", "", "Score minus the original's score on the same samples."),
@@ -161,6 +173,8 @@ TAGS = (
     LoggedTag("compress.data_digest", "Digest of the scored samples."),
     LoggedTag("compress.protocol.{score}", "How a metric was computed."),
     LoggedTag("compress.metric.{score}", "Label, scale, direction and rank of a metric, as JSON."),
+    LoggedTag("compress.published.{score}", "Of an original: its score compared with a published one, as JSON: "
+              "`verdict` (`as published`, `differs` or `not comparable`), `published`, `own`, `source`, `reason`."),
     LoggedTag("compress.significant.{score}", "`yes` where the difference's 95 % interval excludes 0, else `no`."),
     LoggedTag("compress.unpaired", "Why no difference from the original's score was computed."),
     LoggedTag("compress.native_flavor", "MLflow flavor that also loads the logged model, or `none` and the reason."),

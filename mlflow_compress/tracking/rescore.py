@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,12 @@ from mlflow_compress.errors import RecipeError, StoreError
 from mlflow_compress.measuring import quality
 from mlflow_compress.measuring.one_process import Listener
 from mlflow_compress.measuring.quality import PREDICTIONS, STATISTICS
-from mlflow_compress.model import SCORING
+from mlflow_compress.model import SCORING, TEXTS_SCORING
+from mlflow_compress.networks.class_scores import Ranking, taken
 from mlflow_compress.records import Variant
-from mlflow_compress.scoring import bootstrap, statistics_file
+from mlflow_compress.scoring import bootstrap, class_table, statistics_file
 from mlflow_compress.scoring.hf_evaluate import is_code, metrics_of
+from mlflow_compress.scoring.statistics_file import Statistics
 from mlflow_compress.sockets import Metric
 from mlflow_compress.tracking import reading, writing
 from mlflow_compress.tracking.connection import Store
@@ -84,7 +86,13 @@ def of_file(path: Path, entries: Sequence[str], seed: int = 0, listener: Listene
         content = path.read_bytes()
     except (OSError, Malformed) as error:
         raise RecipeError(f"The predictions can't be read: {error}") from error
-    return Rescored(_score(content, str(path), metrics_of(entries, Path(), load=True), seed, listener), {})
+    metrics = metrics_of(entries, Path(), load=True)
+    beside = path.with_name(STATISTICS)
+    try:
+        class_scores = _class_scores(metrics, lambda: beside.read_bytes() if beside.is_file() else None)
+    except OSError as error:
+        raise RecipeError(f"The scores of the classes can't be read: {error}") from error
+    return Rescored(_score(content, str(path), metrics, seed, listener, class_scores), {})
 
 
 def of_run(store: Store, run_id: str, entries: Sequence[str], log: bool, listener: Listener = _ignore) -> Rescored:
@@ -122,17 +130,51 @@ def of_run(store: Store, run_id: str, entries: Sequence[str], log: bool, listene
             f"The run's metric {code[0]} is Python code. If you trust its source, name it: --metric {code[0]}"
         )
     metrics = metrics_of(entries or variant.metrics, folder, load=True, gives=gives)
-    rescored = Rescored(_score(content, f"the run {run_id}", metrics, variant.seed, listener), run.metrics)
+    class_scores = _class_scores(
+        metrics, lambda: reading.artifact(store, run_id, STATISTICS, statistics_file.MOST_PACKED_BYTES)
+    )
+    scores = _score(content, f"the run {run_id}", metrics, variant.seed, listener, class_scores)
+    rescored = Rescored(scores, run.metrics)
     if log:
         with Spool().alone():  # another process may add to the same file
-            facts = quality.facts_of(rescored.scores, run.said(f"compress.{SCORING}"))
+            said = {name: text for name in (SCORING, TEXTS_SCORING) if (text := run.said(f"compress.{name}"))}
+            facts = quality.facts_of(rescored.scores, quality.scoring_of(metrics, said))
             statistics = {STATISTICS: _statistics(rescored.scores, store, run_id)}
             writing.add_to_run(store, run_id, rescored.scores.numbers(), facts, statistics)
     return rescored
 
 
+def _class_scores(metrics: Mapping[str, Metric], read: Callable[[], bytes | None]) -> Statistics | None:
+    """Return the scores of the classes from a file of statistics, if a metric needs them and the file has them.
+
+    Args:
+        metrics: the metrics.
+        read: reads the content of the file; None if there is none.
+
+    Raises:
+        RecipeError: the file is not valid.
+    """
+    if all(metric.takes != "scores" for metric in metrics.values()):
+        return None
+    try:
+        content = read()
+        if content is None:
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, STATISTICS)
+            path.write_bytes(content)
+            return statistics_file.read(path).get(class_table.POOL)
+    except Malformed as error:
+        raise RecipeError(f"The scores of the classes can't be read: {error}") from error
+
+
 def _score(
-    content: bytes, origin: str, metrics: Mapping[str, Metric], seed: int, listener: Listener
+    content: bytes,
+    origin: str,
+    metrics: Mapping[str, Metric],
+    seed: int,
+    listener: Listener,
+    class_scores: Statistics | None = None,
 ) -> bootstrap.Scores:
     def drawn(done: int, total: int | None, seconds_left: float | None) -> None:
         stage = "resampling for the intervals"
@@ -141,11 +183,17 @@ def _score(
     listener({"stage": "reading the predictions"})
     try:
         references, predictions = quality.read_predictions(content)
+        if class_scores is not None:
+            predictions = list(class_table.with_scores(predictions, class_scores))
     except Malformed as error:
         raise RecipeError(f"The predictions of {origin} can't be read: {error}") from error
     listener({"stage": f"scoring {len(predictions):,} predictions"})
     for name, metric in metrics.items():
-        for reference, prediction in zip(references, predictions, strict=True):
+        for reference, prediction in zip(references, taken(metric.takes, predictions), strict=True):
+            if metric.takes == "scores" and not isinstance(prediction, (Ranking, Mapping)):
+                raise RecipeError(
+                    f"{name} takes the scores of all classes, which {origin} did not keep. Measure the variant again."
+                )
             if not _fits(metric.takes, reference, prediction):
                 raise RecipeError(
                     f"{name} takes {metric.takes}; the predictions of {origin} are different: "
@@ -167,7 +215,11 @@ def _fits(takes: str, reference: Any, prediction: Any) -> bool:
         return isinstance(reference, list) and isinstance(prediction, list)
     if takes == "texts":
         return isinstance(reference, str) and isinstance(prediction, str)
-    return takes != "labels" or (not isinstance(reference, (list, Mapping)) and not isinstance(prediction, Mapping))
+    if takes != "labels":
+        return True
+    if isinstance(reference, (list, Mapping)):
+        return False
+    return not isinstance(prediction, Mapping) or reference in prediction
 
 
 def _statistics(scores: bootstrap.Scores, store: Store, run_id: str) -> bytes:

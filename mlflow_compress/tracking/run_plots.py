@@ -18,12 +18,8 @@ def latency_png(result: Result) -> bytes | None:
     timed = {group: samples for group, samples in timed.items() if samples}
     if not timed:
         return None
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 3.2 * len(timed)), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(_title(result))
+    figure = new_figure(10, 3.2 * len(timed))
+    figure.suptitle(title(result))
     axes = figure.subplots(len(timed), 2, squeeze=False, width_ratios=(3, 1), sharey="row")
     for (series, spread), (group, samples) in zip(axes, timed.items(), strict=True):
         warmup = result.samples.get(f"{group}/warmup_ms", [])
@@ -37,7 +33,7 @@ def latency_png(result: Result) -> bytes | None:
         spread.hist(samples, bins=min(40, max(5, len(samples) // 3)), orientation="horizontal", color="C0")
         spread.axhline(middle, color="C3", linewidth=1)
         spread.set(xlabel="calls")
-    return _png(figure)
+    return png(figure)
 
 
 def memory_png(result: Result) -> bytes | None:
@@ -46,12 +42,8 @@ def memory_png(result: Result) -> bytes | None:
     timelines = {group: series for group, series in timelines.items() if series}
     if not timelines:
         return None
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 3.2 * len(timelines)), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(_title(result))
+    figure = new_figure(10, 3.2 * len(timelines))
+    figure.suptitle(title(result))
     for axes, (group, series) in zip(
         figure.subplots(len(timelines), 1, squeeze=False)[:, 0], timelines.items(), strict=True
     ):
@@ -63,15 +55,27 @@ def memory_png(result: Result) -> bytes | None:
         axes.set(xlabel="seconds", ylabel=f"{group.upper()} run: RAM, MB")
         axes.set_ylim(bottom=0)
         axes.legend(loc="lower right")
-    return _png(figure)
+    return png(figure)
 
 
-def _title(result: Result) -> str:
+def title(result: Result) -> str:
+    """Return the title of a result's pictures."""
     variant = result.variant
     return _plain(f"{variant.model}, {variant.method}, batch {variant.batch_size}")
 
 
-def _png(figure: Any) -> bytes:
+def new_figure(width: float, height: float) -> Any:
+    """Return an empty figure; its sides are in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def png(figure: Any) -> bytes:
+    """Return a figure as PNG."""
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=110)
     return picture.getvalue()

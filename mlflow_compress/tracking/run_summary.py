@@ -7,7 +7,7 @@ import re
 from mlflow_compress.compression.coverage import REACHED
 from mlflow_compress.plain_text import plain
 from mlflow_compress.records import Result
-from mlflow_compress.reporting import metric_facts
+from mlflow_compress.reporting import metric_facts, published_scores
 from mlflow_compress.reporting.table_text import DIFFERENCE, label, number, scores, unit
 
 _SHOWN = (
@@ -16,6 +16,9 @@ _SHOWN = (
     "size/disk_gzip_mib",
     "size/params",
     "size/params_nonzero",
+    "size/macs",
+    "prepare/seconds",
+    "prepare/ram_peak_mib",
     "cpu/latency_p50_ms",
     "cpu/latency_p90_ms",
     "cpu/latency_p99_ms",
@@ -36,7 +39,10 @@ _SHOWN = (
 )
 _TO_LAUNCHES = ("/latency_p50_ms", "/launches")
 _TAIL = re.compile(r"/latency_p(?!50_)\d+_ms$")
-_COUNTS = ("size/params", "size/params_nonzero", "quality/samples")
+_COUNTS = (
+    *("size/params", "size/params_nonzero", "size/macs"),
+    *("quality/samples", "quality/samples_worse", "quality/samples_better"),
+)
 _MARKUP = re.compile(r"([\\`*_{}\[\]()#+!~.-])")
 _BY_NUMBER = str.maketrans(
     {char: f"&#{ord(char)};" for char in "<>|$@&:"}
@@ -68,6 +74,10 @@ def facts(result: Result) -> list[tuple[str, str]]:
         if name.endswith(_TO_LAUNCHES[0]) and (count := result.measurements.get(name.replace(*_TO_LAUNCHES))):
             text += f", {count:.0f} launch{'es' if count > 1 else ''}"
         rows.append((label(name, "en", metrics, with_unit=False), text))
+    rows += [
+        (f"{label(name, 'en', metrics, with_unit=False)}, published", verdict.text)
+        for name, verdict in published_scores.recorded(result.facts, published_scores.FACT).items()
+    ]
     return rows
 
 
@@ -107,7 +117,9 @@ def page(result: Result) -> str:
     """
     covered = (REACHED, "timed")
     facts = {
-        name: text for name, text in result.facts.items() if name not in covered and not name.startswith("metric.")
+        name: text
+        for name, text in result.facts.items()
+        if name not in covered and not name.startswith(("metric.", published_scores.FACT))
     }
     rows = {**facts, **result.environment}
     if not rows:

@@ -15,11 +15,21 @@ from collections.abc import Callable, Mapping
 from mlflow_compress import registry, untrusted
 from mlflow_compress.errors import StoreError, WeightsError
 from mlflow_compress.measuring import input_example, isolate, quality
-from mlflow_compress.measuring.quality import PREDICTIONS, STATISTICS
+from mlflow_compress.measuring.layer_table import LAYERS
+from mlflow_compress.measuring.quality import CONFUSION, PREDICTIONS, STATISTICS
 from mlflow_compress.networks.own_files import require_own_files
 from mlflow_compress.records import Result, Variant
 from mlflow_compress.scoring import statistics_file
-from mlflow_compress.tracking import models, process_identity, reading, run_plots, run_summary, writing
+from mlflow_compress.tracking import (
+    confusion_plot,
+    layer_plot,
+    models,
+    process_identity,
+    reading,
+    run_plots,
+    run_summary,
+    writing,
+)
 from mlflow_compress.tracking.connection import Store, check
 from mlflow_compress.tracking.run_tags import LOGGED, NOT_LOGGED, NOTE, PARENT, RESULT_ID, ROLE
 from mlflow_compress.tracking.spool import Shipment
@@ -68,7 +78,8 @@ def write(store: Store, run_id: str, shipment: Shipment) -> None:
         StoreError: the server refused the numbers, or is gone.
     """
     result, address, folder = shipment.result, shipment.address, shipment.entry.folder
-    files = _pictures(result) | isolate.tables(folder)
+    tables = isolate.tables(folder)
+    files = _pictures(result, tables) | tables
     files |= {} if result.status == "ok" else {f"logs/{name}": text for name, text in isolate.logs(folder).items()}
     missing = {"tables": isolate.too_large(folder)}
     writing.untag(store, run_id, _OF_AN_EARLIER_TRY)
@@ -111,7 +122,7 @@ def write_into_open_run(
     Raises:
         StoreError: the server refused, or is gone.
     """
-    all_files = {**_pictures(result), **(files or {})}
+    all_files = {**_pictures(result, files or {}), **(files or {})}
     params = {**(asked or {}), **_resolved(result)}
     note, result_id = run_summary.page(result), uuid.uuid4().hex
     if writing.take(store, run_id, result_id):
@@ -136,11 +147,12 @@ def _move_below(store: Store, run_id: str) -> None:
     except untrusted.Malformed:  # an unreadable result is not a row
         return
     result_id = f"{run.params.get(RESULT_ID, run_id)}.below"  # the same each time, and unique
-    max_bytes = {PREDICTIONS: quality.MOST_BYTES, STATISTICS: statistics_file.MOST_PACKED_BYTES}
+    max_bytes = dict.fromkeys(isolate.TABLES, isolate.MOST_TABLE_BYTES)
+    max_bytes |= {PREDICTIONS: quality.MOST_BYTES, STATISTICS: statistics_file.MOST_PACKED_BYTES}
     files = {name: reading.artifact(store, run_id, name, size) for name, size in max_bytes.items()}
     tables = {name: content for name, content in files.items() if content is not None}
     params = {name: text for name, text in run.params.items() if name != RESULT_ID}
-    _write_below(store, run_id, result, result_id, params, _pictures(result) | tables)
+    _write_below(store, run_id, result, result_id, params, _pictures(result, tables) | tables)
     writing.tag(store, run_id, {ROLE: writing.EVALUATIONS})
 
 
@@ -159,8 +171,12 @@ def _write_below(
     return run_id
 
 
-def _pictures(result: Result) -> dict[str, bytes]:
+def _pictures(result: Result, tables: Mapping[str, bytes]) -> dict[str, bytes]:
     pictures = {"latency.png": run_plots.latency_png(result), "memory.png": run_plots.memory_png(result)}
+    if CONFUSION in tables:
+        pictures["confusion_matrix.png"] = confusion_plot.confusion_png(tables[CONFUSION], run_plots.title(result))
+    if LAYERS in tables:
+        pictures["layers.png"] = layer_plot.layers_png(tables[LAYERS], run_plots.title(result))
     return {name: picture for name, picture in pictures.items() if picture is not None}
 
 

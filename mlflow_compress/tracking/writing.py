@@ -31,6 +31,7 @@ PROGRAM = "compress-bench"
 METRICS_PER_CALL, TAGS_PER_CALL, _PARAMS_PER_CALL = 1000, 100, 100
 _ALREADY_THERE = ("UNIQUE constraint failed", "duplicate key value", "Duplicate entry")  # messages of databases
 _TABLE = "predictions.json"
+_TABLES = (_TABLE, "confusion_matrix.json", "classes.json", "flips.json", "layers.json")  # that the UI shows
 RESULT = "result.json"
 
 _Item = TypeVar("_Item")
@@ -249,7 +250,7 @@ def write_files(store: Store, run_id: str, files: Mapping[str, bytes]) -> None:
             with _artifacts(store, run_id):
                 store.client.log_artifacts(run_id, folder)
         if _TABLE in files:
-            artifact_list = json.dumps([{"path": _TABLE, "type": "table"}])
+            artifact_list = json.dumps([{"path": table, "type": "table"} for table in _TABLES if table in files])
             store.client.set_tag(run_id, "mlflow.loggedArtifacts", artifact_list)  # so that the UI opens it as a table
 
 

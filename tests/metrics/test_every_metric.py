@@ -18,6 +18,20 @@ TEXTS = (
 )
 INPUTS: dict[str, tuple[list[Any], list[Any]]] = {
     "labels": ([0, 1, 2, 1, 0, 3], [[0, 1, 2], [0, 1, 2], [2, 0, 1], [1, 2, 0], [2, 1, 0], [1, 2, 0]]),
+    "scores": (
+        ["a", "b", "c", "b", "a", "c"],
+        [
+            dict(zip("abcde", shares, strict=True))
+            for shares in (
+                (0.5, 0.2, 0.1, 0.1, 0.1),
+                (0.1, 0.6, 0.1, 0.1, 0.1),
+                (0.4, 0.1, 0.2, 0.2, 0.1),
+                (0.3, 0.05, 0.4, 0.15, 0.1),
+                (0.7, 0.1, 0.1, 0.05, 0.05),
+                (0.1, 0.4, 0.2, 0.2, 0.1),
+            )
+        ],
+    ),
     "texts": TEXTS,
     "tags": (
         [["B-PER", "I-PER", "O"], ["O", "B-LOC"], ["O"], ["B-ORG", "I-ORG"], ["B-PER", "O"], ["O", "O"]],
@@ -58,6 +72,8 @@ def test_what_is_right_scores_better_than_what_is_not(name: str) -> None:
     perfect: list[Any] = references
     if metric.takes == "labels":
         perfect = [[reference] for reference in references]
+    elif metric.takes == "scores":
+        perfect = [{label: float(label == reference) for label in "abcde"} for reference in references]
     elif metric.takes == "likelihoods":
         perfect = [{**reference, "nll": 0.0, "right": reference["tokens"]} for reference in predictions]
     elif metric.takes == "boxes":
@@ -103,5 +119,7 @@ def test_what_is_not_a_number_raises(name: str) -> None:
         invalid = {**predictions[0], "scores": [float("nan")]}
     elif metric.takes == "labels":
         invalid = [float("nan")]
+    elif metric.takes == "scores":
+        invalid = {"a": float("nan"), "b": 0.5, "c": 0.5}
     with pytest.raises((ValueError, TypeError)):
         metric.compute(references, [invalid, *predictions[1:]])

@@ -15,6 +15,7 @@ from mlflow_compress.reporting.against_original import (
     is_believed,
     ratios_to,
     shown_scores,
+    without_own_original,
 )
 
 P50 = "cpu/latency_p50_ms"
@@ -78,6 +79,13 @@ def test_scores_hide_how_far_outputs_moved_on_random_inputs() -> None:
     assert shown_scores(moved) == moved
     scored = {"quality/accuracy": 0.85, "quality/samples": 20.0}
     assert shown_scores({**moved, **scored, "quality/accuracy_difference": 0.1}) == scored
+
+
+def test_answers_to_scored_samples_are_compared_with_the_own_original_only() -> None:
+    compared = {"quality/flips": 0.1, "quality/samples_worse": 2.0, "quality/top1_agreement": 0.9}
+    scored = {"quality/accuracy": 0.85, "quality/samples": 20.0, **compared}
+    assert shown_scores({**scored, "quality/output_error_rel_l2": 0.2}) == scored
+    assert without_own_original(scored) == {"quality/accuracy": 0.85, "quality/samples": 20.0}
 
 
 def test_a_difference_is_of_the_same_samples(make_run: MakeRun) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,12 @@ import numpy as np
 import pytest
 
 from mlflow_compress import registry
-from mlflow_compress.measuring.quality import STATISTICS
+from mlflow_compress.measuring.quality import FLIPS, PREDICTIONS, STATISTICS
+from mlflow_compress.networks.class_scores import Ranking
 from mlflow_compress.planning import chains
 from mlflow_compress.records import Result, Variant
 from mlflow_compress.scoring import bootstrap, statistics_file
+from mlflow_compress.scoring.class_table import POOL, ClassTable
 from mlflow_compress.tracking import pairing
 
 COUNT = 200
@@ -87,6 +90,55 @@ def test_what_was_not_scored_is_left_as_it_is(tmp_path: Path) -> None:
     variant = Variant("m", "fp16", "t", "python", "m.py")
     unscored = Result(variant, "ok")
     assert pairing.Originals().pair(unscored, tmp_path) is unscored
+
+
+def classifier(folder: Path, method: str, shares: list[float], digest: str = "abc") -> Result:
+    """Return a result of a classifier whose scoring left tables in the folder; all references are `a`."""
+    folder.mkdir(exist_ok=True)
+    references = ["a"] * len(shares)
+    predictions = [Ranking(["a" if share > 0.5 else "b"], ("a", "b"), np.log([share, 1 - share])) for share in shares]
+    scores = bootstrap.score({"accuracy": registry.build("metrics", "accuracy")}, references, predictions, seed=0)
+    table = ClassTable.of(references, predictions)
+    statistics_file.write({POOL: table.statistics(), **scores.statistics()}, folder / STATISTICS)
+    rows = [[reference, answer[0]] for reference, answer in zip(references, predictions, strict=True)]
+    (folder / PREDICTIONS).write_text(json.dumps({"columns": ["reference", "prediction"], "data": rows}))
+    variant = Variant(
+        "m", method, "t", "python", "m.py", data="own", chain=chains.parse_chain(method), metrics=("accuracy",)
+    )
+    return Result(variant, "ok", measurements=scores.numbers(), facts={"data_digest": digest})
+
+
+def test_answers_are_compared_with_the_originals_on_the_same_samples(tmp_path: Path) -> None:
+    originals = pairing.Originals()
+    originals.pair(classifier(tmp_path / "original", "original", [0.9, 0.8, 0.4, 0.7]), tmp_path / "original")
+    folder = tmp_path / "fp16"
+    paired = originals.pair(classifier(folder, "fp16", [0.9, 0.4, 0.6, 0.6]), folder)
+    numbers = paired.measurements
+    assert (numbers["quality/flips"], numbers["quality/top1_agreement"]) == (0.5, 0.5)
+    assert (numbers["quality/samples_worse"], numbers["quality/samples_better"]) == (1, 1)
+    before, after = ([[share, 1 - share] for share in shares] for shares in ([0.8, 0.4, 0.7], [0.4, 0.6, 0.6]))
+    divergence = np.sum(np.array(before) * np.log(np.array(before) / np.array(after))) / 4
+    assert numbers["quality/kl_divergence_nats"] == pytest.approx(divergence, rel=1e-6)
+    assert numbers["quality/kl_divergence_reverse_nats"] > 0
+    table = json.loads((folder / FLIPS).read_text())
+    assert table["data"] == [
+        [1, "became wrong", "a", "a", "b", 1.0, 0.0],
+        [2, "became right", "a", "b", "a", 0.0, 1.0],
+    ]
+    assert not (tmp_path / "original" / FLIPS).exists()
+
+
+def test_class_scores_that_do_not_fit_are_not_compared(tmp_path: Path) -> None:
+    originals = pairing.Originals()
+    originals.pair(classifier(tmp_path / "original", "original", [0.9, 0.8, 0.4]), tmp_path / "original")
+    folder = tmp_path / "fp16"
+    scored = classifier(folder, "fp16", [0.9, 0.8, 0.4])
+    kept = statistics_file.read(folder / STATISTICS)
+    broken = statistics_file.Statistics(kept[POOL].values, ("sample", "reference", '"a"', '"emu"'))
+    statistics_file.write({**kept, POOL: broken}, folder / STATISTICS)
+    paired = originals.pair(scored, folder)
+    assert "quality/kl_divergence_nats" not in paired.measurements
+    assert paired.measurements["quality/flips"] == 0
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"{}"])

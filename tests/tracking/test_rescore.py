@@ -8,13 +8,15 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from mlflow import MlflowClient
 
 from mlflow_compress.cli.bench import main
 from mlflow_compress.errors import CompressError, RecipeError, StoreError
 from mlflow_compress.measuring import quality
-from mlflow_compress.measuring.quality import PREDICTIONS, STATISTICS
+from mlflow_compress.measuring.quality import CLASSES, CONFUSION, PREDICTIONS, STATISTICS
+from mlflow_compress.networks.class_scores import rankings
 from mlflow_compress.planning import chains
 from mlflow_compress.records import Budget, MetricFacts, Result, Variant
 from mlflow_compress.scoring import statistics_file
@@ -94,6 +96,51 @@ def test_new_metrics_are_as_if_they_had_been_scored_at_once(store: Store, tmp_pa
     statistics, expected = statistics_file.read(tmp_path / "again.npz"), statistics_file.read(tmp_path / STATISTICS)
     assert set(statistics) == {"wer", "cer_normalized", "chrf"}
     assert all(np.array_equal(statistics[name].values, expected[name].values) for name in statistics)
+
+
+class Classifier(Echo):
+    """A family whose answers have the scores of all classes."""
+
+    def kinds(self, model: Model) -> tuple[str, ...]:
+        return ("labels", "scores")
+
+    def answers(self, model: Model, inputs: list[Any]) -> list[Any]:
+        classes = tuple(sorted(set(REFERENCES)))
+        generator = torch.Generator().manual_seed(len(inputs))
+        logits = torch.randn((len(inputs), len(classes)), generator=generator)
+        logits[torch.arange(len(inputs)), [classes.index(text) for text in inputs]] += 1
+        return list(rankings(logits, classes))
+
+
+def test_metrics_of_class_scores_are_computed_from_the_file_of_statistics(tmp_path: Path) -> None:
+    names = ("accuracy", "roc_auc", "log_loss")
+    family = cast(Family, Classifier())
+    at_once = quality.score(family, Model(None), variant_of(*names, family="text"), tmp_path, lambda *_: None)
+    (tmp_path / "later").mkdir()
+    quality.score(family, Model(None), variant_of("accuracy", family="text"), tmp_path / "later", lambda *_: None)
+    rescored = rescore.of_file(tmp_path / "later" / PREDICTIONS, names, seed=3)
+    assert rescored.scores.numbers() == at_once.measurements
+    (tmp_path / "later" / STATISTICS).unlink()
+    with pytest.raises(RecipeError, match=r"roc_auc takes the scores of all classes, which .* did not keep"):
+        rescore.of_file(tmp_path / "later" / PREDICTIONS, names)
+
+
+def test_a_classifier_leaves_its_confusion_matrix_and_its_classes(tmp_path: Path) -> None:
+    family = cast(Family, Classifier())
+    part = quality.score(family, Model(None), variant_of("accuracy", family="text"), tmp_path, lambda *_: None)
+    confusion = json.loads((tmp_path / CONFUSION).read_text())["data"]
+    right = sum(count for true, answer, count in confusion if true == answer)
+    assert right / 20 == part.measurements["quality/accuracy"]
+    classes = json.loads((tmp_path / CLASSES).read_text())
+    assert [row[0] for row in classes["data"]] == sorted(set(REFERENCES))
+    assert [row[1] for row in classes["data"]] == [5, 5, 5, 5]
+    predictions = json.loads((tmp_path / PREDICTIONS).read_text())["data"]
+    assert all(isinstance(answer, str) for _, answer in predictions)
+
+
+def test_texts_have_no_confusion_matrix(tmp_path: Path) -> None:
+    quality.score(cast(Family, Echo()), Model(None), variant_of("wer"), tmp_path, lambda *_: None)
+    assert not (tmp_path / CONFUSION).exists()
 
 
 def test_without_log_the_run_stays_as_it_was(store: Store, tmp_path: Path) -> None:

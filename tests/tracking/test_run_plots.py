@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
 import struct
 import warnings
 
 import pytest
 
 from mlflow_compress.records import Result, Variant
+from mlflow_compress.tracking.confusion_plot import confusion_png
+from mlflow_compress.tracking.layer_plot import layers_png
 from mlflow_compress.tracking.run_plots import latency_png
 
 pytestmark = pytest.mark.full  # drawing takes long
@@ -47,3 +50,29 @@ def test_a_hostile_name_is_drawn_as_text(name: str) -> None:
         warnings.filterwarnings("error", category=SyntaxWarning)
         warnings.filterwarnings("ignore", message="Glyph")
         height(latency_png(result(name, cpu_latency_ms=[20.0, 21, 19, 25])))
+
+
+def test_a_confusion_matrix_is_drawn_and_one_of_many_classes_in_part() -> None:
+    rows = [["cat", "cat", 5], ["cat", "dog", 1], ["$x^2$", "dog", 2]]
+    small = confusion_png(json.dumps({"data": rows}).encode(), "tiny")
+    many = [[f"class {number}", f"class {number // 2}", 1] for number in range(200)]
+    large = confusion_png(json.dumps({"data": many}).encode(), "tiny")
+    assert height(small) < height(large) < 2000
+
+
+@pytest.mark.parametrize(
+    "table", [b"", b"{}", b'{"data": [[1]]}', b'{"data": [["a", "b", -1]]}', b'{"data": [["a", "b", "c"]]}', b"[]"]
+)
+def test_a_table_that_is_none_has_no_picture(table: bytes) -> None:
+    assert confusion_png(table, "tiny") is None
+
+
+def test_parameters_by_type_of_layer_are_drawn() -> None:
+    rows = [["Linear", 38, 66_000_000, 250.0], ["LayerNorm", 13, 20_000, 0.1]]
+    one = layers_png(json.dumps({"data": rows[:1]}).encode(), "tiny")
+    assert height(one) < height(layers_png(json.dumps({"data": rows}).encode(), "tiny"))
+
+
+@pytest.mark.parametrize("table", [b"", b"{}", b'{"data": [[1]]}', b'{"data": [["a", -1, 1, 1]]}', b"[]"])
+def test_a_table_of_layers_that_is_none_has_no_picture(table: bytes) -> None:
+    assert layers_png(table, "tiny") is None

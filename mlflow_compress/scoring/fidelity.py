@@ -1,0 +1,137 @@
+"""How far a compressed model's answers are from the original's on the scored samples, and which samples changed.
+
+Two models with the same accuracy may be wrong on different samples: these numbers show that.
+
+Source: Dutta et al., Accuracy is not all you need, 2024 (flips, KL divergence); Kullback and Leibler, On information
+and sufficiency, 1951.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow_compress.scoring.class_table import ClassTable
+from mlflow_compress.scoring.confusion import Table
+from mlflow_compress.scoring.statistics_file import Statistics
+from mlflow_compress.sockets import AdditiveMetric
+
+_ROUNDED = 1e-12
+_LONGEST_TEXT = 500  # characters of a cell
+
+
+def of_classes(own: ClassTable, original: ClassTable) -> dict[str, float]:
+    """Compare the probabilities of all classes on the same samples.
+
+    Returns:
+        `quality/top1_agreement`, the share of samples with the same answer; `quality/kl_divergence_nats`, the mean of
+        KL(original || variant), and `quality/kl_divergence_reverse_nats`, the mean of KL(variant || original). A
+        divergence is infinite if a class is possible for one of the two only.
+
+    Raises:
+        ValueError: The two have other samples or classes.
+    """
+    if own.labels != original.labels or own.logits.shape != original.logits.shape or (own.true != original.true).any():
+        raise ValueError("these scores belong to different samples or classes")
+    return {
+        "quality/top1_agreement": float((own.answers == original.answers).mean()),
+        "quality/kl_divergence_nats": _divergence(original.log_probabilities, own.log_probabilities),
+        "quality/kl_divergence_reverse_nats": _divergence(own.log_probabilities, original.log_probabilities),
+    }
+
+
+def _divergence(log_p: Any, log_q: Any) -> float:
+    """Return the mean over the samples of KL(p || q), in nats."""
+    import numpy as np
+
+    probability = np.exp(log_p)
+    with np.errstate(invalid="ignore"):
+        terms = np.where(probability > 0, probability * (log_p - log_q), 0.0)
+    return max(0.0, float(terms.sum(axis=1).mean()))
+
+
+@dataclass(frozen=True, eq=False)
+class Flips:
+    """The samples whose score compression changed.
+
+    Attributes:
+        before: The original's score of each sample [samples].
+        after: The variant's score of each sample.
+        greater_is_better: The direction of the score.
+    """
+
+    before: Any
+    after: Any
+    greater_is_better: bool
+
+    @classmethod
+    def of(cls, metric: AdditiveMetric, own: Statistics, original: Statistics) -> Flips | None:
+        """Compare the scores of single samples; None if single samples have no score, as in F1 or mAP."""
+        import numpy as np
+
+        if own.columns or original.columns or own.values.shape != original.values.shape:
+            return None
+        before, after = (
+            np.array([metric.reduce(row) for row in statistics.values], dtype=np.float64)
+            for statistics in (original, own)
+        )
+        if not (np.isfinite(before).all() and np.isfinite(after).all()):
+            return None
+        return cls(before, after, metric.greater_is_better)
+
+    @property
+    def gains(self) -> Any:
+        """How much better each sample became [samples]; below 0 for worse ones."""
+        gains = self.after - self.before
+        return gains if self.greater_is_better else -gains
+
+    def numbers(self) -> dict[str, float]:
+        """Return the share of samples that changed, and how many became worse and better.
+
+        For a score that is 0 or 1, such as accuracy: how many became wrong and right.
+        """
+        worse, better = int((self.gains < -_ROUNDED).sum()), int((self.gains > _ROUNDED).sum())
+        return {
+            "quality/flips": (worse + better) / len(self.gains),
+            "quality/samples_worse": float(worse),
+            "quality/samples_better": float(better),
+        }
+
+    def table(self, references: Sequence[Any], original: Sequence[Any], own: Sequence[Any]) -> Table:
+        """Return the changed samples with their answers, as a table like those of MLflow's `log_table`.
+
+        Args:
+            references: The reference of each sample.
+            original: The original's answers; empty if unknown.
+            own: The variant's answers.
+        """
+        import numpy as np
+
+        is_right = bool(np.isin(self.before, (0, 1)).all() and np.isin(self.after, (0, 1)).all())
+        words = ("became wrong", "became right") if is_right else ("became worse", "became better")
+        gains = self.gains
+        rows = []
+        for index in np.flatnonzero(np.abs(gains) > _ROUNDED).tolist():
+            answers = [_cut(original[index]) if original else None, _cut(own[index])]
+            scores = [float(self.before[index]), float(self.after[index])]
+            rows.append([index, words[int(gains[index] > 0)], _cut(references[index]), *answers, *scores])
+        columns = ["sample", "change", "reference", "original", "variant", "original_score", "variant_score"]
+        return {"columns": columns, "data": rows}
+
+
+def chosen_metric(metrics: Mapping[str, Any], statistics: Mapping[str, Statistics]) -> str:
+    """Return the name of the metric that judges single samples: that of the lowest rank; empty if there is none."""
+    names = [
+        name
+        for name, metric in metrics.items()
+        if isinstance(metric, AdditiveMetric) and name in statistics and not statistics[name].columns
+    ]
+    return min(names, key=lambda name: metrics[name].facts.rank, default="")
+
+
+def _cut(value: Any) -> Any:
+    if isinstance(value, (int, float)) or value is None:
+        return value
+    text = value if isinstance(value, str) else str(value)
+    return text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 1]}…"
