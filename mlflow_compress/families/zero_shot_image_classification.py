@@ -12,6 +12,7 @@ from mlflow_compress.data.datasets import draw, scored
 from mlflow_compress.data.labels import labels_of
 from mlflow_compress.data.media import Picture
 from mlflow_compress.errors import RecipeError, Unsupported
+from mlflow_compress.networks.class_scores import Ranking, rankings
 from mlflow_compress.networks.export_graphs import Attached, Calls, dtype_of, graph
 from mlflow_compress.networks.image_inputs import SIDE, image_processor, photo_of, pixels_of
 from mlflow_compress.networks.text_inputs import require_pass
@@ -61,7 +62,7 @@ class ZeroShotImageClassification(TransformersFamily):
         "the texts of the classes, which are encoded before; resizing and normalising (preprocess) are timed apart"
     )
     metrics: ClassVar[tuple[str, ...]] = ("accuracy", "top5_accuracy", "precision", "recall", "f1")
-    gives: ClassVar[tuple[str, ...]] = ("labels",)
+    gives: ClassVar[tuple[str, ...]] = ("labels", "scores")
     flexible_axes: ClassVar[tuple[int, ...]] = (0, 1)
     needs: ClassVar[tuple[str, ...]] = ("torch", "torchvision", "transformers", "accelerate", "safetensors")
     imports: ClassVar[tuple[str, ...]] = (
@@ -206,19 +207,18 @@ class ZeroShotImageClassification(TransformersFamily):
         """Return the nearest label for each image: a path, a PIL image, or uint8 [height, width, 3] in RGB order."""
         return [ranking[0] for ranking in self.answers(model, inputs)]
 
-    def answers(self, model: Model, inputs: Sequence[Any]) -> list[list[str]]:
-        """Return the names of the five nearest labels for each image, best first."""
+    def answers(self, model: Model, inputs: Sequence[Any]) -> list[Ranking]:
+        """Return the names of the five nearest labels for each image, best first, with the scores of all labels."""
         import torch
 
-        rankings: list[list[str]] = []
+        answers: list[Ranking] = []
         with torch.inference_mode():
             classes = self._class_vectors(model)
             for start in range(0, len(inputs), _PREDICT_BATCH):
                 pixels = [self._prepared(model, image) for image in inputs[start : start + _PREDICT_BATCH]]
                 scores = _similarity(model, _image_vectors(model.module, torch.stack(pixels)), classes).float()
-                best = scores.topk(min(_RANKED, len(self._names))).indices
-                rankings += [[self._names[index] for index in ranking] for ranking in best.tolist()]
-        return rankings
+                answers += rankings(scores, tuple(self._names), _RANKED)
+        return answers
 
     def _class_vectors(self, model: Model) -> Any:
         """Return the embeddings of all classes [classes, width]."""
