@@ -161,6 +161,9 @@ class Constant:
 
     metrics: tuple[str, ...] = ()
 
+    def scored_rates(self, *_: Any) -> dict[str, float]:
+        return {}
+
     def kinds(self, model: Model) -> tuple[str, ...]:
         return ("labels",)
 

@@ -37,6 +37,9 @@ class Echo:
     def __init__(self, answers: dict[Any, Any] | None = None) -> None:
         self.table = PREDICTIONS_OF if answers is None else answers
 
+    def scored_rates(self, *_: Any) -> dict[str, float]:
+        return {}
+
     def kinds(self, model: Model) -> tuple[str, ...]:
         return ("texts",)
 
