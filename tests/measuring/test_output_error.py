@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from lab import Lab
+from tiny import tiny_model
 
 from mlflow_compress import registry
 from mlflow_compress.errors import WorkerError
@@ -265,3 +266,21 @@ def test_outputs_are_compared_without_zeros_at_padded_positions_which_are_report
         called = model.module(*family.batch(model, 2, 0))
     is_as_called = farthest([flat(called)], [original.passes[0][0]], [0.0]) < 1e-4
     assert is_as_called is not bool(codes)
+
+
+def test_models_that_read_other_inputs_are_not_compared(tmp_path: Path) -> None:
+    family, original = tiny_model("text_classification", {"initializer_range": 1.0})
+    _, student = tiny_model("text_classification", {"initializer_range": 1.0, "vocab_size": 150})
+    variant = Variant("m", "distill", "t", "text_classification", "tiny", "random", batch_size=2)
+    inputs = output_error.inputs(family, original, variant)
+    assert len(inputs) == 2
+    assert output_error.read_alike(inputs, output_error.inputs(family, original, variant))
+    assert not output_error.read_alike(inputs, output_error.inputs(family, student, variant))
+    images = [torch.randn(2, 3, 8, 8)]
+    assert output_error.read_alike(images, [images[0].half()])
+    assert not output_error.read_alike(images, [images[0][..., :4]])
+    outputs = [output_error.outputs(family, model, variant) for model in (original, student)]
+    output_error.keep(outputs[0], outputs[1], tmp_path / "outputs", is_comparable=False)
+    assert output_error.compare(family, student, variant, tmp_path / "outputs", "cpu") == {}
+    output_error.keep(outputs[0], outputs[1], tmp_path / "comparable")
+    assert output_error.compare(family, student, variant, tmp_path / "comparable", "cpu") != {}
