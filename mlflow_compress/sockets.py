@@ -52,12 +52,15 @@ class Graph:
         inputs: Example tensors by name, in order.
         outputs: Names of the outputs, in order.
         dynamic: Axes of variable length, by name of the input or output: `{"input_ids": {0: "batch", 1: "tokens"}}`.
+        is_unordered: Whether the entries on the second axis of outputs have no fixed order, like the objects that a
+            detector finds: rounding may exchange them. They are compared after sorting (see `value_trees.in_order`).
     """
 
     module: Any
     inputs: Mapping[str, Any]
     outputs: tuple[str, ...]
     dynamic: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    is_unordered: bool = False
 
 
 @dataclass(frozen=True)
@@ -600,7 +603,9 @@ class Metric(ABC):
             `scores` (a prediction maps each label to its probability), `texts`, `tags` (a list for each sample),
             `likelihoods` (a prediction maps `nll`, in nats, `tokens`, `words` and `bytes` to their sums over the text),
             `numbers`, `rankings` (a reference lists the relevant documents, a prediction the found ones, best first),
-            `boxes` (maps `boxes` [[x1, y1, x2, y2], ...], `labels` and, for predictions, `scores`), or `anything`.
+            `boxes` (maps `boxes` [[x1, y1, x2, y2], ...], `labels` and, for predictions, `scores`), `masks`,
+            `keypoints` or `rotated_boxes` (maps these names to one entry for each object, with `labels` and, for
+            predictions, `scores`), `pixels` (see `scoring.pixels`), or `anything`.
     """
 
     unit: ClassVar[str]
@@ -610,8 +615,11 @@ class Metric(ABC):
     rank: ClassVar[int] = LAST_RANK
     spelling: ClassVar[str] = ""
     takes: ClassVar[
-        Literal["labels", "scores", "texts", "tags", "likelihoods", "numbers", "rankings", "boxes", "anything"]
-    ] = "anything"
+        Literal[
+            "labels", "scores", "texts", "tags", "likelihoods", "numbers", "rankings", "boxes", "masks", "keypoints",
+            "rotated_boxes", "pixels", "anything",
+        ]
+    ] = "anything"  # fmt: skip
 
     @classmethod
     def class_facts(cls) -> MetricFacts:

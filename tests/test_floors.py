@@ -108,7 +108,7 @@ DOORS = {
     },
     "datasets": {"data.hubdata", "scoring.hf_evaluate"},
     "soundfile": {"data.media"},
-    "PIL": {"data.media"},
+    "PIL": {"data.media", "data.segmentations"},
     "timm": {"networks.image_zoos"},
     "torch_pruning": {"methods.prune_structured"},
     "torchao": {"compression.executorch_files", "methods.int8_weight_only"},

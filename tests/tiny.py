@@ -91,6 +91,45 @@ TINY: dict[str, dict[str, Any]] = {
             "num_labels": 3,
         },
     },
+    "object_detection": {
+        "image_size": 64,
+        "architecture": {
+            "model_type": "detr",
+            "backbone_config": {
+                "model_type": "resnet",
+                "embedding_size": 8,
+                "hidden_sizes": [8, 8, 16, 16],
+                "depths": [1, 1, 1, 1],
+                "layer_type": "basic",
+                "out_features": ["stage4"],
+            },
+            "d_model": 16,
+            "encoder_layers": 1,
+            "decoder_layers": 2,
+            "encoder_ffn_dim": 32,
+            "decoder_ffn_dim": 32,
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+            "num_queries": 10,
+            "num_labels": 3,
+        },
+    },
+    "semantic_segmentation": {
+        "image_size": 64,
+        "architecture": {
+            "model_type": "segformer",
+            "num_encoder_blocks": 2,
+            "depths": [1, 1],
+            "sr_ratios": [4, 2],
+            "hidden_sizes": [8, 16],
+            "patch_sizes": [7, 3],
+            "strides": [4, 2],
+            "num_attention_heads": [1, 2],
+            "mlp_ratios": [2, 2],
+            "decoder_hidden_size": 16,
+            "num_labels": 3,
+        },
+    },
     "token_classification": {
         "tokens": 16,
         "architecture": {
@@ -186,6 +225,8 @@ INPUTS: dict[str, list[Any]] = {
     "text_embedding": ["a fine film", "dull"],
     "masked_lm": ["a fine film", "dull"],
     "zero_shot_image_classification": [torch.zeros(40, 60, 3, dtype=torch.uint8).numpy()],
+    "object_detection": [torch.zeros(40, 60, 3, dtype=torch.uint8).numpy()],
+    "semantic_segmentation": [torch.zeros(40, 60, 3, dtype=torch.uint8).numpy()],
 }
 DEEPER: dict[str, dict[str, Any]] = {  # architectures with layers and heads to drop
     "text_classification": {"n_layers": 4, "n_heads": 4},

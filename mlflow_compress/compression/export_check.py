@@ -13,6 +13,7 @@ from typing import Any
 
 from mlflow_compress.error_causes import cause_line
 from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks import value_trees
 from mlflow_compress.networks.output_parts import farthest
 from mlflow_compress.networks.stored_weights import flat
 from mlflow_compress.sockets import Graph
@@ -47,6 +48,8 @@ def require_alike(graph: Graph, call: Callable[..., tuple[Any, ...]], tolerance:
             actual = _run(call, inputs, condition)
             if len(actual) != len(expected):
                 raise Unsupported(f"{condition} the exported graph gives {len(actual)} outputs, not {len(expected)}")
+            if graph.is_unordered:
+                actual, expected = (tuple(map(value_trees.in_order, outputs)) for outputs in (actual, expected))
             moved = _moved(actual, expected, tolerance)
             if not moved <= tolerance and _holds_nan(expected) and not _holds_nan(_steady(graph, examples) or ()):
                 moved = _moved(*_at_numbers(actual, expected), tolerance)  # the module does not support such inputs

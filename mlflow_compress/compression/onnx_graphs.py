@@ -165,11 +165,11 @@ class Session:
         import torch
 
         self._session = self._opened(path, settings)
-        inputs = self._session.get_inputs()
-        self._inputs = [node.name for node in inputs]
-        self._outputs = [node.name for node in self._session.get_outputs()]
+        self.inputs, self.outputs = self._session.get_inputs(), self._session.get_outputs()
+        self._inputs = [node.name for node in self.inputs]
+        self._outputs = [node.name for node in self.outputs]
         dtypes = {"tensor(double)": torch.float64, "tensor(float16)": torch.float16}
-        self.dtype = next((dtypes[node.type] for node in inputs if node.type in dtypes), torch.float32)
+        self.dtype = next((dtypes[node.type] for node in self.inputs if node.type in dtypes), torch.float32)
         self.path, self.buffers = path, buffers
 
     def _opened(self, path: Path, settings: SessionSettings) -> Any:

@@ -139,7 +139,8 @@ class Compiled:
         import torch
 
         self._compiled = openvino.Core().compile_model(str(path), "CPU", settings(precision))
-        types = {port.get_element_type().get_type_name() for port in self._compiled.inputs}
+        self.inputs, self.outputs = self._compiled.inputs, self._compiled.outputs
+        types = {port.get_element_type().get_type_name() for port in self.inputs}
         self.dtype = torch.float64 if "f64" in types else torch.float32
         self._returned_inputs: list[int] | None = None  # outputs that share an input's memory; set by the first call
         self._requests: list[tuple[Any, list[weakref.ref[Any]]]] = []

@@ -74,5 +74,6 @@ class Engine:
         return tuple(output.to(inputs[0].device) for output in outputs)
 
     def held_weights(self) -> Iterator[Held]:
-        """Return the engine's bytes: its weights can't be read (see `stored_weights.held`)."""
-        yield from counted(self._path, self._path.with_suffix(".json"))
+        """Return the engine's bytes: its weights can't be read (see `stored_weights.held`). Nothing without counts."""
+        if (counts := self._path.with_suffix(".json")).is_file():
+            yield from counted(self._path, counts)

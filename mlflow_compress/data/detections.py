@@ -3,19 +3,20 @@
 In ultralytics' layout there are a YAML file, pictures, and a text file of labels for each picture. The YAML file has
 `path` (the root), `train`, `val`, `test` (a folder of pictures, a list of them in a `.txt` file, or several of these)
 and `names`. The labels of `images/a/1.jpg` are in `labels/a/1.txt`: each line has a class and a box (the centre's x and
-y, width and height) or the corners of an outline (x y x y ...), all from 0 to 1. A picture without such a file has no
-boxes. Nothing is downloaded, and no code in the file is run. Files that editors and operating systems leave in the
-folders are ignored (see `data_files`).
+y, width and height) or the corners of an outline (x y x y ...), all from 0 to 1. The outline of a rotated box has its
+four corners. For poses, `kpt_shape` is the number of keypoints and of their values (2 or 3), which follow the box: x, y
+and visibility. A picture without such a file has no boxes. Nothing is downloaded, and no code in the file is run. Files
+that editors and operating systems leave in the folders are ignored (see `data_files`).
 """
 
 from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mlflow_compress.data import listed_boxes
 from mlflow_compress.data.data_files import data_files, is_leftover
@@ -30,6 +31,10 @@ _MOST_BYTES = 2**20  # of a data.yaml: enough for thousands of names
 SUFFIXES = frozenset({".yaml", ".yml"})
 _TOLERANCE = 0.01  # beyond 0 and 1, as ultralytics allows
 _VALIDATION, _SECOND_NAME = "val", "validation"
+_CORNERS = 4  # of a rotated box
+_WITH_VISIBILITY = 3  # values of a keypoint: x, y, visibility
+
+Shape = Literal["boxes", "outlines", "corners", "keypoints"]
 
 
 @dataclass(frozen=True)
@@ -41,12 +46,16 @@ class Boxes:
         root: folder where its paths start.
         names: names of the classes, by number.
         splits: paths of each split.
+        keypoints: number of keypoints of an object, and of the values of each; None: it states none.
+        sigmas: tolerance of each keypoint (`kpt_oks_sigmas`); empty: it states none.
     """
 
     path: Path
     root: Path
     names: Mapping[int, str]
     splits: Mapping[str, list[str]]
+    keypoints: tuple[int, int] | None = field(default=None, kw_only=True)
+    sigmas: tuple[float, ...] = field(default=(), kw_only=True)
 
     def split(self, wanted: str) -> str:
         """Return the split that a name means; `test` means `val` if there is no `test` with labels.
@@ -93,7 +102,15 @@ class Boxes:
         Raises:
             RecipeError: a label can't be read.
         """
-        return _boxes(picture, self.names)
+        return [box for box, _ in _objects(picture, self, "boxes")]
+
+    def objects(self, picture: Path, shape: Shape) -> list[tuple[list[Any], list[float]]]:
+        """Return the box of each object of a picture, and the numbers of its shape.
+
+        Raises:
+            RecipeError: a label can't be read, or has another shape.
+        """
+        return _objects(picture, self, shape)
 
     def _places(self, split: str) -> list[Path]:
         return [_placed(self.root, entry) for entry in self.splits.get(split, ())]
@@ -162,16 +179,30 @@ def describe(data: Data, folder: Path) -> Boxes:
             if key in ("train", _VALIDATION, _SECOND_NAME, "test") and value
         }
         root = path.parent / str(description.get("path") or "")
+        count, values = description.get("kpt_shape") or (0, 0)
+        keypoints = (int(count), int(values)) if count else None
+        sigmas = tuple(float(sigma) for sigma in description.get("kpt_oks_sigmas") or ())
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise RecipeError(f"{path} is not a data.yaml with names, train and val: {named_line(error)}") from error
-    return Boxes(path, root, {int(number): str(name) for number, name in names.items()}, splits)
+    return Boxes(
+        path,
+        root,
+        {int(number): str(name) for number, name in names.items()},
+        splits,
+        keypoints=keypoints,
+        sigmas=sigmas,
+    )
 
 
-def read(text: str, folder: Path, limit: int | None, seed: int) -> tuple[Table, Mapping[int, str]]:
-    """Read pictures with their boxes.
+def read(
+    text: str, folder: Path, limit: int | None, seed: int, shape: Shape = "boxes"
+) -> tuple[Table, Mapping[int, str]]:
+    """Read pictures with their boxes, or with other shapes.
 
     Returns:
         Rows with `image`, `path`, and `boxes` ([class, x1, y1, x2, y2], from 0 to 1); and the names of the classes.
+        With another shape, rows have it too, one list of numbers for each box: `outlines` and `corners` x and y from 0
+        to 1, `keypoints` x, y and visibility; with keypoints also `sigmas`, see `Boxes`.
         Without a limit, all pictures in order; with one, the first of the shuffled pictures. With `skip_bad=true`,
         pictures that can't be read, or whose labels can't, are skipped and reported.
 
@@ -191,7 +222,7 @@ def read(text: str, folder: Path, limit: int | None, seed: int) -> tuple[Table, 
         if len(rows) == limit:
             break
         try:
-            rows.append(_row(path, location, described, split, data.skip_bad))
+            rows.append(_row(path, location, described, split, data.skip_bad, shape))
         except RecipeError as error:
             if not data.skip_bad:
                 raise
@@ -235,16 +266,23 @@ def labelled(text: str, folder: Path, held_out: frozenset[str], count: int, seed
         RecipeError: as for `training`, or labels can't be read.
     """
     described = describe(parse(text), folder)
-    return [_row(path, "", described, "train", decodes=False) for path in training(text, folder, held_out, count, seed)]
+    paths = training(text, folder, held_out, count, seed)
+    return [_row(path, "", described, "train", decodes=False) for path in paths]
 
 
-def _row(path: Path, location: str, described: Boxes, split: str, decodes: bool) -> Row:
+def _row(path: Path, location: str, described: Boxes, split: str, decodes: bool, shape: Shape = "boxes") -> Row:
     if not path.is_file():
         raise _missing(path, location)
     picture = Picture.at(path)
     picture.decode() if decodes else picture.check()
-    boxes = described.boxes(path, picture.size, split)
-    return Row({"image": picture, "path": str(path), "boxes": boxes}, str(path))
+    values: dict[str, Any] = {"image": picture, "path": str(path)}
+    if shape == "boxes":
+        return Row({**values, "boxes": described.boxes(path, picture.size, split)}, str(path))
+    objects = described.objects(path, shape)
+    values |= {"boxes": [box for box, _ in objects], shape: [points for _, points in objects]}
+    if shape == "keypoints":
+        values["sigmas"] = list(described.sigmas)
+    return Row(values, str(path))
 
 
 def _missing(path: Path, location: str) -> RecipeError:
@@ -284,16 +322,21 @@ def _labels_of(picture: Path) -> Path:
     return Path(f"{head}{os.sep}labels{os.sep}{tail}" if images else picture).with_suffix(".txt")
 
 
-def _boxes(picture: Path, names: Mapping[int, str]) -> list[list[float]]:
+def _objects(picture: Path, described: Boxes, shape: Shape) -> list[tuple[list[Any], list[float]]]:
+    """Return the box of each object of a picture, and the numbers of its shape."""
     path = _labels_of(picture)
     if not path.is_file():
         return []
-    lines = enumerate(read_text(path).split("\n"), 1)
-    boxes = [_box(line.split(), names, f"{path}, line {number}") for number, line in lines if line.strip()]
-    return [list(box) for box in dict.fromkeys(map(tuple, boxes))]  # ultralytics drops duplicate boxes
+    distinct: dict[tuple[str, ...], int] = {}
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if words := tuple(line.split()):
+            distinct.setdefault(words, number)
+    # ultralytics drops duplicate labels
+    return [_object(words, described, shape, f"{path}, line {number}") for words, number in distinct.items()]
 
 
-def _box(words: list[str], names: Mapping[int, str], location: str) -> list[Any]:
+def _object(words: Sequence[str], described: Boxes, shape: Shape, location: str) -> tuple[list[Any], list[float]]:
+    names, form = described.names, described.keypoints
     try:
         number, *places = (float(word) for word in words)
     except ValueError as error:
@@ -301,15 +344,63 @@ def _box(words: list[str], names: Mapping[int, str], location: str) -> list[Any]
     if not number.is_integer() or int(number) not in names:  # infinity and NaN are not integers either
         classes = f"{len(names)}, from {min(names)} to {max(names)}" if names else "none"
         raise RecipeError(f"{location}: there is no class {words[0]}; data.yaml names {classes}. {ADVICE}")
-    if not all(-_TOLERANCE <= coordinate <= 1 + _TOLERANCE for coordinate in places):
+    points: list[float] = []
+    if form is not None and len(places) == 4 + form[0] * form[1]:  # a box, then keypoints
+        places, points = places[:4], _with_visibility(places[4:], form[1])
+    elif shape == "keypoints":
+        raise RecipeError(
+            f"{location}: {len(places) - 4} numbers after the box are not keypoints by kpt_shape of data.yaml, which "
+            f"is {list(form) if form else 'missing'}. {ADVICE}"
+        )
+    coordinates = [*places, *(value for index, value in enumerate(points) if index % _WITH_VISIBILITY < 2)]
+    if not all(-_TOLERANCE <= coordinate <= 1 + _TOLERANCE for coordinate in coordinates):
         raise RecipeError(
             f"{location}: coordinates must be fractions of the picture's width and height, from 0 to 1. {ADVICE}"
         )
     if len(places) == 4:
+        if shape in ("outlines", "corners"):
+            needed = "its outline" if shape == "outlines" else "the four corners of a rotated box"
+            raise RecipeError(f"{location}: an object of this model needs {needed} (x y x y ...), not a box. {ADVICE}")
         x, y, width, height = places
-        return [int(number), x - width / 2, y - height / 2, x + width / 2, y + height / 2]
-    if len(places) < 6 or len(places) % 2:
+        return [int(number), x - width / 2, y - height / 2, x + width / 2, y + height / 2], points
+    if len(places) < 6 or len(places) % 2 or (shape == "corners" and len(places) != 2 * _CORNERS):
         raise RecipeError(
-            f"{location}: after the class, a box has four numbers, and an outline three or more pairs. {ADVICE}"
+            f"{location}: after the class, a box has four numbers, an outline three or more pairs, and a rotated box "
+            f"four pairs. {ADVICE}"
         )
-    return [int(number), min(places[::2]), min(places[1::2]), max(places[::2]), max(places[1::2])]
+    return [int(number), min(places[::2]), min(places[1::2]), max(places[::2]), max(places[1::2])], places
+
+
+def _with_visibility(values: list[float], length: int) -> list[float]:
+    """Return x, y and visibility of keypoints; without visibility, points with a negative coordinate are unknown."""
+    if length == _WITH_VISIBILITY:
+        return values
+    pairs = zip(values[::2], values[1::2], strict=True)
+    return [value for x, y in pairs for value in (x, y, float(x >= 0 and y >= 0))]
+
+
+def true_boxes(values: Mapping[str, Any], names: Mapping[int, str]) -> dict[str, Any]:
+    """Return the boxes of an image in pixels."""
+    width, height = values["image"].size
+    scale = (width, height) * 2
+    boxes = [[fraction * side for fraction, side in zip(box[1:], scale, strict=True)] for box in values["boxes"]]
+    return {"boxes": boxes, "labels": [names[box[0]] for box in values["boxes"]]}
+
+
+def matched(classes: Mapping[int, str], names: Mapping[int, str], data: str) -> Mapping[int, str]:
+    """Map each class of the data to the model's name: by name, or by number if both have as many classes.
+
+    Raises:
+        RecipeError: neither is possible.
+    """
+    if set(classes.values()) <= set(names.values()):
+        return classes
+    by_lower = {name.casefold(): name for name in names.values()}
+    if all(name.casefold() in by_lower for name in classes.values()):
+        return {number: by_lower[name.casefold()] for number, name in classes.items()}
+    if len(classes) == len(names):
+        return {number: names[number] for number in classes}
+    raise RecipeError(
+        f"{data} has {len(classes)} classes ({', '.join(list(classes.values())[:5])}, ...), the model has {len(names)} "
+        f"({', '.join(list(names.values())[:5])}, ...): they do not match."
+    )

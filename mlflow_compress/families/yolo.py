@@ -1,4 +1,4 @@
-"""YOLO detectors, segmenters and classifiers, through ultralytics (AGPL-3.0; no other family needs it)."""
+"""YOLO models for boxes, masks, poses, rotated boxes and classes, through ultralytics (AGPL-3.0; only it needs it)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from annotated_types import Ge, MultipleOf
 
 from mlflow_compress.data.class_maps import mapped
 from mlflow_compress.data.datasets import Row, draw, draw_labelled, remember, scored
-from mlflow_compress.data.detections import describe, training
+from mlflow_compress.data.detections import Shape, describe, matched, training, true_boxes
 from mlflow_compress.data.detections import labelled as draw_boxes
 from mlflow_compress.data.detections import read as read_boxes
 from mlflow_compress.data.labels import distinct, labels_of
@@ -29,6 +29,7 @@ from mlflow_compress.networks.ultralytics_architecture import TASKS, Architectur
 from mlflow_compress.networks.ultralytics_images import read_photo
 from mlflow_compress.networks.ultralytics_models import ExportedNet
 from mlflow_compress.networks.weight_files import require_no_pointer
+from mlflow_compress.scoring.masks import encoded
 from mlflow_compress.sockets import Evaluation, Family, Graph, Labelled, Mark, Model, Published, Sample
 
 _PHOTO = (720, 1280, 3)
@@ -38,18 +39,34 @@ _SCORED_CONFIDENCE = 0.001  # as in ultralytics' `val`
 _SEEN = 0.25  # the lowest score of a reported box
 _LEAST_SCORE = 1e-6  # closer to 0 or 1, a logit is only rounding error
 _ARCHITECTURE = "architecture.json"
+_LABELLED: Mapping[str, Shape] = {  # what labels of data must have, by the shape of a model's objects
+    "boxes": "boxes",
+    "masks": "outlines",
+    "keypoints": "keypoints",
+    "rotated_boxes": "corners",
+}
+_BOX_METRICS = ("map50", "map50_95", "box_precision", "box_recall")
+_METRICS: Mapping[str, tuple[str, ...]] = {
+    "boxes": _BOX_METRICS,
+    "masks": (*_BOX_METRICS, "mask_map50", "mask_map50_95"),
+    "keypoints": (*_BOX_METRICS, "keypoint_map50", "keypoint_map50_95"),
+    "rotated_boxes": ("obb_map50", "obb_map50_95"),
+    "labels": ("accuracy", "top5_accuracy"),
+}
 
 
 @dataclass
 class Yolo(Family):
-    """An ultralytics detector, segmenter or classifier, with batch normalisation fused into the convolutions.
+    """An ultralytics model, with batch normalisation fused into the convolutions.
 
-    Boxes are scored on a data.yaml as in ultralytics' `val` with `rect=False`: square images, boxes with a score above
-    0.001, every class of a box, 300 boxes per image. For a segmenter, the boxes are scored. A classifier is scored on a
-    folder of images, with `metrics: [accuracy, top5_accuracy]`.
+    Its task is detection, segmentation (`-seg`), pose estimation (`-pose`), detection of rotated boxes (`-obb`) or
+    classification (`-cls`). Objects are scored on a data.yaml as in ultralytics' `val` with `rect=False`: square
+    images, boxes with a score above 0.001, every class of a box, 300 boxes per image. For a segmenter, boxes and masks
+    are scored; for poses, boxes and keypoints; for rotated boxes only these. A classifier is scored on a folder of
+    images.
 
     Attributes:
-        image_size: side of the square input, in pixels; None: 224 for a classifier, else 640.
+        image_size: side of the square input, in pixels; None: 224 for a classifier, 1024 for rotated boxes, else 640.
         confidence: lowest score of a reported box.
         overlap: intersection over union above which non-maximum suppression drops a box.
         trust: whether to load a .pt file as ultralytics does, which runs the code in it.
@@ -60,7 +77,7 @@ class Yolo(Family):
         "one forward pass on a prepared image [batch, 3, image_size, image_size]; preparing it (preprocess) and, of a "
         "detector, non-maximum suppression and masks (postprocess) are timed apart"
     )
-    metrics: ClassVar[tuple[str, ...]] = ("map50", "map50_95", "box_precision", "box_recall")
+    metrics: ClassVar[tuple[str, ...]] = _BOX_METRICS
     flexible_axes: ClassVar[tuple[int, ...]] = (0, 1)
     needs: ClassVar[tuple[str, ...]] = ("torch", "torchvision", "ultralytics")
     imports: ClassVar[tuple[str, ...]] = ("torch", "ultralytics.nn.tasks", "ultralytics.utils.nms")
@@ -113,9 +130,10 @@ class Yolo(Family):
         """Run the model.
 
         Returns:
-            For a detector, raw boxes and scores [batch, 4 + classes, anchors]; for a segmenter these, with 32 mask
-            coefficients on the second axis, and the prototypes of masks [batch, 32, height, width]; for a classifier,
-            logits [batch, classes].
+            For a detector, raw boxes and scores [batch, 4 + classes, anchors]; for poses and rotated boxes these, with
+            the values of keypoints or the angle on the second axis; for a segmenter these, with 32 mask coefficients on
+            the second axis, and the prototypes of masks [batch, 32, height, width]; for a classifier, logits [batch,
+            classes].
         """
         return model.data_as(Architecture).does.output_of(model.module(batch))
 
@@ -143,8 +161,15 @@ class Yolo(Family):
         return len(described.names) if described.does.classifies else 0
 
     def kinds(self, model: Model) -> tuple[str, ...]:
-        """Return `labels` and `scores` for a classifier, else `boxes`."""
-        return ("labels", "scores") if model.data_as(Architecture).does.classifies else ("boxes",)
+        """Return the kinds of answers: `labels` and `scores` of a classifier; else boxes and further shapes."""
+        shape = model.data_as(Architecture).does.shape
+        if shape == "labels":
+            return ("labels", "scores")
+        return ("boxes", shape) if shape in ("masks", "keypoints") else (shape,)
+
+    def metrics_for(self, model: Model) -> tuple[str, ...]:
+        """Return the default metrics of the model's task."""
+        return _METRICS[model.data_as(Architecture).does.shape]
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
         """Return one graph, `model`: from `images` [batch, 3, image_size, image_size] to the outputs of `run`.
@@ -256,7 +281,9 @@ class Yolo(Family):
 
         Returns:
             For each image its label; for a detector `boxes` ([n, 4], x1 y1 x2 y2 in the image's pixels), `scores` and
-            `labels`; for a segmenter also `outlines`, the points [points, 2] of each box's mask.
+            `labels`; for a segmenter also `outlines`, the points [points, 2] of each box's mask; for poses also
+            `keypoints` ([n, points, 2 or 3], x y visibility); for rotated boxes `rotated_boxes` ([n, 5], centre, width,
+            height and angle in radians) instead of `boxes`.
         """
         import torch
 
@@ -265,7 +292,7 @@ class Yolo(Family):
             return [answerer.prediction(read_photo(image)) for image in inputs]
 
     def answers(self, model: Model, inputs: Sequence[Any]) -> list[Any]:
-        """Return all boxes for scoring, also unlikely ones; for a classifier, the five best labels."""
+        """Return all objects for scoring, also unlikely ones; for a classifier, the five best labels."""
         import torch
 
         answerer = self._answerer(model)
@@ -401,7 +428,12 @@ class _Labels(_Answerer):
 
 
 class _Boxes(_Answerer):
-    """A detector or segmenter: photos are letterboxed, and answers are boxes."""
+    """A model that finds objects: photos are letterboxed, and answers are boxes and further shapes."""
+
+    @property
+    def shape(self) -> str:
+        """The shape of its objects."""
+        return self.model.data_as(Architecture).does.shape
 
     def prepare(self, photos: Sequence[Any]) -> Any:
         side = self.family.side(self.model)
@@ -411,10 +443,43 @@ class _Boxes(_Answerer):
         return self._placed(ultralytics_images.as_tensor(photos)) / 255
 
     def samples(self, evaluation: Evaluation) -> list[Sample]:
-        table, classes = read_boxes(evaluation.data, evaluation.folder, evaluation.limit, evaluation.seed)
+        table, classes = read_boxes(
+            evaluation.data, evaluation.folder, evaluation.limit, evaluation.seed, _LABELLED[self.shape]
+        )
         remember(self.model, table, evaluation)
-        by_number = _matched(classes, self.names, evaluation.data)
-        return [Sample(row.values["image"], _true_boxes(row.values, by_number)) for row in table.rows]
+        by_number = matched(classes, self.names, evaluation.data)
+        return [Sample(row.values["image"], self._true(row.values, by_number)) for row in table.rows]
+
+    def _true(self, values: Mapping[str, Any], names: Mapping[int, str]) -> dict[str, Any]:
+        """Return the true objects of an image in pixels; masks in those of a quarter of the square image."""
+        size = values["image"].size
+        true = true_boxes(values, names)
+        if self.shape == "rotated_boxes":
+            rotated = ultralytics_images.true_rotated(values["corners"], size)
+            return {"rotated_boxes": rotated, "labels": true["labels"]}
+        if self.shape == "keypoints":
+            return {**true, **self._true_keypoints(values)}
+        if self.shape == "masks":
+            masks, order = ultralytics_images.true_masks(values["outlines"], size, self.family.side(self.model))
+            ordered = {name: [items[index] for index in order] for name, items in true.items()}
+            return {**ordered, "masks": [encoded(mask) for mask in masks]}
+        return true
+
+    def _true_keypoints(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the true keypoints of an image in pixels, and their tolerances if the data states them.
+
+        Raises:
+            RecipeError: the model has another number of keypoints.
+        """
+        width, height = values["image"].size
+        count, _ = self.model.data_as(Architecture).keypoints or (0, 0)
+        triples = [[points[start : start + 3] for start in range(0, len(points), 3)] for points in values["keypoints"]]
+        if wrong := next((points for points in triples if len(points) != count), None):
+            raise RecipeError(
+                f"{values['path']}: its objects have {len(wrong)} keypoints (kpt_shape), the model finds {count}."
+            )
+        points = [[[x * width, y * height, visible] for x, y, visible in points] for points in triples]
+        return {"keypoints": points, **({"sigmas": values["sigmas"]} if values["sigmas"] else {})}
 
     def training(self, count: int, seed: int) -> Sequence[Any]:
         evaluation = self.model.evaluation
@@ -440,24 +505,43 @@ class _Boxes(_Answerer):
         """Return the model's number of each class of the data."""
         classes = describe(parse(evaluation.data), evaluation.folder).names
         by_name = {name: number for number, name in self.names.items()}
-        return {number: by_name[name] for number, name in _matched(classes, self.names, evaluation.data).items()}
+        return {number: by_name[name] for number, name in matched(classes, self.names, evaluation.data).items()}
 
     def prediction(self, photo: Any) -> dict[str, Any]:
         side = self.family.side(self.model)
         output = self._run(self.prepare([photo]))
         boxes = self._best(output, self.family.confidence)[0]
-        described = self._described(boxes.float().cpu())
+        objects = boxes.float().cpu()
+        described = self._described(objects)
+        if self.shape == "rotated_boxes":
+            rotated = ultralytics_images.rotated_in_photo(_rotated(objects), side, photo)
+            return {**described, "rotated_boxes": rotated.tolist()}
         if (masks := ultralytics_images.masks(output, 0, boxes, side)) is not None:
             described["outlines"] = ultralytics_images.outlines(masks, photo)
-        described["boxes"] = ultralytics_images.in_photo(boxes[:, :4].float().cpu(), side, photo).tolist()
+        if self.shape == "keypoints":
+            described["keypoints"] = ultralytics_images.points_in_photo(self._points(objects), side, photo).tolist()
+        described["boxes"] = ultralytics_images.in_photo(objects[:, :4], side, photo).tolist()
         return described
 
     def answer(self, photo: Any) -> dict[str, Any]:
-        """Detect like ultralytics' validator: resize in two steps, and use every class of a box."""
-        fitted = ultralytics_images.fit(photo, self.family.side(self.model))
+        """Find objects like ultralytics' validator: resize in two steps, and use every class of a box."""
+        side = self.family.side(self.model)
+        fitted = ultralytics_images.fit(photo, side)
         output = self._run(self._scaled([fitted.image]))
-        boxes = self._best(output, _SCORED_CONFIDENCE, multi_label=True)[0].float().cpu()
-        return {**self._described(boxes), "boxes": fitted.back(boxes[:, :4]).tolist()}
+        best = self._best(output, _SCORED_CONFIDENCE, multi_label=True)[0]
+        objects = best.float().cpu()
+        described = self._described(objects)
+        if self.shape == "rotated_boxes":
+            return {**described, "rotated_boxes": fitted.rotated_back(_rotated(objects)).tolist()}
+        if self.shape == "masks":
+            described["masks"] = [encoded(mask) for mask in ultralytics_images.scored_masks(output, best, side)]
+        if self.shape == "keypoints":
+            described["keypoints"] = fitted.points_back(self._points(objects)).tolist()
+        return {**described, "boxes": fitted.back(objects[:, :4]).tolist()}
+
+    def _points(self, objects: Any) -> Any:
+        """Return the keypoints of objects [n, points, values]."""
+        return objects[:, 6:].reshape(len(objects), *(self.model.data_as(Architecture).keypoints or (0, 0)))
 
     def postprocess(self, output: Any) -> list[Any]:
         """Apply non-maximum suppression to each image, and draw the masks of the remaining boxes."""
@@ -466,8 +550,16 @@ class _Boxes(_Answerer):
         return [ultralytics_images.masks(output, index, boxes, side) for index, boxes in enumerate(best)]
 
     def _best(self, output: Any, confidence: float, multi_label: bool = False) -> list[Any]:
-        classes = len(self.names) if self.model.data_as(Architecture).task == "segment" else 0
-        return ultralytics_images.suppress(output, confidence, self.family.overlap, classes, multi_label)
+        described = self.model.data_as(Architecture)
+        return ultralytics_images.suppress(
+            output,
+            confidence,
+            self.family.overlap,
+            0 if self.shape == "boxes" else len(self.names),
+            multi_label,
+            is_rotated=self.shape == "rotated_boxes",
+            is_final=bool(described.yaml.get("end2end")),
+        )
 
     def _described(self, boxes: Any) -> dict[str, Any]:
         return {"scores": boxes[:, 4].tolist(), "labels": [self.names[int(index)] for index in boxes[:, 5]]}
@@ -479,28 +571,8 @@ def _held_out(evaluation: Evaluation) -> frozenset[str]:
     return frozenset(row.values["image"].digest() for row in table.rows)
 
 
-def _true_boxes(values: Mapping[str, Any], names: Mapping[int, str]) -> dict[str, Any]:
-    """Return the boxes of an image in pixels."""
-    width, height = values["image"].size
-    scale = (width, height) * 2
-    boxes = [[fraction * side for fraction, side in zip(box[1:], scale, strict=True)] for box in values["boxes"]]
-    return {"boxes": boxes, "labels": [names[box[0]] for box in values["boxes"]]}
+def _rotated(objects: Any) -> Any:
+    """Return centre, size and angle [n, 5] of rotated boxes after suppression, whose angle is the last number."""
+    import torch
 
-
-def _matched(classes: Mapping[int, str], names: Mapping[int, str], data: str) -> Mapping[int, str]:
-    """Map each class of the data to the model's name: by name, or by number if both have as many classes.
-
-    Raises:
-        RecipeError: neither is possible.
-    """
-    if set(classes.values()) <= set(names.values()):
-        return classes
-    by_lower = {name.casefold(): name for name in names.values()}
-    if all(name.casefold() in by_lower for name in classes.values()):
-        return {number: by_lower[name.casefold()] for number, name in classes.items()}
-    if len(classes) == len(names):
-        return {number: names[number] for number in classes}
-    raise RecipeError(
-        f"{data} has {len(classes)} classes ({', '.join(list(classes.values())[:5])}, ...), the model has {len(names)} "
-        f"({', '.join(list(names.values())[:5])}, ...): they do not match."
-    )
+    return torch.cat([objects[:, :4], objects[:, -1:]], dim=1)

@@ -151,7 +151,7 @@ class PruneStructured(Method):
             )
         module = model.module
         if detectors.is_halving(module) and not detectors.is_detector(module):
-            raise Unsupported("only plain detectors of ultralytics are supported, not segmenters or classifiers")
+            raise Unsupported("only detectors of plain boxes are supported, not other tasks of ultralytics")
         sizes_before = _sizes(module)
         batch = family.batch(model, model.batch_size, self.seed)
         _want_gradients(module)  # torch_pruning follows the autograd graph

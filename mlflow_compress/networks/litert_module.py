@@ -19,7 +19,7 @@ INSTALL = 'pip install "mlflow-compress[litert]"'
 MAGIC = b"TFL3"  # bytes 4 to 8 of a file
 _NUMBER = re.compile(r"(\d+)")
 _UNKNOWN_OPERATOR = re.compile(
-    r"Encountered unresolved custom op: (?P<custom>[\w:.]+)|\((?P<flex>Flex\w+)\) failed to prepare"
+    r"Encountered unresolved custom op: (?P<custom>[\w:]+)|\((?P<flex>Flex\w+)\) failed to prepare"
     r"|Didn't find op for builtin opcode '(?P<builtin>\w+)'"
 )
 _FEW_BITS: Mapping[str, int] = {"INT4": 4, "UINT4": 4, "INT2": 2}

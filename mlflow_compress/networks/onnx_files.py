@@ -1,4 +1,4 @@
-"""Checks which other files an ONNX file reads, without reading them."""
+"""Finds which other files an ONNX file reads, without reading them."""
 
 from __future__ import annotations
 
@@ -31,6 +31,15 @@ def require_own_weights(path: Path) -> None:
             is_outside = ".." in parts or PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive
             if is_outside or (path.parent / name).is_symlink():
                 raise WeightsError(f"{path} reads weights from a file outside its folder: {name!r:.100}.")
+
+
+def names_of_weights(path: Path) -> list[str]:
+    """Return the names of the files beside an ONNX file that hold its weights, each once."""
+    import onnx
+
+    tensors = _tensors(onnx.load(str(path), load_external_data=False))
+    names = (entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location")
+    return list(dict.fromkeys(names))
 
 
 def _tensors(model: Any) -> Iterator[Any]:

@@ -7,6 +7,7 @@ here only compute: nothing in them runs at loading, and they name no operator th
 from __future__ import annotations
 
 import re
+import zipfile
 from pathlib import Path
 
 _FRONT = b"PK\x03\x04"  # torch recognises its archives by this; other formats hold code too
@@ -36,6 +37,15 @@ def code_in_script(path: Path) -> str:
     except Exception as error:  # torch's reader raises many types for malformed files
         return str(error).split("\n", maxsplit=1)[0][:300] or type(error).__name__
     return ""
+
+
+def is_script(path: Path) -> bool:
+    """Return whether a file is an archive as `torch.jit.save` writes it, by the names in it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def _check(path: Path) -> None:

@@ -12,7 +12,7 @@ import re
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from mlflow_compress.errors import WeightsError
 
@@ -34,13 +34,18 @@ class Task:
         built_by: class in `ultralytics.nn.tasks` that builds the model.
         side: side of its usual square input, in pixels.
         outputs: names of the outputs of `output_of`.
-        classifies: whether it returns logits of classes; else boxes.
+        shape: shape of the objects that it finds, as in `Metric.takes`; `labels`: it classifies whole pictures.
     """
 
     built_by: str
     side: int
     outputs: tuple[str, ...]
-    classifies: bool = False
+    shape: Literal["boxes", "masks", "keypoints", "rotated_boxes", "labels"] = "boxes"
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it returns logits of classes; else boxes."""
+        return self.shape == "labels"
 
     def output_of(self, output: Any) -> Any:
         """Return the part of a module's output that is measured and scored: logits, or raw boxes and any prototypes."""
@@ -55,8 +60,10 @@ class Task:
 
 TASKS: Mapping[str, Task] = {
     "detect": Task("DetectionModel", 640, ("raw",)),
-    "segment": Task("SegmentationModel", 640, ("raw", "prototypes")),
-    "classify": Task("ClassificationModel", 224, ("logits",), classifies=True),
+    "segment": Task("SegmentationModel", 640, ("raw", "prototypes"), "masks"),
+    "pose": Task("PoseModel", 640, ("raw",), "keypoints"),
+    "obb": Task("OBBModel", 1024, ("raw",), "rotated_boxes"),
+    "classify": Task("ClassificationModel", 224, ("logits",), "labels"),
 }
 
 
@@ -67,7 +74,7 @@ class Architecture:
     Attributes:
         yaml: ultralytics' own description of the layers.
         names: names of the classes, by number.
-        task: `detect`, `segment` or `classify`.
+        task: a name in `TASKS`.
 
     Raises:
         WeightsError: building it could run something other than layers.
@@ -90,6 +97,12 @@ class Architecture:
     def does(self) -> Task:
         """The properties of the task."""
         return TASKS[self.task]
+
+    @property
+    def keypoints(self) -> tuple[int, int] | None:
+        """Number of keypoints of an object, and of the values of each; None: it finds none."""
+        count, values = self.yaml.get("kpt_shape") or (0, 0)
+        return (int(count), int(values)) if count else None
 
     @classmethod
     def of(cls, module: Any) -> Architecture:

@@ -69,6 +69,14 @@ def counted_bytes(tree: Any) -> int:
     return sum(int(leaf.nbytes) for leaf in leaves(tree) if hasattr(leaf, "nbytes"))
 
 
+def in_order(output: Any) -> Any:
+    """Return a tensor [batch, entries, ...] whose numbers are sorted along the entries, each column by itself.
+
+    It is the same for any order of the entries.
+    """
+    return output.sort(dim=1).values if output.dim() > 1 else output
+
+
 def is_equal(one: Any, other: Any) -> bool:
     """Return whether two trees have the same names, shapes and values; NaN equals NaN."""
     first, second = list(named_leaves(one)), list(named_leaves(other))

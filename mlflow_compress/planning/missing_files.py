@@ -6,6 +6,7 @@ import difflib
 import os
 from pathlib import Path
 
+from mlflow_compress.compression.runtime_files import FORMATS
 from mlflow_compress.plain_text import plain
 from mlflow_compress.trust_word import is_called_by_mlflow
 
@@ -38,7 +39,7 @@ def weights_alone(name: str) -> str:
 
 def _is_path(name: str) -> bool:
     """Return whether a name can only mean a file, by its suffix or its first folder."""
-    has_suffix = Path(name).suffix in (*_RECIPES, *_CODE, *_WEIGHTS)
+    has_suffix = Path(name).suffix in (*_RECIPES, *_CODE, *_WEIGHTS, *FORMATS, ".gguf")
     return has_suffix or name.startswith(("./", "../", "/", "~"))
 
 

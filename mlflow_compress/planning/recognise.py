@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlflow_compress.compression.runtime_files import FORMATS
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.networks import ultralytics_checkpoint, weight_files
 from mlflow_compress.networks.hub import adapter_of, cached_file, config_fields, gguf_files, is_config_cached
 from mlflow_compress.networks.lora_adapters import Adapter
+from mlflow_compress.networks.torchscript_scan import is_script
 
 _YOLO = r"yolo(v3(-tiny|-spp)?|(v\d+|\d+)[nstmblxce]6?)u?"
-_ULTRALYTICS = re.compile(rf"{_YOLO}(-cls|-seg|-oiv7)?(\.pt)?")
+_ULTRALYTICS = re.compile(rf"{_YOLO}(-cls|-seg|-pose(-p6)?|-obb|-oiv7)?(\.pt)?")
 _ULTRALYTICS_TASKS: Mapping[str, str] = {  # names of ultralytics releases that no family supports, and their task
-    rf"{_YOLO}-pose(-p6)?": "poses",
-    rf"{_YOLO}-obb": "rotated boxes",
     rf"{_YOLO}-sem(-\w+)?": "semantic segmentation",
     rf"{_YOLO}-depth": "depth",
     rf"{_YOLO}-(world(v2)?|objv1-\w+)|yoloe-\w+(-seg)?(-pf)?": "classes named by text",
@@ -43,6 +43,8 @@ _CLASSES: Mapping[str, str] = {
     "CLIPModel": "zero_shot_image_classification",
     "SiglipModel": "zero_shot_image_classification",
     "Siglip2Model": "zero_shot_image_classification",
+    "ForObjectDetection": "object_detection",
+    "ForSemanticSegmentation": "semantic_segmentation",
     "ForCausalLM": "causal_lm",
     "ForCTC": "asr_ctc",
     "LMHeadModel": "causal_lm",
@@ -94,6 +96,8 @@ def recognise(name: str, family: str = "") -> Recognised | None:
     path = Path(name)
     if path.suffix in (".pt", ".gguf") and _is_file(path):
         weight_files.require_no_pointer(path)
+    if path.suffix.lower() in FORMATS and (path.suffix != ".pt" or is_script(path)) and _is_file(path):
+        return Recognised(path.stem, family or "file", str(path.resolve()))
     if path.suffix == ".pt" and not family and _is_file(path) and ultralytics_checkpoint.is_of_others(path):
         return None
     if path.suffix in (".pt", ".gguf") and _is_file(path):
@@ -118,7 +122,8 @@ def recognise(name: str, family: str = "") -> Recognised | None:
     if task := _ultralytics_task(name):
         raise RecipeError(
             f"{name} is an ultralytics model for {task}, which is not supported. Supported tasks are detection "
-            "(yolo11n), segmentation (yolo11n-seg) and classification (yolo11n-cls)."
+            "(yolo11n), segmentation (yolo11n-seg), poses (yolo11n-pose), rotated boxes (yolo11n-obb) and "
+            "classification (yolo11n-cls)."
         )
     if _HUB_ID.fullmatch(name) or (_OLD_HUB_ID.fullmatch(name) and is_config_cached(name)):
         return Recognised(name, _family_of(name), name)

@@ -1,4 +1,8 @@
-"""Detection: match boxes to true boxes like ultralytics' validator, image by image."""
+"""Detection: match objects to true objects like ultralytics' validator, image by image.
+
+The objects of an image are boxes here. Other modules match other shapes by their own overlap: masks, keypoints, rotated
+boxes.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +36,32 @@ class BoxMetric(PooledMetric):
     pool: ClassVar[str] = "boxes"
     takes = "boxes"
 
+    def shapes(self, image: Mapping[str, Any]) -> Any:
+        """Return the shapes of an image's objects: an array, one entry for each object.
+
+        Raises:
+            ValueError: they are not valid.
+        """
+        import numpy as np
+
+        boxes = np.asarray(image["boxes"], dtype=np.float32).reshape(-1, 4)
+        if not np.isfinite(boxes).all():
+            raise ValueError("a box is not four finite numbers")
+        return boxes
+
+    def overlap(self, true: Any, predicted: Any, image: Mapping[str, Any]) -> Any:
+        """Return how much shapes overlap, from 0 to 1: a tensor [true objects, predicted objects].
+
+        Args:
+            true: Shapes of the true objects.
+            predicted: Shapes of the predicted objects.
+            image: The reference of the image.
+        """
+        import torch
+        from ultralytics.utils.metrics import box_iou
+
+        return box_iou(torch.from_numpy(true), torch.from_numpy(predicted))
+
     @abstractmethod
     def of_classes(self, curves: Curves) -> Any:
         """Return the number of each class."""
@@ -45,16 +75,16 @@ class BoxMetric(PooledMetric):
             ultralytics' order: the best first.
 
         Raises:
-            ValueError: there is no true box, or some box is not four numbers with a label (and a score).
+            ValueError: there is no true object, or some object is not a valid shape with a label (and a score).
         """
         import numpy as np
 
         numbers: dict[Any, int] = {}
-        true = [_read(image, numbers, scored=False) for image in references]
-        predicted = [_read(image, numbers, scored=True) for image in predictions]
+        true = [self._read(image, numbers, scored=False) for image in references]
+        predicted = [self._read(image, numbers, scored=True) for image in predictions]
         if not any(len(image.labels) for image in true):
             raise ValueError("there is no true box in any image: mAP, precision and recall are not defined")
-        matches = np.concatenate([_matches(one, other) for one, other in zip(true, predicted, strict=True)])
+        matches = np.concatenate([self._matches(*image) for image in zip(true, predicted, references, strict=True)])
         # as in ultralytics, an image without boxes adds float64 zeros, which changes how numpy sorts equal scores
         scores = np.concatenate([image.scores if len(image.scores) else np.zeros(0) for image in predicted])
         order = np.argsort(-scores)
@@ -93,35 +123,32 @@ class BoxMetric(PooledMetric):
         numbers = self.of_classes(summary)
         return float(numbers.mean()) if len(numbers) else float("nan")
 
+    def _read(self, image: Mapping[str, Any], numbers: dict[Any, int], scored: bool) -> Any:
+        """Return the objects of an image as arrays, best first; labels as numbers, which are added to `numbers`."""
+        import numpy as np
 
-def _read(image: Mapping[str, Any], numbers: dict[Any, int], scored: bool) -> Any:
-    """Return the boxes of an image as arrays, best first; labels as numbers, which are added to `numbers`."""
-    import numpy as np
+        names = [label.item() if hasattr(label, "item") else label for label in image["labels"]]
+        shapes = self.shapes(image)
+        scores = np.asarray(image["scores"] if scored else np.ones(len(names)), dtype=np.float32)
+        if not len(shapes) == len(names) == len(scores):
+            raise ValueError(f"{len(shapes)} {self.pool}, {len(names)} labels and {len(scores)} scores in an image")
+        if not np.isfinite(scores).all():
+            raise ValueError("a score is not a finite number")
+        labels = np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.float32)
+        order = np.argsort(-scores, kind="stable")
+        return SimpleNamespace(shapes=shapes[order], labels=labels[order], scores=scores[order])
 
-    names = [label.item() if hasattr(label, "item") else label for label in image["labels"]]
-    boxes = np.asarray(image["boxes"], dtype=np.float32).reshape(-1, 4)
-    scores = np.asarray(image["scores"] if scored else np.ones(len(names)), dtype=np.float32)
-    if not len(boxes) == len(names) == len(scores):
-        raise ValueError(f"{len(boxes)} boxes, {len(names)} labels and {len(scores)} scores in an image")
-    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
-        raise ValueError("a box or a score is not a finite number")
-    labels = np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.float32)
-    order = np.argsort(-scores, kind="stable")
-    return SimpleNamespace(boxes=boxes[order], labels=labels[order], scores=scores[order])
+    def _matches(self, true: Any, predicted: Any, image: Mapping[str, Any]) -> Any:
+        """Return for each predicted object the thresholds at which it matches a true one: [objects, 10]."""
+        import numpy as np
+        import torch
+        from ultralytics.engine.validator import BaseValidator
 
-
-def _matches(true: Any, predicted: Any) -> Any:
-    """Return for each predicted box the thresholds at which it matches a true box: [boxes, 10]."""
-    import numpy as np
-    import torch
-    from ultralytics.engine.validator import BaseValidator
-    from ultralytics.utils.metrics import box_iou
-
-    thresholds = torch.linspace(0.5, 0.95, THRESHOLDS)
-    if not len(true.labels) or not len(predicted.labels):
-        return np.zeros((len(predicted.labels), len(thresholds)), dtype=bool)
-    overlap = box_iou(torch.from_numpy(true.boxes), torch.from_numpy(predicted.boxes))
-    validator: Any = SimpleNamespace(iouv=thresholds)  # the only attribute that the method uses
-    return BaseValidator.match_predictions(
-        validator, torch.from_numpy(predicted.labels), torch.from_numpy(true.labels), overlap
-    ).numpy()
+        thresholds = torch.linspace(0.5, 0.95, THRESHOLDS)
+        if not len(true.labels) or not len(predicted.labels):
+            return np.zeros((len(predicted.labels), len(thresholds)), dtype=bool)
+        overlap = self.overlap(true.shapes, predicted.shapes, image)
+        validator: Any = SimpleNamespace(iouv=thresholds)  # the only attribute that the method uses
+        return BaseValidator.match_predictions(
+            validator, torch.from_numpy(predicted.labels), torch.from_numpy(true.labels), overlap
+        ).numpy()

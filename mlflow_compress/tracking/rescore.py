@@ -209,8 +209,8 @@ def _fits(takes: str, reference: Any, prediction: Any) -> bool:
     """Return whether a metric for a kind of predictions can take this prediction."""
     if takes == "likelihoods":
         return isinstance(prediction, Mapping) and "nll" in prediction
-    if takes == "boxes":
-        return all(isinstance(answer, Mapping) and "boxes" in answer for answer in (reference, prediction))
+    if takes in ("boxes", "masks", "keypoints", "rotated_boxes", "pixels"):
+        return all(isinstance(answer, Mapping) and takes in answer for answer in (reference, prediction))
     if takes == "tags":
         return isinstance(reference, list) and isinstance(prediction, list)
     if takes == "texts":

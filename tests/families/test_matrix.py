@@ -62,6 +62,8 @@ BRIEF = {  # families built like others: some methods of each kind are enough
     "text_embedding": SOME | TEXT_ONLY,
     "masked_lm": SOME | TEXT_ONLY,
     "zero_shot_image_classification": SOME,
+    "object_detection": SOME,
+    "semantic_segmentation": SOME,
 }
 TOO_SMALL = {  # too narrow for any group size; a smaller detector must be named
     ("python", "openvino_int4"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,13 @@ SIDE = 64
 COUNT = 8
 
 
-TASKS = {"detect": "yolo11n.pt", "segment": "yolo11n-seg.pt", "classify": "yolo11n-cls.pt"}
+TASKS = {
+    "detect": "yolo11n.pt",
+    "segment": "yolo11n-seg.pt",
+    "classify": "yolo11n-cls.pt",
+    "pose": "yolo11n-pose.pt",
+    "obb": "yolo11n-obb.pt",
+}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -69,10 +76,15 @@ def tuned(task: str) -> tuple[Family, Model]:
             layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) * (2.2 / fan_in) ** 0.5)
     head = model.module.model[-1]
     head.dfl.conv.weight.copy_(torch.arange(16.0).view(1, 16, 1, 1))
-    bins = -0.7 * torch.arange(16.0).repeat(4)  # distances to the sides, mostly short
-    likely = torch.where(torch.arange(80) % 20 == 0, -3.0, -30.0)  # only four classes
+    steep = 0.2 if task == "segment" else 0.7  # masks have a quarter of the pixels
+    bins = -steep * torch.arange(16.0).repeat(4)  # distances to the sides, mostly short
+    likely = torch.where(torch.arange(head.nc) % 20 == 0, -3.0, -30.0)  # only a few classes
     for branch, bias in (*((part, bins) for part in head.cv2), *((part, likely) for part in head.cv3)):
         branch[-1].bias.copy_(bias)
+    if task == "segment":  # masks fill their boxes
+        for layer, value in (*((part[-1], 1.0) for part in head.cv4), (head.proto.cv3.conv, 1.0)):
+            layer.weight.zero_()
+            layer.bias.fill_(value)
     return family, model
 
 
@@ -80,8 +92,50 @@ def tuned(task: str) -> tuple[Family, Model]:
 def data(tmp_path_factory: pytest.TempPathFactory, detector: tuple[Family, Model]) -> Path:
     """Write a data set whose true boxes are near some of the detector's boxes: scores are neither 0 nor 1."""
     folder = tmp_path_factory.mktemp("boxes")
-    family, model = detector
+    write_data(folder, *detector, rectangle)
+    return folder
+
+
+Label = Callable[[dict[str, Any], int, Any, np.random.Generator], list[float]]
+
+
+def rectangle(answer: dict[str, Any], index: int, size: Any, generator: np.random.Generator) -> list[float]:
+    """Return the outline of a box, a little moved."""
+    x1, y1, x2, y2 = np.clip(np.array(answer["boxes"][index]) / ([*size] * 2), 0, 1)
+    x1, y1, x2, y2 = np.clip(np.array([x1, y1, x2, y2]) + generator.normal(0, 0.02, 4), 0, 1).round(6)
+    return [x1, y1, x2, y1, x2, y2, x1, y2]
+
+
+def triangle(answer: dict[str, Any], index: int, size: Any, generator: np.random.Generator) -> list[float]:
+    """Return an outline that covers most of a box."""
+    corners = np.array(rectangle(answer, index, size, generator)).reshape(4, 2)
+    middle = (corners[2] + corners[3]) / 2
+    return [float(value) for point in (corners[0], corners[1], corners[2], middle) for value in point]
+
+
+def skeleton(answer: dict[str, Any], index: int, size: Any, generator: np.random.Generator) -> list[float]:
+    """Return a box with its keypoints, a little moved; some are not visible."""
+    corners = np.array(rectangle(answer, index, size, generator)).reshape(4, 2)
+    box = [*corners[[0, 2]].mean(0), *np.abs(corners[2] - corners[0])]
+    points = np.array(answer["keypoints"][index])
+    points[:, :2] = np.clip(points[:, :2] / [*size] + generator.normal(0, 0.004, (len(points), 2)), 0, 1)
+    points[:, 2] = generator.integers(0, 3, len(points))
+    return [*box, *points.ravel().round(6)]
+
+
+def corners_of(answer: dict[str, Any], index: int, size: Any, generator: np.random.Generator) -> list[float]:
+    """Return the corners of a rotated box, a little moved."""
+    x, y, width, height, angle = np.array(answer["rotated_boxes"][index])
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [width / 2, height / 2] @ turn + [x, y]
+    return list(np.clip(corners / [*size] + generator.normal(0, 0.01, 2), 0, 1).ravel().round(6))
+
+
+def write_data(folder: Path, family: Family, model: Model, label: Label, more: str = "") -> None:
+    """Write a data set whose labels are near some of a model's answers."""
     generator = np.random.default_rng(0)
+    names = model.data_as(Architecture).names
+    numbers = {name: number for number, name in names.items()}
     for split in ("train", "val"):
         for part in ("images", "labels"):
             (folder / part / split).mkdir(parents=True)
@@ -89,19 +143,15 @@ def data(tmp_path_factory: pytest.TempPathFactory, detector: tuple[Family, Model
             image = photo(index + 100 * (split == "train"))
             path = folder / "images" / split / f"{index}.png"
             cv2.imwrite(str(path), image)
-            height, width = image.shape[:2]
             (answer,) = family.answers(model, [str(path)])
-            numbers = {name: number for number, name in model.data_as(Architecture).names.items()}
             lines = []
-            for box in range(0, min(12, len(answer["boxes"]) * (index % 4)), 3):
-                x1, y1, x2, y2 = np.clip(np.array(answer["boxes"][box]) / ([width, height] * 2), 0, 1)
-                x1, y1, x2, y2 = np.clip(np.array([x1, y1, x2, y2]) + generator.normal(0, 0.02, 4), 0, 1).round(6)
-                lines.append(" ".join(map(str, [numbers[answer["labels"][box]], x1, y1, x2, y1, x2, y2, x1, y2])))
+            for box in range(0, min(12, len(answer["labels"]) * (index % 4)), 3):
+                values = label(answer, box, image.shape[1::-1], generator)
+                lines.append(" ".join(map(str, [numbers[answer["labels"][box]], *values])))
             if lines:
                 (folder / "labels" / split / f"{index}.txt").write_text("\n".join([*lines, lines[0]]))
-    names = "".join(f"  {number}: {name}\n" for number, name in model.data_as(Architecture).names.items())
-    (folder / "data.yaml").write_text(f"path: {folder}\ntrain: images/train\nval: images/val\nnames:\n{names}")
-    return folder
+    listed = "".join(f"  {number}: {name}\n" for number, name in names.items())
+    (folder / "data.yaml").write_text(f"path: {folder}\ntrain: images/train\nval: images/val\nnames:\n{listed}{more}")
 
 
 def validated(model: Model, task: str, data: Path, folder: Path) -> dict[str, float]:
@@ -129,12 +179,60 @@ def scores(family: Family, model: Model, data: str, folder: Path, *names: str) -
     return {name: metric.compute(references, predictions) for name, metric in metrics_of(names, folder).items()}
 
 
+@pytest.mark.parametrize(
+    ("task", "label", "more", "letter", "prefix"),
+    [
+        ("segment", triangle, "", "M", "mask"),
+        ("pose", skeleton, "kpt_shape: [17, 3]\n", "P", "keypoint"),
+        ("pose", skeleton, f"kpt_shape: [17, 3]\nkpt_oks_sigmas: {[0.2] * 17}\n", "P", "keypoint"),
+        ("obb", corners_of, "", "B", "obb"),
+    ],
+)
+def test_further_shapes_are_scored_like_ultralytics(
+    task: str, label: Label, more: str, letter: str, prefix: str, tmp_path: Path
+) -> None:
+    family, model = tuned(task)
+    write_data(tmp_path, family, model, label, more)
+    ours = scores(family, model, "data.yaml", tmp_path, *family.metrics_for(model))
+    theirs = validated(model, task, tmp_path / "data.yaml", tmp_path)
+    expected = {
+        f"{prefix}_map50": theirs[f"metrics/mAP50({letter})"],
+        f"{prefix}_map50_95": theirs[f"metrics/mAP50-95({letter})"],
+    }
+    assert {name: ours[name] for name in expected} == pytest.approx(expected, abs=2e-3)
+    assert 0.02 < ours[f"{prefix}_map50_95"] < ours[f"{prefix}_map50"] < 0.98
+    if prefix != "obb":
+        assert ours["map50"] == pytest.approx(theirs["metrics/mAP50(B)"], abs=1e-3)
+
+
+def test_labels_of_another_shape_are_rejected(tmp_path: Path) -> None:
+    family, model = tuned("pose")
+    folder = write(tmp_path, "0 0.5 0.5 0.2 0.4")
+    model.data_as(Architecture).names = {0: "cat", 1: "dog"}
+    with pytest.raises(RecipeError, match=r"a.txt, line 1: 0 numbers .* kpt_shape of data.yaml, which is missing"):
+        family.samples(model, "d.yaml", folder, None, 0)
+    (folder / "d.yaml").write_text("val: images\nnames: [cat, dog]\nkpt_shape: [2, 2]")
+    (folder / "labels" / "a.txt").write_text("0 0.5 0.5 0.2 0.4 0.1 0.2 -0.005 0.4")
+    with pytest.raises(RecipeError, match=r"its objects have 2 keypoints \(kpt_shape\), the model finds 17"):
+        family.samples(model, "d.yaml", folder, None, 0)
+    row = detections.read("d.yaml", folder, None, 0, "keypoints")[0].rows[0]
+    assert row.values["keypoints"] == [[0.1, 0.2, 1.0, -0.005, 0.4, 0.0]]
+    [box] = detections.read("d.yaml", folder, None, 0)[0].rows[0].values["boxes"]
+    assert box == pytest.approx([0, 0.4, 0.3, 0.6, 0.7])
+    (folder / "labels" / "a.txt").write_text("0 0.1 0.1 0.2 0.1 0.2 0.2")
+    with pytest.raises(RecipeError, match="a rotated box four pairs"):
+        detections.read("d.yaml", folder, None, 0, "corners")
+    (folder / "labels" / "a.txt").write_text("0 0.5 0.5 0.2 0.4")
+    with pytest.raises(RecipeError, match=r"needs its outline \(x y x y ...\), not a box"):
+        detections.read("d.yaml", folder, None, 0, "outlines")
+
+
 @pytest.mark.parametrize("task", ["detect", "segment"])
 def test_boxes_are_scored_like_ultralytics(
     task: str, detector: tuple[Family, Model], data: Path, tmp_path: Path
 ) -> None:
     family, model = detector if task == "detect" else tuned(task)
-    ours = scores(family, model, "data.yaml", data, *type(family).metrics)
+    ours = scores(family, model, "data.yaml", data, "map50", "map50_95", "box_precision", "box_recall")
     theirs = validated(model, task, data / "data.yaml", tmp_path)
     expected = {
         "map50": theirs["metrics/mAP50(B)"],
@@ -170,14 +268,19 @@ def test_a_classifier_is_scored_like_ultralytics(tmp_path: Path) -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_outlines_and_labels(task: str) -> None:
     family, model = loaded(task) if task == "classify" else tuned(task)
+    family.confidence = 0.01  # type: ignore[attr-defined]
     (prediction,) = family.predict(model, [photo(3)])
     if task == "classify":
         assert prediction in model.data_as(Architecture).names.values()
         assert family.classes(model) == 1000
         return
-    assert len(prediction["boxes"]) == len(prediction["scores"]) == len(prediction["labels"])
-    assert ("outlines" in prediction) == (task == "segment")
-    assert len(prediction.get("outlines", prediction["boxes"])) == len(prediction["boxes"])
+    shapes = {"detect": {"boxes"}, "segment": {"boxes", "outlines"}, "pose": {"boxes", "keypoints"}}
+    assert set(prediction) == {"scores", "labels"} | shapes.get(task, {"rotated_boxes"})
+    assert len({len(values) for values in prediction.values()}) == 1
+    if task == "pose":
+        assert np.shape(prediction["keypoints"])[1:] == (17, 3)
+    if task == "obb":
+        assert np.shape(prediction["rotated_boxes"])[1:] == (5,)
 
 
 def test_calibration_is_the_training_split(detector: tuple[Family, Model], data: Path) -> None:
@@ -234,13 +337,13 @@ def test_classes_of_the_data_are_the_models(tmp_path: Path, detector: tuple[Fami
     assert sample.reference["labels"] == ["person"]
 
 
-@pytest.mark.parametrize("task", ["segment", "classify"])
+@pytest.mark.parametrize("task", ["segment", "classify", "pose", "obb"])
 @pytest.mark.parametrize("chain", ["bf16", "onnx", "torchscript", "int8_weight_only", "prune_structured"])
 def test_what_is_restored_is_what_was_saved(task: str, chain: str, tmp_path: Path) -> None:
     options = {"image_size": SIDE}
     variant = Variant("y", chain, "t", "yolo", TASKS[task], "random", chain=parse_chain(chain), options=options)
     if chain == "prune_structured":
-        with pytest.raises(Unsupported, match="not segmenters or classifiers"):
+        with pytest.raises(Unsupported, match="only detectors of plain boxes"):
             worker.prepare(variant, tmp_path, worker.Report(io.StringIO()))
         return
     worker.prepare(variant, tmp_path, worker.Report(io.StringIO()))
@@ -253,8 +356,8 @@ def test_what_is_restored_is_what_was_saved(task: str, chain: str, tmp_path: Pat
 
 
 def test_other_tasks_are_rejected() -> None:
-    with pytest.raises(WeightsError, match="has the task pose"):
-        registry.build("families", "yolo").load("yolo11n-pose.pt", "random", Path(), 0)
+    with pytest.raises(WeightsError, match="has the task depth"):
+        registry.build("families", "yolo").load("yolo26n-depth.pt", "random", Path(), 0)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 90), (90, 1)])

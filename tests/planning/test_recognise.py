@@ -90,6 +90,8 @@ def test_unsupported_models_are_rejected(tmp_path: Path, fields: dict[str, Any],
         ("yolo26x", "yolo26x", "yolo26x.pt"),
         ("yolo11n-cls", "yolo11n-cls", "yolo11n-cls.pt"),
         ("yolo11n-seg.pt", "yolo11n-seg", "yolo11n-seg.pt"),
+        ("yolov8x-pose-p6.pt", "yolov8x-pose-p6", "yolov8x-pose-p6.pt"),
+        ("yolo11n-obb", "yolo11n-obb", "yolo11n-obb.pt"),
         ("yolov8n-oiv7", "yolov8n-oiv7", "yolov8n-oiv7.pt"),
         ("YOLO11n", "yolo11n", "yolo11n.pt"),
     ],
@@ -101,9 +103,6 @@ def test_ultralytics_names_are_recognised(name: str, model: str, source: str) ->
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("yolo11n-pose", "poses"),
-        ("yolov8x-pose-p6.pt", "poses"),
-        ("yolo11n-obb.pt", "rotated boxes"),
         ("yolo26n-sem-ade20k", "semantic segmentation"),
         ("yolov8s-worldv2", "classes named by text"),
         ("yoloe-11s-seg-pf", "classes named by text"),

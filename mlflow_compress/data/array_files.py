@@ -1,0 +1,111 @@
+"""Labelled arrays in a NumPy file (.npz): one array for each input of a model, and one of labels.
+
+`mnist.npz` of Keras has `x_test` and `y_test`, for example. The first axis of every array counts the samples. Files
+with pickled objects are rejected: reading them would run code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlflow_compress.data.datasets import Row, Table
+from mlflow_compress.data.spec import Data, parse
+from mlflow_compress.errors import RecipeError, UnknownName, named_line
+
+SUFFIX = ".npz"
+_INPUT, _LABEL = "input", "label"
+_USUAL: Mapping[str, tuple[str, ...]] = {
+    _INPUT: ("input", "inputs", "x", "image", "images", "data"),
+    _LABEL: ("label", "labels", "y", "target", "targets"),
+}
+_DIGEST = "digest"
+
+
+def read(
+    text: str, folder: Path, inputs: Sequence[str], limit: int | None, seed: int
+) -> tuple[Table, list[Mapping[str, Any]]]:
+    """Read samples. With a limit, take the first ones of the shuffled samples.
+
+    Args:
+        text: The data, as `spec.parse` takes it. Its keys are `label`, `input` (of a model with one input) or the names
+            of the inputs; their values are names of arrays.
+        folder: Folder where relative paths start.
+        inputs: Names of the model's inputs.
+        limit: Maximum number of samples; None: all, or the number in `text`.
+        seed: Seed for shuffling.
+
+    Returns:
+        Rows with `label` and the digest of the arrays, and for each row the arrays by input.
+
+    Raises:
+        RecipeError: The file can't be read, or lacks an array, or its arrays have different lengths.
+    """
+    import numpy as np
+
+    data = parse(text)
+    path = folder / data.source
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names = _names(data, inputs, file.files, path)
+            arrays = {role: file[name] for role, name in names.items()}
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise RecipeError(f"{path} can't be read as arrays: {named_line(error)}") from error
+    lengths = {names[role]: len(array) if array.ndim else 0 for role, array in arrays.items()}
+    if len(set(lengths.values())) > 1 or not all(lengths.values()):
+        listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise RecipeError(f"{path}: all arrays must have one entry for each sample, but have: {listed}.")
+    order = list(range(len(arrays[_LABEL])))
+    limit = data.limit if limit is None else limit
+    if limit is not None and limit < len(order):
+        random.Random(seed).shuffle(order)  # noqa: S311  (nothing secret)
+        order = order[:limit]
+    samples = [{name: arrays[name][index] for name in inputs} for index in order]
+    rows = [_row(arrays[_LABEL][index], sample, path, index) for index, sample in zip(order, samples, strict=True)]
+    return Table(rows, path.stem, str(data)), samples
+
+
+def _row(label: Any, sample: Mapping[str, Any], path: Path, index: int) -> Row:
+    """Return a row with the label as text, and the SHA-256 of the arrays.
+
+    Raises:
+        RecipeError: The label is neither a number, a text, nor a row with a single 1.
+    """
+    import numpy as np
+
+    if label.ndim == 1 and len(label) > 1 and set(np.unique(label)) == {0, 1} and label.sum() == 1:
+        label = label.argmax()  # one-hot
+    if label.size != 1:
+        raise RecipeError(f"{path}, sample {index}: a label must be one number or text, not of shape {label.shape}.")
+    digest = hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in sample.values()))
+    return Row({"label": str(label.reshape(-1)[0]), _DIGEST: digest.hexdigest()}, f"{path.name}, sample {index}")
+
+
+def _names(data: Data, inputs: Sequence[str], arrays: Sequence[str], path: Path) -> dict[str, str]:
+    """Return the name of the array for each input, and for the labels.
+
+    Raises:
+        UnknownName: A key is neither an input nor `label`.
+        RecipeError: An array is missing.
+    """
+    given = dict(data.columns)
+    if len(inputs) == 1 and _INPUT in given and inputs[0] not in given:
+        given[inputs[0]] = given.pop(_INPUT)
+    for key in given:
+        if key not in (*inputs, _LABEL):
+            raise UnknownName(f"key of data {str(data)!r}", key, [*inputs, _LABEL])
+    names = {}
+    for role in (*inputs, _LABEL):
+        usual = _USUAL[_LABEL] if role == _LABEL else (role, *(_USUAL[_INPUT] if len(inputs) == 1 else ()))
+        candidates = [given[role]] if role in given else [*usual, *(f"{name}_{data.split}" for name in usual)]
+        name = next((candidate for candidate in candidates if candidate in arrays), None)
+        if name is None:
+            key = _INPUT if role in inputs and len(inputs) == 1 else role
+            raise RecipeError(
+                f"{path} has no array for {role}; it has {', '.join(arrays) or 'none'}. Name it: {key}=ARRAY."
+            )
+        names[role] = name
+    return names

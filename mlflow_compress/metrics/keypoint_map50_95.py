@@ -1,0 +1,28 @@
+"""Mean average precision of keypoints at overlaps 0.5 to 0.95."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from mlflow_compress.scoring.box_curves import Curves
+from mlflow_compress.scoring.keypoints import KeypointMetric
+
+
+@dataclass
+class KeypointMap5095(KeypointMetric):
+    """Mean average precision of keypoints, averaged over keypoint similarity 0.5, 0.55, ... 0.95, and over the classes.
+
+    Predictions must contain all objects with a score above about 0.001, after non-maximum suppression.
+
+    Source: ultralytics' validator for poses (`Pose(P R mAP50 mAP50-95)` in its table).
+    """
+
+    label: ClassVar[Mapping[str, str]] = {"en": "pose mAP50-95", "ru": "mAP50-95 точек"}
+    rank: ClassVar[int] = 27
+    spelling: ClassVar[str] = r"(?:pose|keypoints?|точек)[ _-]?map(?:50[-\u2013]95|@0?[.,]50?[:-]0?[.,]95|@50[:-]95)"
+
+    def of_classes(self, curves: Curves) -> Any:
+        """Return the values of each class from the curves."""
+        return curves.average_precision

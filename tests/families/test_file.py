@@ -1,0 +1,332 @@
+"""Ready files of each runtime: their numbers, their scores, and what a file of another version gets."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from runtime_models import (
+    BIAS,
+    WEIGHT,
+    expected,
+    litert_file,
+    onnx_file,
+    openvino_file,
+    program_file,
+    torchscript_file,
+)
+
+from mlflow_compress import registry
+from mlflow_compress.compression import runtime_files
+from mlflow_compress.errors import MachineLacks, RecipeError, UnknownName, Unsupported, WeightsError
+from mlflow_compress.measuring import quality, worker
+from mlflow_compress.meters import size
+from mlflow_compress.networks import model_folder
+from mlflow_compress.planning import chains, recipe
+from mlflow_compress.planning.recognise import Recognised, recognise
+from mlflow_compress.records import Variant
+from mlflow_compress.sockets import Family, Model
+
+WRITERS: dict[str, tuple[str, Callable[[Path], Path]]] = {
+    "model.onnx": ("onnxruntime", onnx_file),
+    "model.tflite": ("ai_edge_litert", litert_file),
+    "model.xml": ("openvino", openvino_file),
+    "model.pt2": ("torch", program_file),
+    "model.ts": ("torch", torchscript_file),
+}
+DESCRIBED = {"model.ts": {"inputs": "float32 batch 4"}}  # TorchScript states no shapes
+INPUTS = np.array([[1, 2, 3, 4], [0, 0, 5, 0], [0, 7, 0, 0.5], [0.25, 0, 0, 0]], dtype=np.float32)
+
+
+def opened(path: Path, **options: Any) -> tuple[Family, Model]:
+    family: Family = registry.build("families", "file", options)
+    return family, family.load(path.name, "auto", path.parent, 0)
+
+
+def written(name: str, folder: Path) -> Path:
+    needed, write = WRITERS[name]
+    pytest.importorskip(needed)
+    return write(folder / name)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_file_gives_its_own_numbers_before_and_after_it_is_saved(name: str, tmp_path: Path) -> None:
+    family, model = opened(written(name, tmp_path), **DESCRIBED.get(name, {}))
+    outputs = np.stack(family.predict(model, list(INPUTS)))
+    assert np.allclose(outputs, expected(INPUTS), atol=1e-5)
+    variant = Variant("m", "original", "t", "file", name, "auto", options=DESCRIBED.get(name, {}), folder=str(tmp_path))
+    worker.prepare(variant, tmp_path, worker.Report(io.StringIO()))
+    restored = model_folder.restore(tmp_path / worker.MODEL_FOLDER)
+    assert np.array_equal(np.stack(restored.family.predict(restored.model, list(INPUTS))), outputs)
+    numbers = size.in_memory(restored.model.module)
+    assert numbers["size/params"] == WEIGHT.size + BIAS.size
+    assert numbers["size/weights_mib"] == 4 * (WEIGHT.size + BIAS.size) / 2**20
+    with torch.inference_mode():
+        [scores] = family.run(model, family.batch(model, 1, 0), lambda stage: None)
+    assert scores.shape == (1, 3)
+    with pytest.raises(Unsupported, match="CPU only here") if name[6:] not in ("pt2", "ts") else _nothing():
+        restored.model.module.to("cpu" if name[6:] in ("pt2", "ts") else "cuda")
+
+
+class _nothing:  # noqa: N801  (a context manager that expects no error)
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_accuracy_of_arrays_is_that_of_the_known_scores(name: str, tmp_path: Path) -> None:
+    path = written(name, tmp_path)
+    labels = expected(INPUTS).argmax(1)
+    labels[0] = 2  # one of four is wrong
+    np.savez(tmp_path / "data.npz", x_test=INPUTS, y_test=labels)
+    family, model = opened(path, **DESCRIBED.get(name, {}))
+    samples = family.samples(model, "data.npz", tmp_path, None, 0)
+    answers = family.answers(model, [sample.inputs for sample in samples])
+    metric = registry.build("metrics", "accuracy")
+    assert metric.compute([sample.reference for sample in samples], answers) == 0.75
+    assert answers[1] == ["2", "0", "1"]
+    assert model.facts["data_name"] == "data"
+
+
+def test_a_run_scores_a_file_and_refuses_methods(tmp_path: Path) -> None:
+    written("model.onnx", tmp_path)
+    np.savez(tmp_path / "data.npz", input=INPUTS, label=expected(INPUTS).argmax(1))
+    variant = Variant(
+        "m", "original", "t", "file", "model.onnx", "auto", data="data.npz", metrics=("accuracy",),
+        chain=chains.parse_chain("original"), folder=str(tmp_path),
+    )  # fmt: skip
+    part = worker.prepare(variant, tmp_path, worker.Report(io.StringIO()))
+    assert part.facts["packed"] == "ONNX float32"
+    restored = model_folder.restore(tmp_path / worker.MODEL_FOLDER)
+    scored = quality.score(restored.family, restored.model, variant, tmp_path, lambda *numbers: None)
+    assert scored.measurements["quality/accuracy"] == 1
+    changed = Variant(
+        "m", "fp16", "t", "file", "model.onnx", "auto", chain=chains.parse_chain("fp16"), folder=str(tmp_path)
+    )
+    with pytest.raises(Unsupported, match="compress the model that it was exported from"):
+        worker.prepare(changed, tmp_path, worker.Report(io.StringIO()))
+
+
+def test_a_quantised_file_takes_floats_and_gives_floats(tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert")
+    family, model = opened(litert_file(tmp_path / "small.tflite", is_quantised=True))
+    assert model.facts["packed"] == "LiteRT int8"
+    outputs = np.stack(family.predict(model, list(INPUTS)))
+    assert np.allclose(outputs, expected(INPUTS), atol=0.07)  # half a step of the output
+    [batch] = family.batch(model, 2, 0)
+    assert (batch.dtype, batch.shape) == (torch.int8, (2, 4))
+    assert size.in_memory(model.module)["size/weights_mib"] == (WEIGHT.size + 4 * BIAS.size) / 2**20
+
+
+def test_a_file_takes_the_number_of_samples_that_it_was_exported_for(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    family, model = opened(onnx_file(tmp_path / "two.onnx", batch=2))
+    with pytest.raises(RecipeError, match="takes 2 samples in a call, not 1: use --batch-size 2"):
+        family.batch(model, 1, 0)
+    assert np.allclose(np.stack(family.predict(model, list(INPUTS[:3]))), expected(INPUTS[:3]))
+
+
+def test_open_lengths_are_asked_for(tmp_path: Path) -> None:
+    path = torchscript_file(tmp_path / "net.pt")
+    with pytest.raises(RecipeError, match=r'inputs="input: float32 batch ...'):
+        opened(path)
+    with pytest.raises(RecipeError, match=r"'float32 4x3' is not NAME: TYPE LENGTHS .*\(input\)"):
+        opened(path, inputs="float32 4x3")
+    family, model = opened(path, inputs="input: float32 batch 4")
+    assert family.batch(model, 3, 0)[0].shape == (3, 4)
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(RecipeError, match="the file's input x is x: float32 batch 4"):
+        opened(onnx_file(tmp_path / "m.onnx"), inputs="float32 batch 5")
+
+
+def test_a_file_of_a_newer_runtime_names_what_to_do(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(WeightsError, match=r"IR version.*pip install -U onnxruntime, or export the model again"):
+        opened(onnx_file(tmp_path / "new.onnx", ir_version=99))
+    path = written("model.xml", tmp_path)
+    path.write_text(path.read_text().replace('version="opset1"', 'version="opset99"'))
+    with pytest.raises(WeightsError, match=r"openvino .* can't load .*pip install -U openvino"):
+        opened(path)
+    (tmp_path / "model.bin").unlink()
+    with pytest.raises(WeightsError, match=r"There is no model.bin beside"):
+        opened(path)
+    for name in ("model.pt2", "bad.tflite", "bad.ts", "bad.onnx"):
+        (tmp_path / name).write_bytes(b"version https://git-lfs.github.com/spec/v1")
+        with pytest.raises(WeightsError, match="git lfs pull"):
+            opened(tmp_path / name)
+        (tmp_path / name).write_bytes(b"damaged")
+        with pytest.raises((WeightsError, MachineLacks)):
+            opened(tmp_path / name)
+
+
+def test_an_operator_that_litert_lacks_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert")
+    with pytest.raises(Unsupported, match=r"LiteRT [\d.]+ does not run the operator Erfinv of model.tflite"):
+        opened(litert_file(tmp_path / "model.tflite", operator="Custom:Erfinv"))
+
+
+def test_without_its_runtime_a_file_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime_files, "installed", lambda distribution: None)
+    (tmp_path / "m.tflite").write_bytes(struct.pack("<I", 28) + b"TFL3")
+    with pytest.raises(MachineLacks, match=r'ai-edge-litert, which is not installed: pip install "mlflow-compress'):
+        opened(tmp_path / "m.tflite")
+
+
+class FakeTensorrt(SimpleNamespace):
+    """TensorRT with one engine that doubles its input, on the CPU."""
+
+    def __init__(self, is_readable: bool) -> None:
+        engine = SimpleNamespace(
+            num_io_tensors=2,
+            get_tensor_name=["x", "y"].__getitem__,
+            get_tensor_mode={"x": "in", "y": "out"}.get,
+            get_tensor_shape=lambda name: (-1, 4),
+            get_tensor_dtype=lambda name: np.float32,
+            create_execution_context=lambda: None,
+        )
+        runtime = SimpleNamespace(deserialize_cuda_engine=lambda content: engine if is_readable else None)
+        super().__init__(
+            Runtime=lambda logger: runtime,
+            Logger=type("Logger", (), {"ERROR": 1, "__init__": lambda self, level=0: None}),
+            TensorIOMode=SimpleNamespace(INPUT="in"),
+            nptype=lambda dtype: dtype,
+        )
+
+
+def test_an_engine_needs_a_gpu_and_its_own_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.engine"
+    path.write_bytes(b"engine")
+    monkeypatch.setattr(runtime_files, "installed", lambda distribution: "10.1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(MachineLacks, match="runs on an NVIDIA GPU only"):
+        opened(path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorrt(is_readable=False))
+    with pytest.raises(
+        WeightsError, match=r"the version of TensorRT and the GPU that it was built for. Build it again"
+    ):
+        opened(path)
+    monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorrt(is_readable=True))
+    family, model = opened(path)
+    assert family.batch(model, 3, 0)[0].shape == (3, 4)
+    assert size.in_memory(model.module) == {}  # an engine's weights can't be read
+    with pytest.raises(Unsupported, match="runs on an NVIDIA GPU only"):
+        model.module.to("cpu")
+
+
+def test_code_in_a_file_needs_trust(tmp_path: Path) -> None:
+    (tmp_path / "model.engine").write_bytes(b"engine")
+    family: Family = registry.build("families", "file")
+    assert "compiled code for a GPU" in family.code("model.engine", "auto", tmp_path)
+    torchscript_file(tmp_path / "plain.ts")
+    assert family.code("plain.ts", "auto", tmp_path) == ""
+    torch.jit.save(torch.jit.script(_Printing()), str(tmp_path / "loud.ts"))
+    assert "print" in family.code("loud.ts", "auto", tmp_path)
+    plan = recipe.read(str(tmp_path / "loud.ts"))
+    with pytest.raises(RecipeError, match="holds TorchScript code with print"):
+        recipe.plan(plan, plan.variants, recipe.Settings())
+
+
+class _Printing(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        print("seen")  # noqa: T201
+        return x
+
+
+@pytest.mark.parametrize("name", ["a.onnx", "a.tflite", "a.xml", "a.pt2", "a.ts", "a.torchscript", "a.engine"])
+def test_a_file_is_recognised_by_its_suffix(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    assert recognise(str(path)) is None
+    path.write_bytes(b"")
+    assert recognise(str(path)) == Recognised("a", "file", str(path))
+
+
+def test_torchscript_in_a_pt_file_is_not_a_checkpoint(tmp_path: Path) -> None:
+    path = torchscript_file(tmp_path / "net.pt")
+    assert recognise(str(path)) == Recognised("net", "file", str(path))
+    with pytest.raises(RecipeError, match="the family causal_lm measures it"):
+        registry.build("families", "file").load("m.gguf", "auto", tmp_path, 0)
+
+
+def test_the_data_names_its_arrays(tmp_path: Path) -> None:
+    path = written("model.ts", tmp_path)
+    family, model = opened(path, inputs="float32 batch 4", labels=["a", "b", "c"])
+    one_hot = np.eye(3)[expected(INPUTS).argmax(1)]
+    np.savez(tmp_path / "data.npz", features=INPUTS, answer=one_hot)
+    with pytest.raises(RecipeError, match=r"no array for input; it has features, answer. Name it: input=ARRAY"):
+        family.samples(model, "data.npz", tmp_path, None, 0)
+    with pytest.raises(UnknownName, match="pixels"):
+        family.samples(model, "data.npz:pixels=features", tmp_path, None, 0)
+    samples = family.samples(model, "data.npz:input=features,label=answer", tmp_path, 2, 0)
+    assert len(samples) == 2
+    assert {sample.reference for sample in samples} <= {"a", "b", "c"}
+    np.savez(tmp_path / "short.npz", x=INPUTS, y=[1, 2])
+    with pytest.raises(RecipeError, match="one entry for each sample, but have: x 4, y 2"):
+        family.samples(model, "short.npz", tmp_path, None, 0)
+    np.savez(tmp_path / "pickled.npz", x=INPUTS, y=np.array([{}, {}, {}, {}], dtype=object))
+    with pytest.raises(RecipeError, match="can't be read as arrays"):
+        family.samples(model, "pickled.npz", tmp_path, None, 0)
+    with pytest.raises(RecipeError, match=r"gone.npz can't be read as arrays"):
+        family.samples(model, "gone.npz", tmp_path, None, 0)
+    np.savez(tmp_path / "other.npz", x=INPUTS, y=[1, 2, 3, 4])
+    with pytest.raises(RecipeError, match=r"other.npz, sample 2: the label '3' is not one of the model's"):
+        family.samples(model, "other.npz", tmp_path, None, 0)
+
+
+class _Brightness(torch.nn.Module):
+    """Scores pictures [batch, 3, 2, 2]: the mean of red, green and blue."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3))
+
+
+def test_pictures_are_scaled_to_the_input(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.trace(_Brightness(), torch.zeros(1, 3, 2, 2)), str(tmp_path / "net.ts"))
+    colours = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 204)}
+    for name, colour in colours.items():
+        (tmp_path / "data" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 6), colour).save(tmp_path / "data" / name / "1.png")
+    options = {"inputs": "float32 batch 3 2 2", "labels": list(colours)}
+    family, model = opened(tmp_path / "net.ts", **options)
+    samples = family.samples(model, "data", tmp_path, None, 0)
+    answers = family.answers(model, [sample.inputs for sample in samples])
+    assert [answer[0] for answer in answers] == [sample.reference for sample in samples]
+    [scores] = family.predict(model, [tmp_path / "data" / "blue" / "1.png"])
+    assert np.allclose(scores, [0, 0, 0.8], atol=1e-6)
+    family, model = opened(tmp_path / "net.ts", **options, mean=[0.5, 0.5, 0.5], std=[0.25, 0.5, 0.5], resize=4)
+    [scores] = family.predict(model, [tmp_path / "data" / "blue" / "1.png"])
+    assert np.allclose(scores, [-2, -1, 0.6], atol=1e-6)
+    family, model = opened(tmp_path / "net.ts", **options, mean=[0.5, 0.5])
+    with pytest.raises(RecipeError, match=r"options.mean has 2 numbers; the input has 3 channels"):
+        family.predict(model, [tmp_path / "data" / "blue" / "1.png"])
+    family, model = opened(tmp_path / "net.ts", **options | {"labels": ["a"]})
+    with pytest.raises(RecipeError, match="names 1 classes; the file has 3"):
+        family.samples(model, "data", tmp_path, None, 0)
+
+
+def test_an_export_copies_the_file_alone(tmp_path: Path) -> None:
+    written("model.onnx", tmp_path)
+    chain = chains.parse_chain("original")
+    variant = Variant("m", "original", "t", "file", "model.onnx", "auto", chain=chain, folder=str(tmp_path))
+    worker.prepare(variant, tmp_path, worker.Report(io.StringIO()))
+    saved = tmp_path / worker.MODEL_FOLDER
+    target = tmp_path / "exported"
+    target.mkdir()
+    _, published = model_folder.publish(saved, target)
+    assert [path.name for path in target.iterdir()] == ["model.onnx"]
+    assert published.code == 'import onnxruntime; onnxruntime.InferenceSession("FOLDER/model.onnx")'
+    assert model_folder.native_flavor(saved).name == "onnx"
+    assert json.loads((saved / "manifest.json").read_text())["family"] == "file"
