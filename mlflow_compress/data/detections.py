@@ -151,6 +151,12 @@ class Listed(Boxes):
             for number, left, top, right, bottom in self.sections.boxes(picture, split)
         ]
 
+    def objects(self, picture: Path, shape: Shape) -> list[tuple[list[Any], list[float]]]:
+        """Reject shapes other than boxes (see `Boxes.objects`)."""
+        raise RecipeError(
+            f"{self.path} is read for its boxes only: give a data.yaml in ultralytics' format, with {shape} as labels."
+        )
+
     def _is_labelled(self, split: str) -> bool:
         return split in self.splits and self.sections.has_boxes(split)
 

@@ -28,6 +28,7 @@ from mlflow_compress.sockets import Evaluation, Graph, Mark, Model, Sample
 _PHOTO = (720, 1280, 3)
 _SCORED_CONFIDENCE = 0.001  # as for the detectors of ultralytics
 _MOST_BOXES = 300  # in an image
+_DEVIATION = 0.1  # of random weights that would be constant
 _OUTPUTS = ("logits", "boxes")
 # their code reads the number of images by `len`, which an export makes a constant
 _OF_FIXED_BATCH = ("rt_detr", "rt_detr_v2", "d_fine")
@@ -77,6 +78,8 @@ class ObjectDetection(TransformersFamily):
         """Load the detector and its image processor (see `Family.load`)."""
         origin = self.origin(source, weights, folder)
         model = load_transformer(self.auto_class, source, origin, self.architecture, seed, self.precision)
+        if origin.kind == "random":
+            _draw_constant_weights(model.module, seed)
         model.family_data = Companions(processor=load_processor(model.config, origin), code=origin.code)
         return model
 
@@ -257,6 +260,19 @@ def _detect(module: Any, pixels: Any) -> tuple[Any, ...]:
     """Return the logits and boxes of a detector; transformers wraps them."""
     output = module(pixels)
     return output if isinstance(output, tuple) else (output["logits"], output["pred_boxes"])
+
+
+def _draw_constant_weights(module: Any, seed: int) -> None:
+    """Draw random weights that transformers initialises to one value, in place.
+
+    With equal scores, the objects that RT-DETR chooses would depend on rounding alone.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    for weight in module.parameters():
+        if weight.dim() > 1 and bool((weight == weight.flatten()[0]).all()):
+            weight.copy_(torch.randn(weight.shape, generator=generator) * _DEVIATION)
 
 
 def _names(model: Model) -> dict[int, str]:

@@ -103,7 +103,7 @@ def test_a_detector_is_scored_on_a_data_yaml(tmp_path: Path) -> None:
     assert score > 0.5  # equal scores of random weights put other boxes first
     assert [batch.shape for batch in family.calibration(model, 2, 0, size=2)] == [(2, 3, 64, 64)] * 2
     assert not model.cautions
-    (tmp_path / "d.yaml").write_text("val: images/val\nnames: [cat, dog]")
+    (tmp_path / "d.yaml").write_text("val: images/val\nnames: [cat, dog, cow, hen]")
     with pytest.raises(RecipeError, match="they do not match"):
         family.samples(model, "d.yaml", tmp_path, None, 0)
 

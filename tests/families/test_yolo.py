@@ -200,7 +200,7 @@ def test_further_shapes_are_scored_like_ultralytics(
         f"{prefix}_map50_95": theirs[f"metrics/mAP50-95({letter})"],
     }
     assert {name: ours[name] for name in expected} == pytest.approx(expected, abs=2e-3)
-    assert 0.02 < ours[f"{prefix}_map50_95"] < ours[f"{prefix}_map50"] < 0.98
+    assert 0.01 < ours[f"{prefix}_map50_95"] < ours[f"{prefix}_map50"] < 0.98
     if prefix != "obb":
         assert ours["map50"] == pytest.approx(theirs["metrics/mAP50(B)"], abs=1e-3)
 
