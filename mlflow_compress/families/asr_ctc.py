@@ -76,7 +76,14 @@ class AsrCtc(TransformersFamily):
                 raise RecipeError(f"{source} has no adapters for languages: leave out language.")
             adapter = {"target_lang": self.language, "ignore_mismatched_sizes": True}
         model = load_transformer(
-            self.auto_class, source, origin, self.architecture, seed, self.precision, adapter, _HEAD if adapter else ()
+            self.auto_class,
+            source,
+            origin,
+            self.architecture,
+            seed,
+            self.precision,
+            arguments=adapter,
+            replaced=_HEAD if adapter else (),
         )
         model.family_data = Companions(
             features=_feature_extractor(model, origin),
