@@ -220,8 +220,8 @@ class PublishedVerdict:
             verdict = untrusted.record(cls, untrusted.parse_json(text, "a tag"), "the tag")
         except untrusted.Malformed:
             return None
-        texts = {"source": plain(verdict.source, _LONGEST_LABEL), "data": plain(verdict.data, _LONGEST_LABEL)}
-        return dataclasses.replace(verdict, **texts)
+        source, data = (plain(text, _LONGEST_LABEL) for text in (verdict.source, verdict.data))
+        return dataclasses.replace(verdict, source=source, data=data)
 
     @property
     def is_same(self) -> bool:

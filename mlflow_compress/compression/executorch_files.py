@@ -56,7 +56,7 @@ def _require_kernels(program: Any) -> None:
     """Check that the runtime has a kernel for every operator of a program: it would name none when it loads it.
 
     Raises:
-        Unsupported: It lacks one.
+        Unsupported: A kernel is missing.
     """
     from executorch.runtime import Runtime
 
@@ -86,7 +86,7 @@ def _delegated(module: Any) -> str:
 
 
 class ExecutorchCall(FixedCall):
-    """An ExecuTorch program on the CPU. It takes and gives tensors, and uses as many threads as torch.
+    """An ExecuTorch program on the CPU. It takes and returns tensors, and uses as many threads as torch.
 
     Args:
         path: File; its shapes are beside it.
@@ -122,7 +122,7 @@ class ExecutorchCall(FixedCall):
 
 
 def _use_threads() -> None:
-    """Give ExecuTorch as many threads as torch."""
+    """Set ExecuTorch's number of threads to that of torch."""
     import torch
     from executorch.extension.pybindings import portable_lib
 

@@ -92,13 +92,13 @@ class GpuSession(Session):
 
 def _tensor(value: Any) -> Any:
     """Return an output as a tensor that shares its memory."""
-    import torch
+    from torch.utils.dlpack import from_dlpack
 
     if not hasattr(value, "__dlpack__"):
         raise MachineLacks(
             "this onnxruntime can't share its outputs with torch: install a newer one, pip install -U onnxruntime-gpu"
         )
-    tensor = torch.from_dlpack(value)
+    tensor: Any = from_dlpack(value)
     return tensor.bool() if value.data_type() == "tensor(bool)" else tensor
 
 

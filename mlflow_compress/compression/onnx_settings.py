@@ -55,7 +55,7 @@ def require_provider(name: str) -> None:
     """Check that the installed ONNX Runtime has an execution provider.
 
     Raises:
-        MachineLacks: It has not.
+        MachineLacks: It does not have it.
     """
     import onnxruntime
 

@@ -53,7 +53,7 @@ class Engine:
         import numpy as np
         import tensorrt
 
-        return np.dtype(tensorrt.nptype(self._engine.get_tensor_dtype(name))).name
+        return str(np.dtype(tensorrt.nptype(self._engine.get_tensor_dtype(name))).name)
 
     def __call__(self, *inputs: Any) -> tuple[Any, ...]:
         """Run the graph, on torch's current stream."""

@@ -63,7 +63,7 @@ def read(
     if limit is not None and limit < len(order):
         random.Random(seed).shuffle(order)  # noqa: S311  (nothing secret)
         order = order[:limit]
-    samples = [{name: arrays[name][index] for name in inputs} for index in order]
+    samples: list[Mapping[str, Any]] = [{name: arrays[name][index] for name in inputs} for index in order]
     rows = [_row(arrays[_LABEL][index], sample, path, index) for index, sample in zip(order, samples, strict=True)]
     return Table(rows, path.stem, str(data)), samples
 

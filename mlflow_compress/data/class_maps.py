@@ -100,7 +100,7 @@ def mapped(rows: Sequence[Row], text: str, folder: Path, names: Mapping[int, str
     replaced = []
     for row, label in zip(rows, labels, strict=True):
         if label not in class_map.names and label not in class_map.numbers:
-            shown = listed(class_map.names or class_map.numbers)
+            shown = listed(dict.fromkeys(class_map.names or class_map.numbers, ""))
             raise RecipeError(f"{row.where}: the class map {path} has no {label!r}. It has {shown}.")
         if label not in classes:
             meant = class_map.names.get(label) or f"class {class_map.numbers.get(label)}"

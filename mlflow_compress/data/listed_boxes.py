@@ -212,7 +212,7 @@ class PascalVoc(Sections):
         self._picture = _places(folder / "JPEGImages")
 
     @functools.cached_property
-    def names(self) -> Mapping[int, str]:  # type: ignore[override]
+    def names(self) -> Mapping[int, str]:
         """Names of the classes in all labels, by number (see `Sections`)."""
         names: set[str] = set()
         for label in self._labels():

@@ -222,7 +222,7 @@ class AsrCtc(TransformersFamily):
         if (hop := getattr(model.config, "inputs_to_logits_ratio", None)) is not None:
             return int(hop)
         (sound,) = replace(self, seconds=self.window_seconds).batch(model, 1, 0)
-        return round(len(sound) / self.forward(model, [sound]).shape[1])
+        return round(len(sound) / int(self.forward(model, [sound]).shape[1]))
 
     def _text(self, model: Model, best: Sequence[int]) -> str:
         return text_of(companions(model).tokenizer, best, model.config.pad_token_id)

@@ -236,7 +236,8 @@ class File(Family):
         return super().native_flavor(saved)
 
     def _inputs(self, model: Model) -> tuple[Input, ...]:
-        return _of(model).opened.inputs
+        inputs: tuple[Input, ...] = _of(model).opened.inputs
+        return inputs
 
     def _shapes(self, module: Any) -> list[tuple[Input, tuple[int | None, ...]]]:
         """Return each input with its shape, None for the number of samples.
@@ -385,10 +386,10 @@ class File(Family):
         if isinstance(self.output, int) or self.output.isdecimal():
             return int(self.output)
         if self.output in names:
-            return names.index(self.output)
+            return int(names.index(self.output))
         if self.output:
             raise RecipeError(f"The file has no output {self.output!r}: {', '.join(names) or 'they have no names'}.")
-        return names.index("logits") if "logits" in names else self._only(model)
+        return int(names.index("logits")) if "logits" in names else self._only(model)
 
     def _only(self, model: Model) -> int:
         count = len(self._one_run(model))
@@ -444,7 +445,7 @@ def _module(path: Path, precision: str) -> Any:
         def forward(self, *inputs: Any) -> tuple[Any, ...]:
             return self.opened.call(*inputs)
 
-        def to(self, device: str) -> Any:
+        def to(self, device: str) -> Any:  # type: ignore[override]
             if self.opened.moves is not None:
                 self.opened.moves(device)
             elif device != "cpu":

@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 from mlflow_compress.data.class_maps import mapped
 from mlflow_compress.data.datasets import Row, draw, draw_labelled, scored
 from mlflow_compress.data.labels import distinct, labels_of
-from mlflow_compress.data.media import Picture
+from mlflow_compress.data.pictures import as_picture
 from mlflow_compress.errors import RecipeError, Unsupported
 from mlflow_compress.networks import image_zoos
 from mlflow_compress.networks.class_scores import Ranking, rankings
 from mlflow_compress.networks.export_graphs import Attached, Calls, dtype_of, graph
-from mlflow_compress.networks.image_inputs import SIDE, image_processor, photo_of, pixels_of
+from mlflow_compress.networks.image_inputs import SIDE, pixels_of, processor_of_side
 from mlflow_compress.networks.published_files import copy_plain, require_weights
 from mlflow_compress.networks.text_inputs import require_pass
 from mlflow_compress.networks.transformer_layers import thinned
@@ -89,7 +89,7 @@ class ImageClassification(TransformersFamily):
             model = load_transformer(
                 self.auto_class, source, origin, self.architecture, seed, self.precision, self.labels_of_teacher
             )
-            model.family_data = Companions(processor=image_processor(model.config, origin), code=origin.code)
+            model.family_data = Companions(processor=processor_of_side(model.config, origin), code=origin.code)
             require_pass(model, lambda: self._require_scores(model), "pictures as pixel_values")
         if self.labels and len(self.labels) != self.classes(model):
             raise RecipeError(f"options.labels names {len(self.labels)} classes; {source} has {self.classes(model)}.")
@@ -218,7 +218,7 @@ class ImageClassification(TransformersFamily):
 
     def _prepared(self, model: Model, image: Any) -> Any:
         """Convert an image to the model's input: [channels, height, width] in its dtype and on its device."""
-        photo = photo_of(Picture.at(Path(image)) if isinstance(image, (str, Path)) else image)
+        photo = as_picture(image)
         if model.is_transformer:
             pixels = pixels_of(companions(model).processor, photo)
         else:

@@ -16,7 +16,7 @@ from mlflow_compress.data.labels import distinct
 from mlflow_compress.data.pictures import as_picture
 from mlflow_compress.networks import value_trees
 from mlflow_compress.networks.export_graphs import Attached, Calls, dtype_of, graph
-from mlflow_compress.networks.image_processors import load_processor, prepared, resized
+from mlflow_compress.networks.image_inputs import pixels_of, processor_of_type, resized
 from mlflow_compress.networks.transformers_models import (
     Companions,
     TransformersFamily,
@@ -80,7 +80,7 @@ class ObjectDetection(TransformersFamily):
         model = load_transformer(self.auto_class, source, origin, self.architecture, seed, self.precision)
         if origin.kind == "random":
             _draw_constant_weights(model.module, seed)
-        model.family_data = Companions(processor=load_processor(model.config, origin), code=origin.code)
+        model.family_data = Companions(processor=processor_of_type(model.config, origin), code=origin.code)
         return model
 
     def batch(self, model: Model, size: int, seed: int) -> Any:
@@ -210,7 +210,7 @@ class ObjectDetection(TransformersFamily):
 
     def _prepared(self, model: Model, picture: Any) -> Any:
         """Convert a picture to the model's input: [channels, height, width] in its dtype and on its device."""
-        pixels = prepared(companions(model).processor, picture, self.image_size)
+        pixels = pixels_of(companions(model).processor, picture, self.image_size)
         return pixels.to(model.device, dtype_of(model.module))
 
     def _shape(self, model: Model) -> tuple[int, int, int]:

@@ -14,7 +14,7 @@ from mlflow_compress.data.datasets import remember
 from mlflow_compress.data.pictures import as_picture
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.networks.export_graphs import Attached, Calls, dtype_of, graph
-from mlflow_compress.networks.image_processors import load_processor, prepared, resized
+from mlflow_compress.networks.image_inputs import pixels_of, processor_of_type, resized
 from mlflow_compress.networks.transformers_models import (
     Companions,
     TransformersFamily,
@@ -70,7 +70,7 @@ class SemanticSegmentation(TransformersFamily):
         """Load the model and its image processor (see `Family.load`)."""
         origin = self.origin(source, weights, folder)
         model = load_transformer(self.auto_class, source, origin, self.architecture, seed, self.precision)
-        model.family_data = Companions(processor=load_processor(model.config, origin), code=origin.code)
+        model.family_data = Companions(processor=processor_of_type(model.config, origin), code=origin.code)
         return model
 
     def batch(self, model: Model, size: int, seed: int) -> Any:
@@ -174,7 +174,7 @@ class SemanticSegmentation(TransformersFamily):
 
     def _prepared(self, model: Model, picture: Any) -> Any:
         """Convert a picture to the model's input: [channels, height, width] in its dtype and on its device."""
-        pixels = prepared(companions(model).processor, picture, self.image_size)
+        pixels = pixels_of(companions(model).processor, picture, self.image_size)
         return pixels.to(model.device, dtype_of(model.module))
 
     def _shape(self, model: Model) -> tuple[int, int, int]:

@@ -322,7 +322,7 @@ class _Exported(Attached):
 
 
 def _vectors(module: Any, config: Any, batch: Mapping[str, Any]) -> Any:
-    if isinstance(module, Attached):
+    if isinstance(module, _Exported):
         return module(**batch)
     states = module(**taken(module, batch))["last_hidden_state"]
     return pooled(states, batch["attention_mask"], Sentences.of(config))

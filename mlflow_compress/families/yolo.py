@@ -420,7 +420,7 @@ class _Labels(_Answerer):
         return mapped(rows, evaluation.data, evaluation.folder, self.names)
 
     def prediction(self, photo: Any) -> str:
-        return self.answer(photo)[0]
+        return str(self.answer(photo)[0])
 
     def answer(self, photo: Any) -> Ranking:
         outputs = self._run(self.prepare([photo]))

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 from mlflow_compress.data.class_maps import mapped
 from mlflow_compress.data.datasets import draw, scored
 from mlflow_compress.data.labels import labels_of
-from mlflow_compress.data.media import Picture
+from mlflow_compress.data.pictures import as_picture
 from mlflow_compress.errors import RecipeError, Unsupported
 from mlflow_compress.networks.class_scores import Ranking, rankings
 from mlflow_compress.networks.export_graphs import Attached, Calls, dtype_of, graph
-from mlflow_compress.networks.image_inputs import SIDE, image_processor, photo_of, pixels_of
+from mlflow_compress.networks.image_inputs import SIDE, pixels_of, processor_of_side
 from mlflow_compress.networks.text_inputs import require_pass
 from mlflow_compress.networks.transformers_models import (
     Companions,
@@ -90,7 +90,7 @@ class ZeroShotImageClassification(TransformersFamily):
         origin = self.origin(source, weights, folder)
         model = load_transformer(self.auto_class, source, origin, self.architecture, seed, self.precision)
         model.family_data = Companions(
-            tokenizer=load_tokenizer(origin), processor=image_processor(model.config, origin), code=origin.code
+            tokenizer=load_tokenizer(origin), processor=processor_of_side(model.config, origin), code=origin.code
         )
         require_pass(model, lambda: self._require_both(model), "pictures as pixel_values and texts as input_ids")
         return model
@@ -255,8 +255,7 @@ class ZeroShotImageClassification(TransformersFamily):
 
     def _prepared(self, model: Model, image: Any) -> Any:
         """Convert an image to the model's input: [channels, height, width] in its dtype and on its device."""
-        picture = Picture.at(Path(image)) if isinstance(image, (str, Path)) else image
-        pixels = pixels_of(companions(model).processor, photo_of(picture))
+        pixels = pixels_of(companions(model).processor, as_picture(image))
         return pixels.to(model.device, dtype_of(model.module))
 
     def example(self, model: Model) -> list[Any]:

@@ -457,7 +457,7 @@ def _reason_of(variant: Variant, folder: Path, error: Exception) -> str:
 
 
 def _die_with_parent() -> None:
-    """Make this process end when its parent dies, even if the parent is killed; on Linux the kernel sees to it.
+    """Make this process end when its parent dies, even if the parent is killed; on Linux the kernel ends it.
 
     Orphans of a daemon become children of this process, so that they are found and ended with it.
     """

@@ -87,7 +87,7 @@ class Coreml(ExportMethod):
 
 
 class _Package(FixedCall):
-    """A Core ML package. It takes and gives tensors, and copies both.
+    """A Core ML package. It takes and returns tensors, and copies both.
 
     Args:
         path: Package; its shapes are beside it.

@@ -27,7 +27,7 @@ class FineTune(Method):
     augmented. Alone, it trains the original further: the row shows what the same training gives without compression.
 
     A step costs about as much as three forward passes of a batch and runs on the GPU if there is one. For random
-    weights the labels are random too, and only size and latency are meaningful.
+    weights the labels are the model's own answers to random inputs: only size and latency are meaningful.
 
     Source: Han et al., Learning both Weights and Connections for Efficient Neural Networks, arXiv 1506.02626, section
     3: the remaining weights are trained after pruning.

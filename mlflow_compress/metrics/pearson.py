@@ -19,7 +19,7 @@ class Pearson(AdditiveMetric):
     """
 
     label: ClassVar[Mapping[str, str]] = {"en": "Pearson", "ru": "Пирсон"}
-    scale: ClassVar[Scale | None] = "share"
+    scale: ClassVar[Scale | None] = "correlation"
     rank: ClassVar[int] = 62
     spelling: ClassVar[str] = r"(?:cosine )?pearson(?:'s)?(?: (?:r|correlation))?|пирсон\w*"
     unit: ClassVar[str] = ""

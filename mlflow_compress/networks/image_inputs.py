@@ -1,7 +1,8 @@
-"""Pictures for transformers models: decoded to RGB, and prepared by the model's image processor."""
+"""Image processors of transformers models, and the pixels that they make of pictures."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from mlflow_compress.errors import RecipeError, WeightsError, one_line
@@ -10,42 +11,72 @@ from mlflow_compress.networks.hub import Origin
 SIDE = 224  # of images, if a config does not state it
 
 
-def image_processor(config: Any, origin: Origin) -> Any:
-    """Return the image processor beside a model; for random weights one for the config's image size.
+def processor_of_side(config: Any, origin: Origin) -> Any:
+    """Return the image processor beside a model; for random weights that of ViT, with the config's image size.
 
     Raises:
         WeightsError: it can't be loaded.
     """
-    from transformers import AutoImageProcessor, ViTImageProcessor
+    from transformers import ViTImageProcessor
 
-    if origin.kind == "random":
-        vision = getattr(config, "vision_config", config)
-        side = getattr(vision, "image_size", None) or SIDE
-        height, width = (side, side) if isinstance(side, int) else side
-        return ViTImageProcessor(size={"height": height, "width": width})
+    if origin.kind != "random":
+        return _loaded(origin)
+    vision = getattr(config, "vision_config", config)
+    side = getattr(vision, "image_size", None) or SIDE
+    height, width = (side, side) if isinstance(side, int) else side
+    return ViTImageProcessor(size={"height": height, "width": width})
+
+
+def processor_of_type(config: Any, origin: Origin) -> Any:
+    """Return the image processor beside a model; for random weights that of the model's type, with its defaults.
+
+    Raises:
+        WeightsError: it can't be loaded, or transformers has none for this type.
+    """
+    import transformers
+
+    if origin.kind != "random":
+        return _loaded(origin)
+    from transformers.models.auto import image_processing_auto
+
+    by_type: Any = image_processing_auto.IMAGE_PROCESSOR_MAPPING_NAMES  # type: ignore[attr-defined]
+    names = by_type.get(config.model_type)
+    if not names:
+        raise WeightsError(f"transformers has no image processor for the type of model {config.model_type!r}.")
+    return getattr(transformers, names.get("torchvision") or names["pil"])()
+
+
+def _loaded(origin: Origin) -> Any:
+    from transformers import AutoImageProcessor
+
     try:
         return AutoImageProcessor.from_pretrained(origin.location, **origin.arguments)
     except Exception as error:  # errors of the hub, files and configs have no common base class
         raise WeightsError(f"The image processor in {origin.location} can't be loaded: {one_line(error)}") from error
 
 
-def pixels_of(processor: Any, photo: Any) -> Any:
-    """Return a PIL picture as the model's pixels [channels, height, width].
+def pixels_of(processor: Any, picture: Any, side: int | None = None) -> Any:
+    """Return a PIL picture in RGB as a model's pixels [channels, height, width].
+
+    Args:
+        processor: the image processor.
+        picture: the picture.
+        side: side of the square that it is resized to; None: the processor's own size.
 
     Raises:
-        RecipeError: the processor returns something else.
+        RecipeError: the processor returns something other than pixels.
     """
-    prepared = processor(images=photo, return_tensors="pt")
-    if "pixel_values" not in prepared:
-        raise RecipeError(f"The model's image processor returns {', '.join(prepared)}; this family needs pixel_values.")
-    return prepared["pixel_values"][0]
+    size = {} if side is None else {"size": {"height": side, "width": side}, "do_resize": True}
+    inputs = processor(images=picture, return_tensors="pt", **size)
+    if "pixel_values" not in inputs:
+        raise RecipeError(f"The model's image processor returns {', '.join(inputs)}; this family needs pixel_values.")
+    return inputs["pixel_values"][0]
 
 
-def photo_of(image: Any) -> Any:
-    """Convert an array [height, width, 3], or a picture, to a PIL picture in RGB."""
-    import numpy as np
-    from torchvision.transforms.functional import to_pil_image
+def resized(pixels: Any, shape: Sequence[int]) -> Any:
+    """Return an image in another height and width, for batches of images with different shapes."""
+    from torch.nn.functional import interpolate
 
-    if hasattr(image, "convert"):
-        return image.convert("RGB")
-    return to_pil_image(np.asarray(image, dtype=np.uint8)).convert("RGB")
+    if tuple(pixels.shape[1:]) == tuple(shape):
+        return pixels
+    return interpolate(pixels[None].float(), tuple(shape), mode="bilinear")[0].to(pixels.dtype)

@@ -121,7 +121,7 @@ def _pooling(values: Any, origin: Origin) -> Pooling:
     values = values or {}
     name = values.get("pooling_mode")
     modes = [key for key, value in values.items() if key.startswith("pooling_mode_") and value is True]
-    kinds = [_KEYS.get(mode) for mode in modes] or [_NAMES.get(str(name), name)]
+    kinds: list[Any] = [_KEYS.get(mode) for mode in modes] or [_NAMES.get(str(name), name)]
     if len(kinds) != 1 or kinds[0] not in get_args(Pooling):
         raise RecipeError(
             f"{origin.source} pools by {', '.join(modes) or name}; this family pools by "

@@ -274,4 +274,5 @@ def rotated_in_photo(boxes: Any, side: int, photo: Any) -> Any:
     from ultralytics.utils.ops import regularize_rboxes, scale_boxes
 
     regular = regularize_rboxes(boxes)
-    return torch.cat([scale_boxes((side, side), regular[:, :4].clone(), photo.shape, xywh=True), regular[:, 4:]], dim=1)
+    scaled: Any = scale_boxes((side, side), regular[:, :4].clone(), photo.shape, xywh=True)
+    return torch.cat([scaled, regular[:, 4:]], dim=1)

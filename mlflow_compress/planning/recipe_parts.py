@@ -134,7 +134,7 @@ def published(path: Path, value: object, data: str) -> dict[str, PublishedScore]
 
 
 def _published(path: Path, name: str, score: object, data: str) -> PublishedScore:
-    fields = score if isinstance(score, Mapping) else {"value": score}
+    fields: Mapping[str, Any] = score if isinstance(score, Mapping) else {"value": score}
     for key in fields:
         if key not in _OF_PUBLISHED:
             raise UnknownName(f"key of published: {name}", str(key), _OF_PUBLISHED)

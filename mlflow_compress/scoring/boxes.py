@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from mlflow_compress.records import Scale
 from mlflow_compress.scoring.box_curves import THRESHOLDS, Curves, MatchedBoxes
@@ -34,7 +34,7 @@ class BoxMetric(PooledMetric):
     scale: ClassVar[Scale | None] = "share"
     greater_is_better: ClassVar[bool] = True
     pool: ClassVar[str] = "boxes"
-    takes = "boxes"
+    takes: ClassVar[Literal["boxes", "masks", "keypoints", "rotated_boxes"]] = "boxes"
 
     def shapes(self, image: Mapping[str, Any]) -> Any:
         """Return the shapes of an image's objects: an array, one entry for each object.

@@ -39,8 +39,8 @@ class MaskMetric(BoxMetric):
 
         if true.shape[1:] != predicted.shape[1:]:
             raise ValueError(f"true masks of {true.shape[1:]} pixels, but predicted masks of {predicted.shape[1:]}")
-        flat = [torch.from_numpy(masks).flatten(1).float() for masks in (true, predicted)]
-        return mask_iou(*flat)
+        one, other = (torch.from_numpy(masks).flatten(1).float() for masks in (true, predicted))
+        return mask_iou(one, other)
 
 
 def encoded(mask: Any) -> dict[str, Any]:

@@ -228,8 +228,8 @@ def _shown(example: Example) -> dict[str, Any]:
     if example.dtype:
         inputs = Schema([TensorSpec(np.dtype(example.dtype), (-1, *example.shape))])
     if example.columns:
-        specs = [TensorSpec(np.dtype(dtype), (-1, *shape), name) for name, (dtype, shape) in example.columns.items()]
-        inputs = Schema(specs)
+        columns = example.columns.items()
+        inputs = Schema([TensorSpec(np.dtype(dtype), (-1, *shape), name) for name, (dtype, shape) in columns])
     if outputs is not None and "Any" in str(outputs):  # from a picture without any object
         outputs = None
     signature = ModelSignature(inputs, outputs)

@@ -127,8 +127,10 @@ def _changes(
     metrics = metrics_of(result.variant.metrics, Path(result.variant.folder))
     if not (name := fidelity.chosen_metric(metrics, own)) or name not in original.statistics:
         return numbers
+    metric = metrics[name]
+    assert isinstance(metric, AdditiveMetric)  # `chosen_metric` chooses no other
     try:
-        flips = fidelity.Flips.of(metrics[name], own[name], original.statistics[name])
+        flips = fidelity.Flips.of(metric, own[name], original.statistics[name])
     except (ValueError, LookupError, ArithmeticError):
         return numbers
     if flips is None:

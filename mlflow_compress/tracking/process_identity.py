@@ -52,8 +52,8 @@ def machine() -> str:
 def _boot() -> str:
     """Return an identity of the time since the machine was started; empty on systems without one.
 
-    The time of the start is no identity: it changes when macOS sets its clock, and differs between processes on
-    Windows. There, a process is identified by its id and its own start.
+    The time of the start does not identify it: it changes when macOS sets its clock, and differs between processes
+    on Windows. There, a process is identified by its id and its own start.
     """
     try:
         return _BOOT.read_text().strip()

@@ -137,8 +137,8 @@ def of_run(store: Store, run_id: str, entries: Sequence[str], log: bool, listene
     rescored = Rescored(scores, run.metrics)
     if log:
         with Spool().alone():  # another process may add to the same file
-            said = {name: text for name in (SCORING, TEXTS_SCORING) if (text := run.said(f"compress.{name}"))}
-            facts = quality.facts_of(rescored.scores, quality.scoring_of(metrics, said))
+            stated = {name: text for name in (SCORING, TEXTS_SCORING) if (text := run.said(f"compress.{name}"))}
+            facts = quality.facts_of(rescored.scores, quality.scoring_of(metrics, stated))
             statistics = {STATISTICS: _statistics(rescored.scores, store, run_id)}
             writing.add_to_run(store, run_id, rescored.scores.numbers(), facts, statistics)
     return rescored

@@ -218,9 +218,7 @@ def test_a_picture_is_equal_to_itself(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".tiff", ".jpg"])
 def test_the_colours_of_printing_become_red_green_and_blue(tmp_path: Path, suffix: str) -> None:
-    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(
-        tmp_path / f"a{suffix}", **({"quality": 100} if suffix == ".jpg" else {})
-    )
+    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / f"a{suffix}", quality=100)  # TIFF ignores the quality
     assert np.asarray(Picture.at(tmp_path / f"a{suffix}"))[8, 8].tolist() == pytest.approx([255, 0, 0], abs=3)
 
 

@@ -13,6 +13,7 @@ from words import OTHERS, reviews, saved, word_piece, write_rows
 
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError
+from mlflow_compress.networks.transformers_models import companions
 from mlflow_compress.sockets import Family, Model
 
 TEXT = "the film was very good and the plot was dull"
@@ -32,7 +33,7 @@ def likelihood(model: Model, groups: list[list[int]], ids: list[int]) -> tuple[f
     """Return the loss of each token where its group is masked, and how many are the likeliest."""
     loss, right = 0.0, 0
     for group in groups:
-        masked = [model.family_data.tokenizer.mask_token_id if i in group else token for i, token in enumerate(ids)]  # type: ignore[union-attr]
+        masked = [companions(model).tokenizer.mask_token_id if i in group else token for i, token in enumerate(ids)]
         with torch.no_grad():
             scores = model.module(input_ids=torch.tensor([masked])).logits[0].log_softmax(-1)
         loss -= sum(float(scores[i, ids[i]]) for i in group)
@@ -43,7 +44,7 @@ def likelihood(model: Model, groups: list[list[int]], ids: list[int]) -> tuple[f
 @pytest.mark.parametrize("masking", ["spread", "single"])
 def test_each_token_is_predicted_once_behind_a_mask(masking: str, folder: Path) -> None:
     family, model = loaded(folder, masking=masking)
-    ids = model.family_data.tokenizer(TEXT)["input_ids"]  # type: ignore[union-attr]
+    ids = companions(model).tokenizer(TEXT)["input_ids"]
     places = list(range(1, len(ids) - 1))
     groups = [[place] for place in places] if masking == "single" else [places[first::7] for first in range(7)]
     loss, right = likelihood(model, groups, ids)
@@ -70,11 +71,11 @@ def test_the_protocol_is_a_fact_and_long_texts_are_cut(folder: Path, tmp_path: P
 def test_masks_are_filled_with_the_likeliest_tokens(folder: Path) -> None:
     family, model = loaded(folder)
     text = "the film was [MASK] good"
-    ids = model.family_data.tokenizer(text)["input_ids"]  # type: ignore[union-attr]
+    ids = companions(model).tokenizer(text)["input_ids"]
     with torch.no_grad():
         best = int(model.module(input_ids=torch.tensor([ids])).logits[0, 4].argmax())
     (filled,) = family.predict(model, [text])
-    token = model.family_data.tokenizer.decode([best])  # type: ignore[union-attr]
+    token = companions(model).tokenizer.decode([best])
     assert filled.split() == ["the", "film", "was", *token.split(), "good"] or token in word_piece().all_special_tokens
 
 
@@ -83,7 +84,7 @@ def test_targets_are_the_tokens_behind_the_masks(folder: Path, tmp_path: Path) -
     write_rows(tmp_path / "texts.jsonl", ("text",), [(text,) for text, _ in reviews(60, 1)])
     family.samples(model, "texts.jsonl:limit=10", tmp_path, None, 0)
     batches = family.labelled(model, 20, 0, 8)
-    mask = model.family_data.tokenizer.mask_token_id  # type: ignore[union-attr]
+    mask = companions(model).tokenizer.mask_token_id
     masked = total = 0
     for batch in batches:
         ids, is_target = batch.batch["input_ids"], batch.targets != -100

@@ -17,6 +17,7 @@ from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, Unsupported
 from mlflow_compress.networks import model_folder
 from mlflow_compress.networks.sentence_modules import Sentences, pooled
+from mlflow_compress.networks.transformers_models import companions
 from mlflow_compress.planning import chains
 from mlflow_compress.records import Variant
 from mlflow_compress.scoring.hf_evaluate import metrics_of
@@ -48,7 +49,7 @@ def loaded(folder: Path, **options: Any) -> tuple[Family, Model]:
 
 
 def by_hand(model: Model, text: str, pooling: str) -> Any:
-    encoded = model.family_data.tokenizer([text], return_tensors="pt")  # type: ignore[union-attr]
+    encoded = companions(model).tokenizer([text], return_tensors="pt")
     with torch.no_grad():
         states = model.module(input_ids=encoded["input_ids"]).last_hidden_state[0]
     one = {"mean": states.mean(0), "cls": states[0], "max": states.max(0).values, "last": states[-1]}
@@ -178,8 +179,8 @@ def test_pairs_are_learnt(protocol: str, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     words = [" ".join(generator.choice(OTHERS, 4)) for _ in range(60)]
     if protocol == "similarity":
-        names = ("sentence1", "sentence2", "similarity")
-        rows = [
+        names: tuple[str, ...] = ("sentence1", "sentence2", "similarity")
+        rows: list[tuple[Any, ...]] = [
             (one, two, float(("film" in one) == ("film" in two)))
             for one, two in zip(words[:30], words[30:], strict=True)
         ]
@@ -202,7 +203,7 @@ def test_the_loss_of_similarities_is_cosent() -> None:
     unit = torch.nn.functional.normalize(vectors, dim=-1)
     cosines = 20 * (unit[:3] * unit[3:]).sum(-1)
     terms = [torch.exp(cosines[i] - cosines[j]) for i in range(3) for j in range(3) if i < j]  # targets are 0, 1, 2
-    torch.testing.assert_close(loss, torch.log(1 + sum(terms)))
+    torch.testing.assert_close(loss, torch.log(1 + torch.stack(terms).sum()))
 
 
 def test_a_students_vectors_imitate_the_teachers() -> None:

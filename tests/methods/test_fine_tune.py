@@ -14,6 +14,7 @@ from words import GOOD, labelled_folder, labels, saved
 
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, Unsupported
+from mlflow_compress.networks.transformers_models import companions
 from mlflow_compress.sockets import Family, Model
 
 LABELLED = f"""{NET}
@@ -38,8 +39,9 @@ def classifier(tmp_path: Path, **options: Any) -> tuple[Family, Model, Path]:
 
 def accuracy(family: Family, model: Model) -> float:
     samples = family.samples(model, "data", model.evaluation.folder, None, 0)  # type: ignore[union-attr]
-    answers = family.answers(model, [sample.inputs for sample in samples])
-    return sum(answer == sample.reference for answer, sample in zip(answers, samples, strict=True)) / len(samples)
+    answers = family.predict(model, [sample.inputs for sample in samples])
+    right = [bool(answer == sample.reference) for answer, sample in zip(answers, samples, strict=True)]
+    return sum(right) / len(right)
 
 
 def test_a_classifier_learns_its_labels(tmp_path: Path) -> None:
@@ -74,7 +76,7 @@ def test_scored_texts_are_never_trained_on(tmp_path: Path) -> None:
     with (data / "train.jsonl").open("a") as file:
         file.write("\n".join(lines) + "\n")
     batches = family.labelled(model, 200, 0, 8)
-    tokenizer = model.family_data.tokenizer  # type: ignore[union-attr]
+    tokenizer = companions(model).tokenizer
     texts = {text for batch in batches for text in tokenizer.batch_decode(batch.batch["input_ids"], True)}
     assert len(texts) > 100
     assert not texts & {row["text"] for row in scored}

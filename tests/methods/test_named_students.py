@@ -17,6 +17,7 @@ from words import BAD, GOOD, OTHERS, labelled_folder, labels, saved, word_piece
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
 from mlflow_compress.networks import image_zoos, model_folder, ultralytics_training
+from mlflow_compress.networks.transformers_models import companions
 from mlflow_compress.networks.ultralytics_architecture import Architecture
 from mlflow_compress.planning import chains
 from mlflow_compress.records import Variant
@@ -30,8 +31,9 @@ def distilled(family: Family, model: Model, **options: Any) -> Model:
 
 def accuracy(family: Family, model: Model) -> float:
     samples = family.samples(model, "data", model.folder, None, 0)
-    answers = family.answers(model, [sample.inputs for sample in samples])
-    return sum(answer == sample.reference for answer, sample in zip(answers, samples, strict=True)) / len(samples)
+    answers = family.predict(model, [sample.inputs for sample in samples])
+    right = [bool(answer == sample.reference) for answer, sample in zip(answers, samples, strict=True)]
+    return sum(right) / len(right)
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +58,8 @@ def test_a_student_with_its_own_tokenizer_learns(weight_of_labels: float, teache
     saved(place, "AutoModel", seed=1, num_hidden_layers=1, tokenizer=words)  # without a head
     student = distilled(family, model, student=place.name, steps=150, learning_rate=3e-3, labels=weight_of_labels)
     assert student.config.id2label == {0: "NEGATIVE", 1: "POSITIVE"}
-    assert len(student.family_data.tokenizer) == len(words)  # type: ignore[union-attr]
-    assert student.family_data.tokenizer("good") != model.family_data.tokenizer("good")  # type: ignore[union-attr]
+    assert len(companions(student).tokenizer) == len(words)
+    assert companions(student).tokenizer("good") != companions(model).tokenizer("good")
     assert accuracy(family, student) >= 0.9
     assert student.facts["student"].startswith(f"{place.name}, ")
     kind = "labelled samples" if weight_of_labels else "inputs"

@@ -151,7 +151,8 @@ def test_the_provider_of_the_gpu_is_requested_first(gpu: Path, monkeypatch: pyte
     assert Fake.made == (str(gpu), [("CUDAExecutionProvider", {"device_id": "1"}), "CPUExecutionProvider"])
     monkeypatch.setattr(Fake, "used", "TensorrtExecutionProvider")
     GpuSession(gpu, (), SessionSettings(provider="tensorrt"))
-    (name, options), *others = Fake.made[1]
+    providers: list[Any] = Fake.made[1]
+    (name, options), *others = providers
     assert (name, others) == ("TensorrtExecutionProvider", ["CUDAExecutionProvider", "CPUExecutionProvider"])
     assert (options["trt_int8_enable"], options["trt_fp16_enable"]) == ("0", "0")
 
@@ -225,6 +226,7 @@ def test_a_percentile_cuts_outliers_and_the_extremes_do_not(tmp_path: Path) -> N
 
 def test_tensorrt_gets_ranges_that_are_symmetric_around_0(tmp_path: Path) -> None:
     model = compress("onnx_int8:samples=4,provider=tensorrt", *own(tmp_path, CONVOLUTIONS.replace("SPIKE", "1.0")))
+    assert model.files is not None
     proto = onnx.load(str(Path(model.files.name) / "model.onnx"))
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
     points = [constants[node.input[2]] for node in proto.graph.node if node.op_type == "QuantizeLinear"]

@@ -14,6 +14,7 @@ from words import BAD, GOOD, OTHERS, labelled_folder, labels, reviews, saved, wo
 from mlflow_compress import registry
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks import model_folder, smaller_tokenizers
+from mlflow_compress.networks.transformers_models import companions
 from mlflow_compress.planning import chains
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
@@ -120,13 +121,13 @@ def test_a_classifier_gives_exactly_the_same_for_kept_tokens(tmp_path: Path) -> 
     pruned(family, model)
     assert torch.equal(logits(family, model, texts), before)
     left = model.module.get_input_embeddings().weight.shape[0]
-    assert left == model.config.vocab_size == len(model.family_data.tokenizer) < rows  # type: ignore[union-attr]
-    words = set(model.family_data.tokenizer.get_vocab())  # type: ignore[union-attr]
+    assert left == model.config.vocab_size == len(companions(model).tokenizer) < rows
+    words = set(companions(model).tokenizer.get_vocab())
     assert {*GOOD, *BAD} <= words
     assert not {"unused", "spare", "never", "##ing"} & words
     assert model.facts["vocabulary"] == f"{left} of {rows} tokens, those of 160 texts"
     assert model.cautions[0].code == "smaller_vocabulary"
-    assert model.config.pad_token_id == model.family_data.tokenizer.pad_token_id  # type: ignore[union-attr]
+    assert model.config.pad_token_id == companions(model).tokenizer.pad_token_id
 
 
 def test_it_is_restored_as_an_ordinary_model(tmp_path: Path) -> None:
@@ -149,7 +150,7 @@ def test_it_is_restored_as_an_ordinary_model(tmp_path: Path) -> None:
 def test_the_most_frequent_tokens_are_kept(tmp_path: Path) -> None:
     family, model = classifier(tmp_path)
     pruned(family, model, most=10)
-    words = set(model.family_data.tokenizer.get_vocab())  # type: ignore[union-attr]
+    words = set(companions(model).tokenizer.get_vocab())
     assert not {*GOOD, *BAD} <= words
     assert "those of 160 texts; " in model.facts["vocabulary"]
     assert model.facts["vocabulary"].endswith("of these texts are split as before")
