@@ -21,7 +21,7 @@ class KeypointMap50(KeypointMetric):
 
     label: ClassVar[Mapping[str, str]] = {"en": "pose mAP50", "ru": "mAP50 точек"}
     rank: ClassVar[int] = 167
-    spelling: ClassVar[str] = r"(?:pose|keypoints?|точек)[ _-]?map(?:@0?[.,]50?|50|@50)"
+    spelling: ClassVar[str] = r"(?:pose|keypoints?)[ _-]?map(?:@0?[.,]50?|50|@50)|map50 точек"
 
     def of_classes(self, curves: Curves) -> Any:
         """Return the values of each class from the curves."""

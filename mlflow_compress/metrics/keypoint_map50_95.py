@@ -21,7 +21,10 @@ class KeypointMap5095(KeypointMetric):
 
     label: ClassVar[Mapping[str, str]] = {"en": "pose mAP50-95", "ru": "mAP50-95 точек"}
     rank: ClassVar[int] = 27
-    spelling: ClassVar[str] = r"(?:pose|keypoints?|точек)[ _-]?map(?:50[-\u2013]95|@0?[.,]50?[:-]0?[.,]95|@50[:-]95)"
+    spelling: ClassVar[str] = (
+        r"(?:pose|keypoints?)[ _-]?map(?:50[-\u2013]95|@0?[.,]50?[:-]0?[.,]95|@50[:-]95)"
+        r"|map50[-\u2013]95 точек"
+    )
 
     def of_classes(self, curves: Curves) -> Any:
         """Return the values of each class from the curves."""

@@ -22,7 +22,7 @@ class MaskMap50(MaskMetric):
 
     label: ClassVar[Mapping[str, str]] = {"en": "mask mAP50", "ru": "mAP50 масок"}
     rank: ClassVar[int] = 166
-    spelling: ClassVar[str] = r"(?:mask|m|seg|масок)[ _-]?map(?:@0?[.,]50?|50|@50)"
+    spelling: ClassVar[str] = r"(?:mask|m|seg)[ _-]?map(?:@0?[.,]50?|50|@50)|map50 масок"
 
     def of_classes(self, curves: Curves) -> Any:
         """Return the values of each class from the curves."""

@@ -22,7 +22,10 @@ class MaskMap5095(MaskMetric):
 
     label: ClassVar[Mapping[str, str]] = {"en": "mask mAP50-95", "ru": "mAP50-95 масок"}
     rank: ClassVar[int] = 26
-    spelling: ClassVar[str] = r"(?:mask|m|seg|масок)[ _-]?map(?:50[-\u2013]95|@0?[.,]50?[:-]0?[.,]95|@50[:-]95)"
+    spelling: ClassVar[str] = (
+        r"(?:mask|m|seg)[ _-]?map(?:50[-\u2013]95|@0?[.,]50?[:-]0?[.,]95|@50[:-]95)"
+        r"|map50[-\u2013]95 масок"
+    )
 
     def of_classes(self, curves: Curves) -> Any:
         """Return the values of each class from the curves."""

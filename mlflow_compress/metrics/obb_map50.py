@@ -21,7 +21,7 @@ class ObbMap50(RotatedBoxMetric):
 
     label: ClassVar[Mapping[str, str]] = {"en": "OBB mAP50", "ru": "mAP50 повёрнутых рамок"}
     rank: ClassVar[int] = 168
-    spelling: ClassVar[str] = r"(?:obb|повёрнутых рамок)[ _-]?map(?:@0?[.,]50?|50|@50)"
+    spelling: ClassVar[str] = r"obb[ _-]?map(?:@0?[.,]50?|50|@50)|map50 повёрнутых рамок"
 
     def of_classes(self, curves: Curves) -> Any:
         """Return the values of each class from the curves."""

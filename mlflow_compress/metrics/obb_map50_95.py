@@ -21,7 +21,10 @@ class ObbMap5095(RotatedBoxMetric):
 
     label: ClassVar[Mapping[str, str]] = {"en": "OBB mAP50-95", "ru": "mAP50-95 повёрнутых рамок"}
     rank: ClassVar[int] = 28
-    spelling: ClassVar[str] = r"(?:obb|повёрнутых рамок)[ _-]?map(?:50[-\u2013]95|@0?[.,]50?[:-]0?[.,]95|@50[:-]95)"
+    spelling: ClassVar[str] = (
+        r"obb[ _-]?map(?:50[-\u2013]95|@0?[.,]50?[:-]0?[.,]95|@50[:-]95)"
+        r"|map50[-\u2013]95 повёрнутых рамок"
+    )
 
     def of_classes(self, curves: Curves) -> Any:
         """Return the values of each class from the curves."""

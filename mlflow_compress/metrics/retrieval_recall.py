@@ -28,7 +28,7 @@ class RetrievalRecall(AdditiveMetric):
     label: ClassVar[Mapping[str, str]] = {"en": "retrieval recall", "ru": "recall поиска"}
     scale: ClassVar[Scale | None] = "share"
     rank: ClassVar[int] = 64
-    spelling: ClassVar[str] = r"(?:retrieval )?recall ?@ ?\d+|hit ?rate ?@ ?\d+|recall поиска"
+    spelling: ClassVar[str] = r"(?:retrieval )?recall ?@ ?\d+|hit ?rate ?@ ?\d+|retrieval recall|recall поиска"
     unit: ClassVar[str] = "ratio"
     greater_is_better: ClassVar[bool] = True
     takes = "rankings"

@@ -17,6 +17,9 @@ from mlflow_compress.networks.ultralytics_architecture import TASKS, Architectur
 from mlflow_compress.networks.ultralytics_checkpoint import Saved
 from mlflow_compress.sockets import Graph
 
+_COCO_CLASSES = 80  # what every description states
+_RELEASED_CLASSES: Mapping[str, int] = {"pose": 1, "obb": 15}  # of the weights that ultralytics releases: people; DOTA
+
 
 def require_ultralytics() -> None:
     """Check that ultralytics is installed, and prevent it from installing packages.
@@ -215,6 +218,8 @@ def _from_architecture(source: str) -> Any:
         raise WeightsError(f"ultralytics knows no architecture for {source}: {error}") from error
     if task not in TASKS:
         raise WeightsError(f"{source} has the task {task}; this family measures {', '.join(_built())}.")
+    if described.get("nc") == _COCO_CLASSES:
+        described = {**described, "nc": _RELEASED_CLASSES.get(task, _COCO_CLASSES)}
     count = described.get("nc")
     names = {number: str(number) for number in range(count)} if isinstance(count, int) else {}
     return unfused(Architecture(described, names, task))

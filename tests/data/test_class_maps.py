@@ -74,6 +74,7 @@ def test_a_map_of_a_few_classes_fits_a_model_of_many(tmp_path: Path) -> None:
     assert labels("val:class_map=map.txt", tmp_path, names) == ["goldfish"]
 
 
+@pytest.mark.full
 def test_ultralytics_knows_the_synsets_of_imagenet(tmp_path: Path) -> None:
     pytest.importorskip("ultralytics")
     imagenet(tmp_path, "n01440764", "n02012849")

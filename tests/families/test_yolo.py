@@ -265,6 +265,16 @@ def test_a_classifier_is_scored_like_ultralytics(tmp_path: Path) -> None:
     assert 0 < ours["accuracy"] < ours["top5_accuracy"] < 1
 
 
+@pytest.mark.parametrize(
+    ("task", "classes", "parameters"),
+    [("detect", 80, 2_616_248), ("segment", 80, 2_868_664), ("pose", 1, 2_866_468), ("obb", 15, 2_656_648)],
+)
+def test_random_weights_have_the_classes_of_the_released_ones(task: str, classes: int, parameters: int) -> None:
+    _, model = loaded(task)
+    assert len(model.data_as(Architecture).names) == model.module.model[-1].nc == classes
+    assert sum(weight.numel() for weight in model.module.parameters()) == parameters  # as in the recipes
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_outlines_and_labels(task: str) -> None:
     family, model = loaded(task) if task == "classify" else tuned(task)

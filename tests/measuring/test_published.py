@@ -84,6 +84,7 @@ def test_a_verdict_is_the_same_when_it_is_read_again_and_says_what_it_means() ->
     assert PublishedVerdict.from_text('{"verdict": "maybe", "published": 1, "own": 1, "source": ""}') is None
 
 
+@pytest.mark.full
 def test_a_model_card_publishes_scores_by_data_set(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "README.md").write_text(CARD)
@@ -101,6 +102,7 @@ def test_a_model_card_publishes_scores_by_data_set(tmp_path: Path) -> None:
     assert published.verdicts(scores(900), {"accuracy": apart}, "reviews.csv", False)["accuracy"].reason == "other_data"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "text",
     [
@@ -117,6 +119,7 @@ def test_a_card_without_scores_publishes_none(text: str, tmp_path: Path) -> None
     assert model_card.read(tmp_path / "README.md") == []
 
 
+@pytest.mark.full
 def test_without_a_card_there_is_none(tmp_path: Path) -> None:
     assert model_card.find("nowhere", "auto", tmp_path) is None
     assert model_card.find("model", "random", tmp_path) is None
@@ -174,6 +177,7 @@ class Constant:
         return ["a"] * len(inputs)
 
 
+@pytest.mark.full
 def test_the_original_alone_gets_the_verdict(tmp_path: Path) -> None:
     stated = {"accuracy": PublishedScore(0.95, "own")}
     variant = Variant("m", "original", "t", "f", "x", data="own", metrics=("accuracy",), published=stated)
