@@ -36,6 +36,7 @@ FAMILIES: Mapping[str, Mapping[str, int]] = {  # with options that shorten the t
     "causal_lm": {"prompt_tokens": 12, "new_tokens": 4},
     "seq2seq": {"source_tokens": 12, "new_tokens": 4, "most_tokens": 6},
     "asr": {"new_tokens": 4},
+    "asr_ctc": {"seconds": 1, "window_seconds": 2},
     "text_classification": {"tokens": 16},
     "token_classification": {"tokens": 16},
     "image_classification": {},

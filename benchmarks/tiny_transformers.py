@@ -156,9 +156,8 @@ def write(model_type: str, auto_class: str, keeps: tuple[str, ...], level: int, 
     if "tokenizer" in keeps:
         _tokenizer(config).save_pretrained(path)
     for name, mapping in (("processor", "IMAGE_PROCESSOR_MAPPING"), ("features", "FEATURE_EXTRACTOR_MAPPING")):
-        if name in keeps and (
-            name != "features" or config.is_encoder_decoder
-        ):  # other architectures are rejected earlier
+        hears = config.is_encoder_decoder or auto_class == "AutoModelForCTC"  # others are rejected earlier
+        if name in keeps and (name != "features" or hears):
             _preparing(mapping, config, module.main_input_name).save_pretrained(path)
     return Folder(path, parameters)
 
