@@ -106,6 +106,16 @@ def test_each_graph_has_only_its_own_encoder() -> None:
     assert all(count < 0.8 * total for count in counts.values())
 
 
+def test_exported_encoders_read_padded_texts() -> None:
+    family, model = tiny_model(NAME, labels=["cat", "a very small dog"])
+    batch = family.batch(model, 2, 0)
+    assert not batch["attention_mask"].all()
+    with torch.no_grad():
+        expected = family.forward(model, batch)
+        exported = registry.build("methods", "onnx").compress(model, family)
+        torch.testing.assert_close(family.forward(exported, batch), expected, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
