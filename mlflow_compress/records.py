@@ -231,13 +231,13 @@ class PublishedVerdict:
     @property
     def text(self) -> str:
         """The verdict as a sentence part in English: `differs by -0.021 from 0.911 (recipe; another protocol?)`."""
-        known = f"{self.published:g} ({self.source})"
+        published = f"{self.published:g} ({self.source})"
         if self.verdict == "as published":
-            return f"as published: {known}"
+            return f"as published: {published}"
         if self.verdict == "differs" and self.own is not None:
-            return f"differs by {self.own - self.published:+.3g} from the published {known}; another protocol?"
+            return f"differs by {self.own - self.published:+.3g} from the published {published}; another protocol?"
         why = f"was published on {self.data or 'unknown data'}" if self.reason == "other_data" else "was not scored"
-        return f"not comparable with the published {known}: it {why}"
+        return f"not comparable with the published {published}: it {why}"
 
 
 @dataclass(frozen=True)

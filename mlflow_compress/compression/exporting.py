@@ -55,6 +55,7 @@ _STEADY = 0.01  # maximum relative difference of the outputs of two equal calls
 _OTHER_SEEDS = 1, 2  # seeds of further batches: a path may depend on the user's own values
 _ONE_PATH = "its path depends on the values of its inputs, and an export contains only one path"
 _OF_VALUES = ("data-dependent", "DataDependent")  # in torch.export's messages of that case
+_DEVIATIONS = 4  # of rounding errors: more is another constant
 _GRAPHS = "graphs.json"
 _OUR_FOLDER = re.compile(r"\S*/mlflow-compress-\w+/")  # a temporary folder in a library's message
 _FEWEST_SAMPLES, _MOST_SAMPLES = 16, 128  # default range of calibration samples
@@ -331,13 +332,18 @@ def array(tensor: Any) -> Any:
     return tensor.detach().cpu().contiguous().numpy()
 
 
-def has_weights(constant: Any, buffers: Sequence[Values]) -> bool:
+def has_weights(constant: Any, buffers: Sequence[Values], step: float = 0.0) -> bool:
     """Return whether a floating-point constant of an exported graph holds weights.
 
     Constants of one element belong to the arithmetic. Buffers of the module (a detector's anchors, the statistics of
     batch normalisation) are not weights either.
+
+    Args:
+        constant: The constant; the numbers that its integers stand for, if it is quantised.
+        buffers: Values of the module's buffers.
+        step: Distance of neighbouring numbers in the constant, by which rounding may have moved a buffer's.
     """
-    return constant.size > 1 and not any(_alike(_values(constant), values) for values in buffers)
+    return constant.size > 1 and not any(_alike(_values(constant), values, step) for values in buffers)
 
 
 @contextlib.contextmanager
@@ -416,7 +422,15 @@ def _values(constant: Any) -> Values:
     return exact.size, float(exact.sum()), float(np.square(exact).sum())
 
 
-def _alike(one: Values, other: Values) -> bool:
-    return one[0] == other[0] and all(
-        math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-6) for a, b in zip(one[1:], other[1:], strict=True)
+def _alike(one: Values, other: Values, step: float) -> bool:
+    """Return whether two constants are equal except for rounding to multiples of a step."""
+    size, _, squares = one
+    deviation = step / math.sqrt(12)  # of the error of one rounded number
+    errors = (
+        _DEVIATIONS * deviation * math.sqrt(size),
+        2 * _DEVIATIONS * deviation * math.sqrt(squares) + size * deviation**2,
+    )
+    return size == other[0] and all(
+        math.isclose(a, b, rel_tol=1e-3, abs_tol=max(1e-6, error))
+        for a, b, error in zip(one[1:], other[1:], errors, strict=True)
     )

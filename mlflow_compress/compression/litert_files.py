@@ -67,7 +67,7 @@ class LiteRtCall(FixedCall):
     runtime = LiteRt.runtime
 
     def __init__(self, path: Path, buffers: Sequence[Values]) -> None:
-        self._file = LiteRt(path, lambda constant: has_weights(constant, buffers))
+        self._file = LiteRt(path, lambda constant, step: has_weights(constant, buffers, step))
         super().__init__(FixedShapes.read(path.with_suffix(".json")), self._file)
 
     def held_weights(self) -> Iterator[Held]:

@@ -284,17 +284,17 @@ def _lengths(shape: Any) -> tuple[int | None, ...]:
     return tuple(length if isinstance(length, int) and length >= 0 else None for length in shape)
 
 
-def random_input(given: Input, shape: tuple[int, ...], generator: Any) -> Any:
+def random_input(port: Input, shape: tuple[int, ...], generator: Any) -> Any:
     """Return a tensor for an input: numbers from 0 to 1, or all integers of a quantised type; other integers are 1.
 
     An index of 1 exists in nearly every table, and a mask of 1 hides nothing.
     """
     import torch
 
-    dtype = getattr(torch, given.dtype or "float32")
+    dtype = getattr(torch, port.dtype or "float32")
     if dtype.is_floating_point:
         return torch.rand(shape, generator=generator).to(dtype)
-    if given.is_quantised:
+    if port.is_quantised:
         limits = torch.iinfo(dtype)
         numbers = torch.randint(limits.min, limits.max + 1, (math.prod(shape),), generator=generator)
         return numbers.reshape(shape).to(dtype)

@@ -91,16 +91,16 @@ def _names(data: Data, inputs: Sequence[str], arrays: Sequence[str], path: Path)
         UnknownName: A key is neither an input nor `label`.
         RecipeError: An array is missing.
     """
-    given = dict(data.columns)
-    if len(inputs) == 1 and _INPUT in given and inputs[0] not in given:
-        given[inputs[0]] = given.pop(_INPUT)
-    for key in given:
+    columns = dict(data.columns)
+    if len(inputs) == 1 and _INPUT in columns and inputs[0] not in columns:
+        columns[inputs[0]] = columns.pop(_INPUT)
+    for key in columns:
         if key not in (*inputs, _LABEL):
             raise UnknownName(f"key of data {str(data)!r}", key, [*inputs, _LABEL])
     names = {}
     for role in (*inputs, _LABEL):
         usual = _USUAL[_LABEL] if role == _LABEL else (role, *(_USUAL[_INPUT] if len(inputs) == 1 else ()))
-        candidates = [given[role]] if role in given else [*usual, *(f"{name}_{data.split}" for name in usual)]
+        candidates = [columns[role]] if role in columns else [*usual, *(f"{name}_{data.split}" for name in usual)]
         name = next((candidate for candidate in candidates if candidate in arrays), None)
         if name is None:
             key = _INPUT if role in inputs and len(inputs) == 1 else role

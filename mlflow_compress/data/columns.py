@@ -48,10 +48,10 @@ def columns_of(roles: Sequence[str], records: Records, data: Data) -> dict[str, 
         by_lower = {name.lower(): name for name in reversed(records.columns)}
         named = (pair for pair in PAIRS if {*pair} <= by_lower.keys())
         columns |= {role: by_lower[name] for role, name in zip((_TEXT, _PAIR), next(named, ()), strict=False)}
-    wanted = [role for role in roles if role != _PAIR or _PAIR in columns]
+    present_roles = [role for role in roles if role != _PAIR or _PAIR in columns]
     return {
         role: must_have(columns[role], role, records, data) if role in columns else column_of(role, records, data)
-        for role in wanted
+        for role in present_roles
     }
 
 

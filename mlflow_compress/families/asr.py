@@ -275,8 +275,8 @@ class Asr(TransformersFamily):
         longest = (of_text(model.config, "max_target_positions") or _TARGET_POSITIONS) // 2
         features = self._features(model, [samples])
         output = model.module.generate(*features.values(), **ONE_ANSWER, max_new_tokens=longest, max_length=None)
-        known = len(companions(model).tokenizer)
-        return [token for token in output[0].tolist() if token < known]
+        size = len(companions(model).tokenizer)
+        return [token for token in output[0].tolist() if token < size]
 
     def _features(self, model: Model, sounds: Sequence[Any]) -> dict[str, Any]:
         """Return the encoder's input by name: Whisper's spectrogram, or Moonshine's unchanged samples."""

@@ -136,8 +136,8 @@ class File(Family):
                 f"The file takes {fixed} samples in a call, not {size}: use --batch-size {fixed}, or export it again."
             )
         tensors = [
-            random_input(given, tuple(size if length is None else length for length in shape), generator)
-            for given, shape in shapes
+            random_input(port, tuple(size if length is None else length for length in shape), generator)
+            for port, shape in shapes
         ]
         return [tensor.to(model.device) for tensor in tensors]
 
@@ -157,9 +157,9 @@ class File(Family):
         """
         names = self._names(model)
         if Path(parse(data).source).suffix == array_files.SUFFIX:
-            table, arrays = array_files.read(data, folder, [given.name for given in self._inputs(model)], limit, seed)
+            table, arrays = array_files.read(data, folder, [port.name for port in self._inputs(model)], limit, seed)
             remember(model, table, Evaluation(data, folder, limit, seed))
-            return [Sample(given, label) for given, label in zip(arrays, labels_of(table.rows, names), strict=True)]
+            return [Sample(sample, label) for sample, label in zip(arrays, labels_of(table.rows, names), strict=True)]
         self._picture_axes(model)
         rows = scored(model, data, folder, _ROLES, limit, seed)
         labels = labels_of(rows, names)
@@ -204,8 +204,8 @@ class File(Family):
 
         if len(shapes := self._shapes(_of(model))) != 1:
             raise Unsupported("the file has several inputs, which the signature of a logged model can't describe")
-        given, shape = shapes[0]
-        return [np.zeros([length for length in shape[1:] if length is not None], dtype=given.dtype or "float32")]
+        port, shape = shapes[0]
+        return [np.zeros([length for length in shape[1:] if length is not None], dtype=port.dtype or "float32")]
 
     def save(self, model: Model, folder: Path) -> None:
         """Copy the file, and the files beside it that belong to it."""
@@ -245,21 +245,21 @@ class File(Family):
         Raises:
             RecipeError: an input is not described, neither by the file nor by the option.
         """
-        described = _described(self.inputs, [given.name for given in module.opened.inputs])
+        described = _described(self.inputs, [port.name for port in module.opened.inputs])
         shapes = []
-        for given in module.opened.inputs:
-            if given.name in described:
-                dtype, shape = described[given.name]
-                _require_same(given, dtype, shape)
-                shapes.append((Input(given.name, dtype, shape, given.is_quantised), shape))
-            elif given.shape is None or not given.dtype or None in given.shape[1:]:
+        for port in module.opened.inputs:
+            if port.name in described:
+                dtype, shape = described[port.name]
+                _require_same(port, dtype, shape)
+                shapes.append((Input(port.name, dtype, shape, port.is_quantised), shape))
+            elif port.shape is None or not port.dtype or None in port.shape[1:]:
                 raise RecipeError(
-                    f"{module.path.name} does not state all lengths of its input {given.name}"
-                    f"{'' if given.shape is None else f' ({_written(given)})'}: give the option "
-                    f'inputs="{given.name}: {given.dtype or "float32"} batch ..." with the length of each axis.'
+                    f"{module.path.name} does not state all lengths of its input {port.name}"
+                    f"{'' if port.shape is None else f' ({_written(port)})'}: set the option "
+                    f'inputs="{port.name}: {port.dtype or "float32"} batch ..." with the length of each axis.'
                 )
             else:
-                shapes.append((given, given.shape))
+                shapes.append((port, port.shape))
         return shapes
 
     def _fixed(self, model: Model) -> int | None:
@@ -276,14 +276,14 @@ class File(Family):
         outputs: list[list[Any]] = []
         with torch.inference_mode():
             for start in range(0, len(inputs), count):
-                part = [self._tensors(model, given) for given in inputs[start : start + count]]
+                part = [self._tensors(model, sample) for sample in inputs[start : start + count]]
                 filled = [*part, *part[-1:] * (count - len(part))]
                 batch = [torch.stack(tensors).to(model.device) for tensors in zip(*filled, strict=True)]
                 results = model.module(*batch)
                 outputs += [[result[row] if result.dim() else result for result in results] for row in range(len(part))]
         return outputs
 
-    def _tensors(self, model: Model, given: Any) -> list[Any]:
+    def _tensors(self, model: Model, sample: Any) -> list[Any]:
         """Return one sample as tensors, one for each input of the file.
 
         Raises:
@@ -292,34 +292,34 @@ class File(Family):
         import torch
 
         shapes = self._shapes(_of(model))
-        if not isinstance(given, Mapping):
-            if isinstance(given, (str, Path, Picture)) or hasattr(given, "convert"):
-                return [torch.from_numpy(self._pixels(model, given))]
-            given = {shapes[0][0].name: given}
-        if missing := [each.name for each, _ in shapes if each.name not in given]:
+        if not isinstance(sample, Mapping):
+            if isinstance(sample, (str, Path, Picture)) or hasattr(sample, "convert"):
+                return [torch.from_numpy(self._pixels(model, sample))]
+            sample = {shapes[0][0].name: sample}
+        if missing := [port.name for port, _ in shapes if port.name not in sample]:
             raise RecipeError(f"An input lacks {', '.join(missing)}: the file takes {len(shapes)} inputs.")
-        return [torch.from_numpy(self._array(given[each.name], each, shape)) for each, shape in shapes]
+        return [torch.from_numpy(self._array(sample[port.name], port, shape)) for port, shape in shapes]
 
-    def _array(self, values: Any, given: Input, shape: Sequence[int | None]) -> Any:
+    def _array(self, values: Any, port: Input, shape: Sequence[int | None]) -> Any:
         """Return an array in the shape and type of an input; pixels of an uint8 array are scaled."""
         import numpy as np
 
         array = np.asarray(values)
         target = [length for length in shape[1:] if length is not None]
         if [length for length in array.shape if length > 1] != [length for length in target if length > 1]:
-            raise RecipeError(f"An array has shape {list(array.shape)}; the input {given.name} takes {target}.")
+            raise RecipeError(f"An array has shape {list(array.shape)}; the input {port.name} takes {target}.")
         array = array.reshape(target)
-        is_float = given.is_quantised or (given.dtype or "float32").startswith("float")
+        is_float = port.is_quantised or (port.dtype or "float32").startswith("float")
         if array.dtype == np.uint8 and is_float:
             array = self._scaled(array, _channel_axis(target))
-        return np.ascontiguousarray(array.astype(np.float32 if given.is_quantised else given.dtype or "float32"))
+        return np.ascontiguousarray(array.astype(np.float32 if port.is_quantised else port.dtype or "float32"))
 
     def _pixels(self, model: Model, picture: Any) -> Any:
         """Return a picture as the file's input: resized, in its layout, scaled and normalised."""
         import numpy as np
         from torchvision.transforms import functional
 
-        given, shape, axis = self._picture_axes(model)
+        port, shape, axis = self._picture_axes(model)
         height, width = (length for place, length in enumerate(shape) if place != axis)
         if isinstance(picture, (str, Path)):
             picture = Picture.at(Path(picture))
@@ -333,10 +333,10 @@ class File(Family):
         pixels = np.asarray(picture)
         pixels = pixels[..., None] if pixels.ndim == len(shape) - 1 else pixels
         pixels = np.moveaxis(pixels, -1, axis)
-        if not (given.is_quantised or given.dtype.startswith("float")):
-            return np.ascontiguousarray(pixels.astype(given.dtype))
+        if not (port.is_quantised or port.dtype.startswith("float")):
+            return np.ascontiguousarray(pixels.astype(port.dtype))
         scaled = self._scaled(pixels, axis)
-        return np.ascontiguousarray(scaled if given.is_quantised else scaled.astype(given.dtype))
+        return np.ascontiguousarray(scaled if port.is_quantised else scaled.astype(port.dtype))
 
     def _scaled(self, pixels: Any, axis: int | None) -> Any:
         """Return pixels as float32, scaled and normalised along the axis of channels.
@@ -366,15 +366,15 @@ class File(Family):
             RecipeError: the file has several inputs, or its input is not that of pictures.
         """
         shapes = self._shapes(_of(model))
-        given, shape = shapes[0]
+        port, shape = shapes[0]
         lengths = [length for length in shape[1:] if length is not None]
         axis = _channel_axis(lengths)
         if len(shapes) > 1 or len(shape) != 4 or axis is None:  # batch, channels, height, width in some order
             raise RecipeError(
-                f"The file takes {'; '.join(_written(each) for each, _ in shapes)}, not one picture of 1 or 3 "
+                f"The file takes {'; '.join(_written(port) for port, _ in shapes)}, not one picture of 1 or 3 "
                 "channels: give arrays as data, in a .npz file."
             )
-        return given, lengths, axis
+        return port, lengths, axis
 
     def _index(self, model: Model) -> int:
         """Return the index of the output with the scores.
@@ -505,26 +505,27 @@ def _described(text: str, names: Sequence[str]) -> dict[str, tuple[str, tuple[in
     return described
 
 
-def _require_same(given: Input, dtype: str, shape: Sequence[int | None]) -> None:
+def _require_same(port: Input, dtype: str, shape: Sequence[int | None]) -> None:
     """Check that an input's description fits what the file states.
 
     Raises:
         RecipeError: it does not.
     """
-    lengths = given.shape if given.shape is not None else shape
+    lengths = port.shape if port.shape is not None else shape
     fits = len(lengths) == len(shape) and all(
-        None in (own, other) or own == other for own, other in zip(lengths, shape, strict=True)
+        None in lengths_of_axis or len(set(lengths_of_axis)) == 1
+        for lengths_of_axis in zip(lengths, shape, strict=True)
     )
-    if not fits or given.dtype not in ("", dtype):
-        raise RecipeError(f"option inputs: the file's input {given.name} is {_written(given)}.")
+    if not fits or port.dtype not in ("", dtype):
+        raise RecipeError(f"option inputs: the file's input {port.name} is {_written(port)}.")
 
 
-def _written(given: Input) -> str:
+def _written(port: Input) -> str:
     """Return an input as the option `inputs` would describe it, with `?` for open lengths."""
-    lengths = ["?" if length is None else str(length) for length in given.shape or ()]
+    lengths = ["?" if length is None else str(length) for length in port.shape or ()]
     if lengths and lengths[0] == "?":
         lengths[0] = _BATCH
-    return f"{given.name}: {given.dtype or '?'} {' '.join(lengths)}"
+    return f"{port.name}: {port.dtype or '?'} {' '.join(lengths)}"
 
 
 def _channel_axis(lengths: Sequence[int]) -> int | None:

@@ -152,12 +152,12 @@ def facts_of(scores: bootstrap.Scores, scoring: Mapping[str, str] | None = None)
 def _published(variant: Variant, scores: bootstrap.Scores, is_subset: bool) -> dict[str, str]:
     """Return the verdicts on an original's scores: compared with those of its recipe, else of its model card."""
     assert variant.data is not None
-    known = dict(variant.published)
+    stated = dict(variant.published)
     card = model_card.find(variant.source, variant.weights, Path(variant.folder))
     if card is not None:
         of_card = published.of_card(model_card.read(card), list(scores.by_name), variant.data)
-        known = {**of_card, **known}
-    verdicts = published.verdicts(scores, known, variant.data, is_subset or spec.parse(variant.data).limit is not None)
+        stated = {**of_card, **stated}
+    verdicts = published.verdicts(scores, stated, variant.data, is_subset or spec.parse(variant.data).limit is not None)
     return {f"{published.FACT}{name}": verdict.to_text() for name, verdict in verdicts.items()}
 
 

@@ -38,8 +38,8 @@ class TopKAccuracy(AdditiveMetric):
         import numpy as np
 
         table = ClassTable.of(references, predictions)
-        own = np.take_along_axis(table.logits, table.true[:, None], axis=1)
-        is_among = (table.logits > own).sum(axis=1) < self.k
+        of_reference = np.take_along_axis(table.logits, table.true[:, None], axis=1)
+        is_among = (table.logits > of_reference).sum(axis=1) < self.k
         return np.column_stack([is_among, np.ones(len(is_among))]).astype(np.float64)
 
     def reduce(self, sums: Any) -> float:

@@ -17,6 +17,7 @@ from mlflow_compress.version import installed
 DISTRIBUTION = "ai-edge-litert"
 INSTALL = 'pip install "mlflow-compress[litert]"'
 MAGIC = b"TFL3"  # bytes 4 to 8 of a file
+HoldsWeights = Callable[[Any, float], bool]
 _NUMBER = re.compile(r"(\d+)")
 _UNKNOWN_OPERATOR = re.compile(
     r"Encountered unresolved custom op: (?P<custom>[\w:]+)|\((?P<flex>Flex\w+)\) failed to prepare"
@@ -63,7 +64,7 @@ class LiteRt:
 
     Args:
         path: File (.tflite).
-        holds_weights: Whether a floating-point constant (an array) of the file holds weights.
+        holds_weights: See `held_constants`.
 
     Raises:
         MachineLacks: ai-edge-litert is not installed.
@@ -73,7 +74,7 @@ class LiteRt:
 
     runtime = DISTRIBUTION
 
-    def __init__(self, path: Path, holds_weights: Callable[[Any], bool] = lambda constant: True) -> None:
+    def __init__(self, path: Path, holds_weights: HoldsWeights = lambda constant, step: True) -> None:
         import torch
 
         self.path, self._holds_weights = path, holds_weights
@@ -128,12 +129,13 @@ class LiteRt:
         yield from held_constants(self.path, self._holds_weights)
 
 
-def held_constants(path: Path, holds_weights: Callable[[Any], bool] = lambda constant: True) -> Iterator[Held]:
+def held_constants(path: Path, holds_weights: HoldsWeights = lambda constant, step: True) -> Iterator[Held]:
     """Yield every constant of a LiteRT file that holds weights; two integers of 4 bits share a byte.
 
     Args:
         path: File (.tflite).
-        holds_weights: Whether a floating-point constant (an array) holds weights.
+        holds_weights: Whether a constant holds weights: its numbers, and the step between them if it is quantised with
+            one scale.
     """
     import numpy as np
     import torch
@@ -158,10 +160,15 @@ def held_constants(path: Path, holds_weights: Callable[[Any], bool] = lambda con
                 yield Held(packed, count, functools.partial(_unpacked, packed, _FEW_BITS[kind], count))
             elif kind in ("FLOAT16", "FLOAT32", "FLOAT64"):
                 constant = np.array(stored).view(_DTYPES[kind])
-                if holds_weights(constant):
+                if holds_weights(constant, 0.0):
                     yield Held(torch.from_numpy(constant), count)
             elif kind in _DTYPES and is_quantised:
-                yield Held(torch.from_numpy(np.array(stored).view(_DTYPES[kind])), count)
+                integers = np.array(stored).view(_DTYPES[kind])
+                quantisation = tensor.Quantization()
+                scale = float(quantisation.Scale(0))
+                zero = int(quantisation.ZeroPoint(0)) if quantisation.ZeroPointLength() else 0
+                if quantisation.ScaleLength() > 1 or holds_weights((integers.astype(np.float64) - zero) * scale, scale):
+                    yield Held(torch.from_numpy(integers), count)
             elif kind == "BFLOAT16":
                 yield Held(torch.from_numpy(np.array(stored).view(np.int16)).view(torch.bfloat16), count)
 

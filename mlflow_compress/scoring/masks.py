@@ -26,8 +26,9 @@ class MaskMetric(BoxMetric):
         """Return the masks of an image: bool [objects, height, width] (see `BoxMetric.shapes`)."""
         import numpy as np
 
-        given = image["masks"]
-        masks = [decoded(mask) if isinstance(mask, Mapping) else np.asarray(mask, dtype=bool) for mask in given]
+        masks = [
+            decoded(mask) if isinstance(mask, Mapping) else np.asarray(mask, dtype=bool) for mask in image["masks"]
+        ]
         if any(mask.ndim != 2 or mask.shape != masks[0].shape for mask in masks):  # height and width
             raise ValueError("the masks of an image must have one height and width")
         return np.stack(masks) if masks else np.zeros((0, 1, 1), dtype=bool)
