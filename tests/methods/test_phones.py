@@ -79,6 +79,8 @@ def test_int8_is_a_quarter_of_the_bytes(chain: str, tmp_path: Path) -> None:
     assert model.facts["activations"] == ("ranges from calibration" if is_static else "ranges found at each call")
     reached = int(model.facts["reached"].split()[1].replace(",", ""))
     assert WEIGHTS <= reached <= PARAMETERS
+    graph_bytes = 40_000 if chain.startswith("executorch") else 0  # of a program, besides its weights
+    assert size.in_memory(model.module)["size/weights_mib"] * 2**20 < 1.1 * PARAMETERS + graph_bytes
 
 
 @pytest.mark.parametrize("chain", ["litert", "litert_int8", "executorch", "executorch_int8:mode=dynamic"])
