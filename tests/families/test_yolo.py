@@ -377,7 +377,8 @@ def test_pictures_of_one_pixel_are_detected_in(detector: tuple[Family, Model], s
     (answer,) = family.answers(model, photos)  # for scoring, boxes are not cut at the border
     assert len(answer["boxes"]) == len(answer["scores"]) > 0
     assert np.isfinite(answer["boxes"]).all()
-    (prediction,) = dataclasses.replace(family, confidence=0.001).predict(model, photos)  # type: ignore[type-var]
+    reporting: Family = registry.build("families", "yolo", {"image_size": SIDE, "confidence": 0.001})
+    (prediction,) = reporting.predict(model, photos)
     boxes = np.array(prediction["boxes"])
     assert len(boxes) > 0
     assert (boxes >= -1e-3).all()
