@@ -1,4 +1,4 @@
-"""One command for each thing to check: `nox -s lint`, `quick`, `all`, `docs` and `wheel`.
+"""One command for each thing to check: `nox -s lint`, `quick`, `all`, `phones`, `docs` and `wheel`.
 
 They run in the environment that nox is in, so install it first (CONTRIBUTING.md). What follows `--` goes to the tool.
 """
@@ -11,6 +11,7 @@ import nox
 
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "quick"]
+PHONE_TESTS = ["tests/methods/test_phones.py", "tests/families", "-k", "phones or litert or executorch or coreml or tflite"]
 
 
 def python(session: nox.Session, *words: str) -> None:
@@ -36,6 +37,16 @@ def quick(session: nox.Session) -> None:
 def all_tests(session: nox.Session) -> None:
     """Run all tests, on up to four cores."""
     python(session, "pytest", "-n", "auto", *session.posargs)
+
+
+@nox.session
+def phones(session: nox.Session) -> None:
+    """Install LiteRT, ExecuTorch and Core ML as their messages say, and run their tests."""
+    from mlflow_compress.compression.litert_files import INSTALL
+
+    for command in (INSTALL, 'pip install "mlflow-compress[executorch,coreml]"'):
+        session.run("bash", "-c", command.replace('"mlflow-compress[', '".['), external=True)
+    python(session, "pytest", "-n", "auto", *PHONE_TESTS, *session.posargs)
 
 
 @nox.session

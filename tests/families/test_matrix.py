@@ -56,7 +56,7 @@ SOME = {
 TEXT_ONLY = {OPTIONS["prune_vocabulary"]}
 BRIEF = {  # families built like others: some methods of each kind are enough
     "asr_ctc": SOME,
-    "image_classification": SOME,
+    "image_classification": SOME | {"litert_int8", OPTIONS["executorch_int8"]},
     "token_classification": SOME - {"onnx", "openvino"},  # its graph is that of text_classification
     "seq2seq": SOME | {"ctranslate2", *TEXT_ONLY, OPTIONS["fine_tune"]},
     "text_embedding": SOME | TEXT_ONLY,

