@@ -29,6 +29,7 @@ _PHOTO = (720, 1280, 3)
 _SCORED_CONFIDENCE = 0.001  # as for the detectors of ultralytics
 _MOST_BOXES = 300  # in an image
 _DEVIATION = 0.1  # of random weights that would be constant
+_LEAST_SCALE = 0.5  # mean of a batch normalisation that does not make its inputs vanish
 _OUTPUTS = ("logits", "boxes")
 # their code reads the number of images by `len`, which an export makes a constant
 _OF_FIXED_BATCH = ("rt_detr", "rt_detr_v2", "d_fine")
@@ -79,7 +80,7 @@ class ObjectDetection(TransformersFamily):
         origin = self.origin(source, weights, folder)
         model = load_transformer(self.auto_class, source, origin, self.architecture, seed, self.precision)
         if origin.kind == "random":
-            _draw_constant_weights(model.module, seed)
+            _draw_weights(model.module, seed)
         model.family_data = Companions(processor=processor_of_type(model.config, origin), code=origin.code)
         return model
 
@@ -262,17 +263,25 @@ def _detect(module: Any, pixels: Any) -> tuple[Any, ...]:
     return output if isinstance(output, tuple) else (output["logits"], output["pred_boxes"])
 
 
-def _draw_constant_weights(module: Any, seed: int) -> None:
-    """Draw random weights that transformers initialises to one value, in place.
+def _draw_weights(module: Any, seed: int) -> None:
+    """Draw random weights again that transformers initialises to one value, in place.
 
-    With equal scores, the objects that RT-DETR chooses would depend on rounding alone.
+    RT-DETR and D-FINE choose the objects with the highest scores. transformers draws the scales of their batch
+    normalisation around 0, so that the scores of all objects become equal and the choice depends on rounding alone.
+    There all matrices are drawn again, so that outputs are as large as inputs.
     """
     import torch
 
     generator = torch.Generator().manual_seed(seed)
+    norms = [layer for layer in module.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    is_shrinking = any(float(norm.weight.abs().mean()) < _LEAST_SCALE for norm in norms)
     for weight in module.parameters():
-        if weight.dim() > 1 and bool((weight == weight.flatten()[0]).all()):
-            weight.copy_(torch.randn(weight.shape, generator=generator) * _DEVIATION)
+        if weight.dim() > 1 and (is_shrinking or bool((weight == weight.flatten()[0]).all())):
+            deviation = weight[0].numel() ** -0.5 if is_shrinking else _DEVIATION
+            weight.copy_(torch.randn(weight.shape, generator=generator) * deviation)
+    if is_shrinking:
+        for norm in norms:
+            norm.weight.fill_(1)
 
 
 def _names(model: Model) -> dict[int, str]:

@@ -120,6 +120,18 @@ def test_an_rt_detr_is_restored_as_it_was_saved(chain: str, tmp_path: Path) -> N
     assert len(restored.family.predict(restored.model, [np.zeros((20, 40, 3), np.uint8)])) == 1
 
 
+def test_random_weights_give_each_place_of_an_rt_detr_its_own_score() -> None:
+    family, model = loaded(RT_DETR)
+    scores: list[Any] = []
+    head = model.module.model.enc_score_head
+    head.register_forward_hook(lambda layer, inputs, output: scores.append(output.amax(-1)))
+    with torch.inference_mode():
+        first, second = (family.run(model, family.batch(model, 1, seed), lambda stage: None) for seed in (0, 1))
+    assert float(scores[0].std()) > 0.1
+    assert len(scores[0].unique()) == scores[0].numel()
+    assert float((first[0] - second[0]).norm() / first[0].norm()) > 0.01
+
+
 def test_without_a_size_the_processor_keeps_the_shape_of_pictures() -> None:
     family, model = tiny_model("object_detection", image_size=None)
     batch = family.batch(model, 1, 0)
