@@ -20,6 +20,9 @@ class KeypointMetric(BoxMetric):
     reference may map `sigmas` to the tolerance of each point; otherwise 17 points have those of COCO, and others 1
     divided by their number.
 
+    Distances are measured in the image's pixels. ultralytics measures them after it fitted the image into a square,
+    where sides are rounded to whole pixels: scores of images that are not square may differ slightly.
+
     Source: ultralytics' validator for poses (kpt_iou); https://cocodataset.org/#keypoints-eval.
     """
 
