@@ -347,7 +347,7 @@ class Family(ABC):
         Raises:
             Unsupported: This family has no smaller models.
         """
-        raise Unsupported("this family does not define a smaller model")
+        raise Unsupported("this family does not define a smaller model: name one with student=NAME")
 
     def named_student(self, model: Model, source: str, weights: str, seed: int) -> Model:
         """Load another model of this family to train it as a student of this one, with the same classes.
