@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import importlib
 import inspect
+import math
 import pkgutil
 import typing
 from collections.abc import Mapping
@@ -119,11 +120,22 @@ def _validated(plugin: Any, name: str, options: Mapping[str, Any]) -> Any:
     import pydantic
 
     try:
-        return _adapter(plugin).validate_python(dict(options))
+        built = _adapter(plugin).validate_python(dict(options))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         option = ".".join(str(part) for part in first["loc"])
         raise RecipeError(f"{name}: option {option}={first['input']!r} is invalid: {first['msg'].lower()}.") from None
+    for option in options:
+        if not _is_finite(getattr(built, option, None)):
+            raise RecipeError(f"{name}: option {option}={options[option]!r} is invalid: numbers must be finite.")
+    return built
+
+
+def _is_finite(value: Any) -> bool:
+    """Return whether a value, and each value of a list or tuple, is not NaN or an infinite number."""
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 @functools.cache

@@ -19,7 +19,7 @@ MOST_BYTES = 256 * 2**10  # of a recipe; a recipe of a thousand models has 50 Ki
 MOST_DEPTH = 20  # nested lists and mappings
 MOST_VALUES = 50_000  # values repeated by anchors count each time
 MOST_CHARACTERS = 10_000  # of one value
-_MOST_BITS = 1024  # of an integer: no floating-point number is larger
+_MOST_BITS = 1023  # of an integer: every such number has a floating-point one
 _SHOWN_CHARACTERS = 100
 
 

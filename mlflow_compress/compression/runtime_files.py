@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from mlflow_compress.version import installed
 
 _LONGEST_CAUSE = 300
 _ONNX_PREFIX = "[ONNXRuntimeError] : "
+_ZIPMAP = ": convert a model of scikit-learn with options={'zipmap': False}"
 _OWN_PLACE = re.compile(r"\S*/\S+\.(?:cc|cpp|h):\d+(?:\s*:?\s*[\w:]+\([^)]*\))?")
 
 
@@ -109,16 +111,16 @@ def open_file(path: Path, precision: str = "default") -> Opened:
         raise
     except Exception as error:  # each runtime raises its own errors
         raise WeightsError(
-            f"{kind.distribution} {version} can't load {path}: {_cause(error, path)}. If another version wrote it: pip "
+            f"{kind.distribution} {version} can't load {path}: {cause(error, path)}. If another version wrote it: pip "
             f"install -U {kind.distribution}, or export the model again for this version."
         ) from error
 
 
-def _cause(error: Exception, path: Path) -> str:
+def cause(error: Exception, path: Path) -> str:
     """Return a runtime's message without the path, and without places in the runtime's own code."""
     text = one_line(error, most=None).replace(str(path), path.name)
     text = _OWN_PLACE.sub(" ", text.removeprefix(_ONNX_PREFIX)).strip(" :.")
-    return text[-_LONGEST_CAUSE:] if len(text) > _LONGEST_CAUSE else text or type(error).__name__
+    return f"...{text[-_LONGEST_CAUSE:]}" if len(text) > _LONGEST_CAUSE else text or type(error).__name__
 
 
 def format_of(path: Path) -> Format:
@@ -147,7 +149,14 @@ def _onnx(path: Path, precision: str) -> Opened:
 
     require_own_weights(path)
     session = Session(path, ())
-    inputs = tuple(Input(port.name, _ONNX_TYPES.get(port.type, ""), _lengths(port.shape)) for port in session.inputs)
+    for kind, ports in (("input", session.inputs), ("output", session.outputs)):
+        for port in ports:
+            if port.type not in _ONNX_TYPES:
+                raise Unsupported(
+                    f"its {kind} {port.name} is a {port.type}, not a tensor of numbers"
+                    f"{_ZIPMAP if port.type.startswith('seq(map(') else ''}"
+                )
+    inputs = tuple(Input(port.name, _ONNX_TYPES[port.type], _lengths(port.shape)) for port in session.inputs)
     return Opened(session, inputs, tuple(port.name for port in session.outputs))
 
 
@@ -301,6 +310,19 @@ def random_input(port: Input, shape: tuple[int, ...], generator: Any) -> Any:
     return torch.ones(shape, dtype=dtype)
 
 
+def _in_archive(scan: Callable[[Path], str]) -> Callable[[Path], str]:
+    """Return a scan of torch's archives that reports a damaged file instead of its code."""
+
+    def code(path: Path) -> str:
+        try:
+            zipfile.ZipFile(path).close()
+        except Exception as error:  # zipfile raises several types
+            raise WeightsError(f"{path} is damaged, or torch did not write it: {one_line(error)}") from error
+        return scan(path)
+
+    return code
+
+
 def _code_in_engine(path: Path) -> str:
     return "compiled code for a GPU"
 
@@ -316,6 +338,7 @@ _ONNX_TYPES: Mapping[str, str] = {
     "tensor(uint8)": "uint8",
     "tensor(bool)": "bool",
 }
+TYPES = tuple(_ONNX_TYPES.values())  # of inputs
 _EXTRA = 'pip install "mlflow-compress[{}]"'
 _SCRIPT = Format(
     "TorchScript",
@@ -323,7 +346,7 @@ _SCRIPT = Format(
     "pip install torch",
     _torchscript,
     'import torch; torch.jit.load("FILE")',
-    code_in_script,
+    _in_archive(code_in_script),
 )
 _ENGINE = Format(
     "TensorRT",
@@ -363,7 +386,7 @@ FORMATS: Mapping[str, Format] = {
         "pip install torch",
         _torch_export,
         'import torch; torch.export.load("FILE").module()',
-        code_in_program,
+        _in_archive(code_in_program),
     ),
     ".ts": _SCRIPT,
     ".torchscript": _SCRIPT,

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import random
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,7 +54,7 @@ def read(
         with np.load(path, allow_pickle=False) as file:
             names = _names(data, inputs, file.files, path)
             arrays = {role: file[name] for role, name in names.items()}
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except (EOFError, KeyError, MemoryError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise RecipeError(f"{path} can't be read as arrays: {named_line(error)}") from error
     lengths = {names[role]: len(array) if array.ndim else 0 for role, array in arrays.items()}
     if len(set(lengths.values())) > 1 or not all(lengths.values()):
@@ -80,8 +82,10 @@ def _row(label: Any, sample: Mapping[str, Any], path: Path, index: int) -> Row:
         label = label.argmax()  # one-hot
     if label.size != 1:
         raise RecipeError(f"{path}, sample {index}: a label must be one number or text, not of shape {label.shape}.")
+    value = label.reshape(-1)[0]
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
     digest = hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in sample.values()))
-    return Row({"label": str(label.reshape(-1)[0]), _DIGEST: digest.hexdigest()}, f"{path.name}, sample {index}")
+    return Row({"label": text, _DIGEST: digest.hexdigest()}, f"{path.name}, sample {index}")
 
 
 def _names(data: Data, inputs: Sequence[str], arrays: Sequence[str], path: Path) -> dict[str, str]:

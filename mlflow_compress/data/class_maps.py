@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlflow_compress.data.data_files import is_file
 from mlflow_compress.data.datasets import Row
 from mlflow_compress.data.label_forms import in_words, unambiguous
 from mlflow_compress.data.labels import listed
@@ -31,6 +32,7 @@ _SYNSET = re.compile(r"n\d{8}")
 _USUAL = ("LOC_synset_mapping.txt", "imagenet_class_index.json", "synset_words.txt", "class_map.json", "class_map.txt")
 _LEVELS = 4  # folders above the data in which a class map is looked for: ILSVRC/Data/CLS-LOC/val
 _MOST_BYTES = 2**22
+_COLUMNS = 2  # of a table
 _LINE = re.compile(r"(\S+)\s+(?:\d+\s+)?(.*\S)")  # label, and in map_clsloc.txt a number of another order, and name
 
 
@@ -51,10 +53,12 @@ class ClassMap:
     def classes_for(self, names: Mapping[int, str]) -> dict[str, str]:
         """Return the model's classes by label, without labels that fit none.
 
-        Names win where all fit. Otherwise numbers are used if the map has as many classes as the model.
+        Names win where all fit. Otherwise numbers are used if the map has as many classes as the model, or no names.
         """
+        if not self.names:
+            return {label: names[number] for label, number in self.numbers.items() if number in names}
         by_name = self._by_name(list(names.values()))
-        if len(by_name) < len(self.names or self.numbers) and len(self.numbers) == len(names):
+        if len(by_name) < len(self.names) and len(self.numbers) == len(names):
             return {label: names[number] for label, number in self.numbers.items() if number in names}
         return by_name
 
@@ -120,7 +124,7 @@ def read(path: Path) -> ClassMap:
     """
     try:
         pairs = _pairs(path)
-        numbers = {label: value for label, value in pairs.items() if isinstance(value, int)}
+        numbers = {label: value for label, value in pairs.items() if type(value) is int}
         names = {label: value[-1] if isinstance(value, list) else value for label, value in pairs.items()}
         if pairs and all(isinstance(value, list) for value in pairs.values()):  # numbers, each with label and name
             numbers = {str(value[0]): int(number) for number, value in pairs.items()}
@@ -146,16 +150,29 @@ def _pairs(path: Path) -> dict[str, Any]:
     suffix = path.suffix.lower()
     if suffix == ".json":
         content = json.loads(read_text(path))
-        return {str(label): value for label, value in content.items()}
+        return _texts(content)
     if suffix in (".yaml", ".yml"):
         content = read_yaml(path, _MOST_BYTES)
-        return {str(label): value for label, value in content.get("map", content).items()}
+        return _texts(content.get("map", content) if isinstance(content, dict) else content)
     if suffix in DELIMITERS:
         records = read_table(path)
-        label, name = records.columns[:2]
+        if len(records.columns) < _COLUMNS:
+            raise ValueError(f"it has {len(records.columns)} columns; a class map has the label and the class")
+        label, name = records.columns[:_COLUMNS]
         return {str(row[label]).strip(): str(row[name]).strip() for row in records.rows if not isinstance(row, Bad)}
     lines = (_LINE.fullmatch(line.strip()) for line in read_text(path).split("\n") if line.strip())
     return {line[1]: line[2] for line in lines if line is not None}
+
+
+def _texts(content: Any) -> dict[str, Any]:
+    """Return a mapping with its keys as text.
+
+    Raises:
+        ValueError: it is not a mapping.
+    """
+    if not isinstance(content, dict):
+        raise ValueError("it does not give each label the name or number of a class")
+    return {str(label): value for label, value in content.items()}
 
 
 def _path(data: Data, folder: Path) -> Path:
@@ -167,7 +184,7 @@ def _path(data: Data, folder: Path) -> Path:
             raise RecipeError(f"class_map={data.class_map}: {error}.") from None
     above = [] if (source := path_of(data, folder)) is None else [source, *source.resolve().parents[:1]]
     for place in (folder, *above):
-        if (path := place / Path(data.class_map).expanduser()).is_file():
+        if is_file(path := place / Path(data.class_map).expanduser()):
             return path
     raise RecipeError(f"There is no class map {folder / data.class_map}.")
 

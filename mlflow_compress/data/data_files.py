@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
@@ -41,7 +42,7 @@ def find_file(name: str, folder: Path, index: Mapping[str, Sequence[Path]]) -> P
     """
     spellings = (name, name.strip().replace("\\", "/"))  # as it is, and with Windows separators
     for spelling in spellings:
-        if (path := folder / spelling).is_file():
+        if is_file(path := folder / spelling):
             return path
     matches = next((index[key] for spelling in spellings if (key := lookup_name(Path(spelling).name)) in index), ())
     if len(matches) > 1:
@@ -51,6 +52,13 @@ def find_file(name: str, folder: Path, index: Mapping[str, Sequence[Path]]) -> P
     if len(matches) != 1:
         raise RecipeError(f"it names {name!r}, but there {'is no such file' if not matches else 'are several'}.")
     return matches[0]
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a file exists; no file has a name that is longer than the system allows."""
+    with contextlib.suppress(OSError):
+        return path.is_file()
+    return False
 
 
 def index_files(folder: Path, suffixes: Collection[str], seldom_read: Collection[str] = ()) -> dict[str, list[Path]]:

@@ -11,6 +11,7 @@ that editors and operating systems leave in the folders are ignored (see `data_f
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlflow_compress.data import listed_boxes
-from mlflow_compress.data.data_files import data_files, is_leftover
+from mlflow_compress.data.data_files import data_files, is_file, is_leftover
 from mlflow_compress.data.datasets import Row, Table
 from mlflow_compress.data.media import ADVICE, Picture, without_advice
 from mlflow_compress.data.spec import Data, parse
@@ -146,9 +147,16 @@ class Listed(Boxes):
     def boxes(self, picture: Path, size: tuple[int, int], split: str) -> list[list[Any]]:
         """Return the boxes of a picture (see `Boxes.boxes`)."""
         width, height = size
+        boxes = self.sections.boxes(picture, split)
+        for _, left, top, right, bottom in boxes:
+            if left >= width or top >= height or right <= 0 or bottom <= 0:
+                raise RecipeError(
+                    f"{self.path}: the box from ({left:g}, {top:g}) to ({right:g}, {bottom:g}) lies outside the "
+                    f"picture {picture}, which has {width} x {height} pixels. {ADVICE}"
+                )
         return [
             [number, left / width, top / height, right / width, bottom / height]
-            for number, left, top, right, bottom in self.sections.boxes(picture, split)
+            for number, left, top, right, bottom in boxes
         ]
 
     def objects(self, picture: Path, shape: Shape) -> list[tuple[list[Any], list[float]]]:
@@ -178,26 +186,38 @@ def describe(data: Data, folder: Path) -> Boxes:
     try:
         description = read_yaml(path, _MOST_BYTES)
         names = description["names"]
-        names = dict(names) if isinstance(names, Mapping) else dict(enumerate(names))
+        if isinstance(names, str):
+            raise TypeError(f"names is the text {names!r:.60}, not a list")
+        names = names if isinstance(names, Mapping) else dict(enumerate(names))
+        names = {int(number): str(name) for number, name in names.items()}
         splits = {
-            _VALIDATION if key == _SECOND_NAME else key: [value] if isinstance(value, str) else list(value)
+            _VALIDATION if key == _SECOND_NAME else key: [value] if isinstance(value, str) else [*map(str, value)]
             for key, value in description.items()
             if key in ("train", _VALIDATION, _SECOND_NAME, "test") and value
         }
         root = path.parent / str(description.get("path") or "")
-        count, values = description.get("kpt_shape") or (0, 0)
-        keypoints = (int(count), int(values)) if count else None
-        sigmas = tuple(float(sigma) for sigma in description.get("kpt_oks_sigmas") or ())
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        keypoints, sigmas = _keypoints(description.get("kpt_shape"), description.get("kpt_oks_sigmas"))
+    except (ArithmeticError, KeyError, OSError, TypeError, ValueError) as error:
         raise RecipeError(f"{path} is not a data.yaml with names, train and val: {named_line(error)}") from error
-    return Boxes(
-        path,
-        root,
-        {int(number): str(name) for number, name in names.items()},
-        splits,
-        keypoints=keypoints,
-        sigmas=sigmas,
-    )
+    return Boxes(path, root, names, splits, keypoints=keypoints, sigmas=sigmas)
+
+
+def _keypoints(shape: Any, sigmas: Any) -> tuple[tuple[int, int] | None, tuple[float, ...]]:
+    """Return the number of keypoints with that of the values of each, and their tolerances.
+
+    Raises:
+        TypeError: they are not numbers.
+        ValueError: they are other numbers than those of keypoints.
+    """
+    if not shape:
+        return None, ()
+    count, values = map(int, shape)
+    if count < 1 or values not in (2, _WITH_VISIBILITY):
+        raise ValueError(f"kpt_shape is {list(shape)}, not the number of keypoints and 2 or 3 values of each")
+    tolerances = tuple(map(float, sigmas or ()))
+    if tolerances and not (len(tolerances) == count and all(0 < sigma < math.inf for sigma in tolerances)):
+        raise ValueError(f"kpt_oks_sigmas must be {count} positive numbers")
+    return (count, values), tolerances
 
 
 def read(
@@ -256,7 +276,7 @@ def training(text: str, folder: Path, held_out: frozenset[str], count: int, seed
     for path, location in paths:
         if len(selected) == count:
             break
-        if not path.is_file():
+        if not is_file(path):
             if not data.skip_bad:
                 raise _missing(path, location)
             continue
@@ -277,7 +297,7 @@ def labelled(text: str, folder: Path, held_out: frozenset[str], count: int, seed
 
 
 def _row(path: Path, location: str, described: Boxes, split: str, decodes: bool, shape: Shape = "boxes") -> Row:
-    if not path.is_file():
+    if not is_file(path):
         raise _missing(path, location)
     picture = Picture.at(path)
     picture.decode() if decodes else picture.check()

@@ -7,7 +7,7 @@ import json
 import re
 
 _STRING = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
-_NUMBER = r"-?\d+(?:\.\d*)?"
+_NUMBER = r"-?\d+(?:\.\d*)?(?![\d.])"  # a whole one: parts of it would match in exponentially many ways
 _ITEM = re.compile(rf"{_STRING}|{_NUMBER}")
 _LIST = re.compile(rf"[\[(]\s*(?:(?:{_STRING}|{_NUMBER})[\s,]*)*[\])]", re.DOTALL)
 

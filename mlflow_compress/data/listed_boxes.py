@@ -16,13 +16,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlflow_compress.data.data_files import data_files, find_file, index_files
+from mlflow_compress.data.data_files import data_files, find_file, index_files, is_file
 from mlflow_compress.data.media import ADVICE, Picture
 from mlflow_compress.data.text_files import read_text
 from mlflow_compress.errors import RecipeError, named_line
@@ -145,8 +146,8 @@ def _read_coco(file: Path) -> tuple[dict[int, str], dict[Path, list[Box] | str]]
         content = json.loads(read_text(file))
         categories = {int(category["id"]): str(category["name"]) for category in content.get("categories", [])}
         images = {image["id"]: str(image["file_name"]) for image in content["images"]}
-        annotations = content.get("annotations", [])
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        annotations = list(content.get("annotations", []))
+    except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise RecipeError(
             f"{file} is not in COCO's format (images, annotations, categories): {named_line(error)}"
         ) from error
@@ -158,11 +159,11 @@ def _read_coco(file: Path) -> tuple[dict[int, str], dict[Path, list[Box] | str]]
     for position, annotation in enumerate(annotations, 1):
         location = f"{file}, annotation {position}"
         try:
-            if annotation.get("iscrowd"):
+            if int(annotation.get("iscrowd") or 0):
                 continue
             path, category = places[annotation["image_id"]], int(annotation["category_id"])
-            left, top, width, height = map(float, annotation["bbox"])
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            left, top, width, height = _finite(annotation["bbox"])
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise RecipeError(
                 f"{location}: it must have the image_id of a picture, a category_id, and a bbox [x, y, width, height]: "
                 f"{named_line(error)}"
@@ -173,6 +174,21 @@ def _read_coco(file: Path) -> tuple[dict[int, str], dict[Path, list[Box] | str]]
         elif width > 0 and height > 0 and isinstance(listed, list):
             listed.append((classes[category], left, top, left + width, top + height))
     return {number: categories[identifier] for identifier, number in classes.items()}, boxes
+
+
+def _finite(numbers: Any) -> list[float]:
+    """Return a list of numbers as floats.
+
+    Raises:
+        TypeError: it is not a list of numbers.
+        ValueError: one is not a finite number.
+    """
+    if not isinstance(numbers, list):
+        raise TypeError(f"{numbers!r:.60} is not a list")
+    values = list(map(float, numbers))
+    if not all(map(math.isfinite, values)):
+        raise ValueError(f"{', '.join(map(str, values))} are not all finite")
+    return values
 
 
 def _folders_of(split: str) -> tuple[str, ...]:
@@ -191,7 +207,7 @@ def _places(root: Path, *folders: str) -> Callable[[str], Path]:
     index = index_files(folder, Picture.suffixes, Picture.seldom_read)
 
     def place(name: str) -> Path:
-        if (path := root / name).is_file():
+        if is_file(path := root / name):
             return path
         try:
             return find_file(name, folder, index)
@@ -248,8 +264,8 @@ def _objects(label: Path) -> tuple[tuple[str, tuple[float, float, float, float]]
     from xml.etree import ElementTree as ET
 
     text = read_text(label)
-    if len(text) > _MOST_BYTES or "<!" in re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL):
-        raise RecipeError(f"{label}: it is too large, or declares entities. {ADVICE}")
+    if len(text) > _MOST_BYTES or "<!DOCTYPE" in text:  # only a document type can declare entities
+        raise RecipeError(f"{label}: it is too large, or has a document type, which may declare entities. {ADVICE}")
     try:
         root = ET.fromstring(text)  # noqa: S314  (documents with entities are rejected)
         return tuple(_of_elements(root))
@@ -261,12 +277,15 @@ def _of_elements(root: Any) -> Iterator[tuple[str, tuple[float, float, float, fl
     for element in root.iter("object"):
         if int(element.findtext("difficult") or 0):
             continue
-        left, top, right, bottom = (
-            float(element.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")
-        )
+        if not (name := (element.findtext("name") or "").strip()):
+            raise ValueError("an object has no name")
+        sides = [element.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
+        if None in sides:
+            raise ValueError(f"the object {name!r} has no bndbox with xmin, ymin, xmax and ymax")
+        left, top, right, bottom = _finite(sides)
         # the first pixel has number 1, and the box includes its last pixel
         if right >= left and bottom >= top:
-            yield str(element.findtext("name") or "").strip(), (left - 1, top - 1, right, bottom)
+            yield name, (left - 1, top - 1, right, bottom)
 
 
 class WiderFace(Sections):
@@ -315,6 +334,8 @@ def _read_wider(file: Path) -> dict[Path, tuple[int, list[Box]]]:
         line, words = lines[position]
         try:
             count = int(lines[position + 1][1][0])
+            if count < 0:
+                raise ValueError(f"it announces {count} faces")
             rows = lines[position + 2 : position + 2 + count]
             if len(rows) < count:
                 raise ValueError(f"it announces {count} faces, and {len(rows)} follow")
@@ -325,13 +346,15 @@ def _read_wider(file: Path) -> dict[Path, tuple[int, list[Box]]]:
                 f"{file}, line {line}: after a picture come the number of its faces and one line of numbers for each: "
                 f"{named_line(error)}"
             ) from error
-        position += 2 + max(count, 1)  # a picture without a face has a line of zeros
+        position += 2 + count
+        if not count and position < len(lines) and {*lines[position][1]} == {"0"}:
+            position += 1  # a picture without a face has a line of zeros
     return listed
 
 
 def _face(words: Sequence[str]) -> Box | None:
     """Return a box; None if it is invalid."""
-    left, top, width, height = map(float, words[:_NUMBERS])
+    left, top, width, height = _finite(words[:_NUMBERS])
     is_invalid = len(words) >= _MARKS and words[_INVALID] != "0"
     if is_invalid or width <= 0 or height <= 0:
         return None

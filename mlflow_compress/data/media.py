@@ -21,6 +21,7 @@ _UNKNOWN_SOUND = "it is empty, damaged, or in a format that libsndfile can't rea
 _ORIENTATION = 0x0112  # EXIF tag: from 5 on, width and height are swapped
 _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # TIFF tags
 _BITS = 8
+_SLOWEST_HZ, _MOST_STEPS = 1_000, 50_000  # of a sound, and of the filter that resamples it
 _ZERO_CROSSINGS, _ROLLOFF, _BETA = 64, 0.9475937167399596, 14.769656459379492
 
 
@@ -110,6 +111,7 @@ class Sound(Medium):
 
         try:
             with self.open() as file, soundfile.SoundFile(file) as sound:
+                _require_usual(sound.samplerate)
                 seconds = sound.frames / sound.samplerate
         except Exception as error:  # errors of libsndfile, the system, and the function that opens it
             raise self._unreadable("sound", error) from error
@@ -129,6 +131,7 @@ class Sound(Medium):
         try:
             with self.open() as file:
                 samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
+            _require_usual(rate)
         except Exception as error:  # as above
             raise self._unreadable("sound", error) from error
         if not len(samples):
@@ -136,6 +139,16 @@ class Sound(Medium):
         if not np.isfinite(samples).all():
             raise self._unreadable("sound", "it has samples that are not numbers")
         return resample(samples.mean(axis=1), rate)
+
+
+def _require_usual(rate: int) -> None:
+    """Check that a sound can be resampled to 16 kHz in little time and memory.
+
+    Raises:
+        ValueError: it can't.
+    """
+    if rate < _SLOWEST_HZ or max(_steps(rate)) > _MOST_STEPS:
+        raise ValueError(f"its sampling rate is {rate:,} Hz; use a usual one, such as 8, 16, 44.1 or 48 kHz")
 
 
 class Picture(Medium):
@@ -178,7 +191,7 @@ class Picture(Medium):
         return self._read(pixels)
 
     def _read(self, use: Callable[[Any], Any]) -> Any:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
 
         try:
             with self.open() as file, Image.open(file) as image:
@@ -188,9 +201,16 @@ class Picture(Medium):
                     )
                 return use(image)
         except Exception as error:  # errors of PIL, the codecs, the system
-            # once imported, ultralytics tries another reader for unknown formats, whose error hides PIL's
-            is_unknown = any(isinstance(cause, UnidentifiedImageError) for cause in (error, error.__context__))
-            raise self._unreadable("a picture", _UNKNOWN_PICTURE if is_unknown else error) from error
+            raise self._unreadable("a picture", picture_fault(error)) from error
+
+
+def picture_fault(error: Exception) -> Exception | str:
+    """Return why Pillow can't read a picture: its error, unless that only names an open file."""
+    from PIL import UnidentifiedImageError
+
+    # once imported, ultralytics tries another reader for unknown formats, whose error hides PIL's
+    is_unknown = any(isinstance(cause, UnidentifiedImageError) for cause in (error, error.__context__))
+    return _UNKNOWN_PICTURE if is_unknown else error
 
 
 def _grey_levels(image: Any) -> tuple[int, bool]:
@@ -242,9 +262,14 @@ def resample(samples: Any, rate: int) -> Any:
 
     if rate == RATE_HZ:
         return samples
-    common = math.gcd(rate, RATE_HZ)
-    up, down = RATE_HZ // common, rate // common
+    up, down = _steps(rate)
     return resample_poly(samples, up, down, window=_lowpass(max(up, down))).astype(np.float32)
+
+
+def _steps(rate: int) -> tuple[int, int]:
+    """Return the factors by which a rate is multiplied and divided to get 16 kHz."""
+    common = math.gcd(rate, RATE_HZ)
+    return RATE_HZ // common, rate // common
 
 
 @functools.cache

@@ -20,8 +20,8 @@ from typing import Any
 from mlflow_compress.data.data_files import data_files, lookup_name
 from mlflow_compress.data.datasets import Row, Table
 from mlflow_compress.data.layouts import MissingSplit, find_split, is_training
-from mlflow_compress.data.media import ADVICE, Medium, Picture, without_advice
-from mlflow_compress.data.spec import Data, parse
+from mlflow_compress.data.media import ADVICE, Medium, Picture, picture_fault, without_advice
+from mlflow_compress.data.spec import DEFAULT, Data, parse
 from mlflow_compress.errors import RecipeError
 
 _PICTURES = ("images", "image", "imgs", "img", "jpegimages")
@@ -66,7 +66,7 @@ class Mask(Medium):
                     )
                 return use(image)
         except Exception as error:  # errors of PIL, the codecs, the system
-            raise self._unreadable("a mask", error) from error
+            raise self._unreadable("a mask", picture_fault(error)) from error
 
 
 def read(text: str, folder: Path, limit: int | None, seed: int) -> Table:
@@ -80,6 +80,8 @@ def read(text: str, folder: Path, limit: int | None, seed: int) -> Table:
     """
     data = parse(text)
     pairs, split = _pairs(data, folder)
+    if not split and data.split != DEFAULT.split:
+        raise RecipeError(f"{data.source} is not divided into splits: leave out split={data.split}.")
     limit = data.limit if limit is None else limit
     if limit is not None and limit < len(pairs):
         random.Random(seed).shuffle(pairs)  # noqa: S311  (nothing secret)
@@ -94,6 +96,8 @@ def read(text: str, folder: Path, limit: int | None, seed: int) -> Table:
             if not data.skip_bad:
                 raise
             skipped.append(without_advice(error))
+    if not rows:
+        raise RecipeError(f"There is no sample in {text}: the first of {len(skipped)} reasons: {skipped[0]}")
     name = (folder / data.source).resolve().name
     return Table(rows, f"{name} {split}".strip(), str(replace(data, split=split or data.split)), tuple(skipped))
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
+from mlflow_compress.data.data_files import is_file
 from mlflow_compress.data.tables import SUFFIXES, TEXT, Unit
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.networks.hub import PACKAGE
@@ -120,7 +121,7 @@ def absolute(text: str) -> str:
         path = path_of(data, Path())
     except RecipeError:  # it may exist relative to another folder
         return text
-    if data.class_map and (class_map := Path(data.class_map).expanduser()).is_file():
+    if data.class_map and is_file(class_map := Path(data.class_map).expanduser()):
         data = replace(data, class_map=str(class_map.resolve()))
     return str(data) if path is None else str(replace(data, source=str(path.resolve()), revision=""))
 

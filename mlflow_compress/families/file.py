@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Gt
 
 from mlflow_compress.compression.runtime_files import (
     FORMATS,
+    TYPES,
     Input,
     Opened,
+    cause,
     files_of,
     format_of,
     open_file,
@@ -23,23 +28,25 @@ from mlflow_compress.data.datasets import remember, scored
 from mlflow_compress.data.labels import labels_of
 from mlflow_compress.data.media import Picture
 from mlflow_compress.data.spec import parse
-from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
+from mlflow_compress.errors import CompressError, RecipeError, Unsupported, WeightsError
 from mlflow_compress.networks.native_flavors import graph_flavor
 from mlflow_compress.networks.published_files import copy_plain
 from mlflow_compress.networks.quantised_checkpoints import PACKED
 from mlflow_compress.networks.stored_weights import SAFETENSORS, held
 from mlflow_compress.sockets import Evaluation, Family, Mark, Model, NativeFlavor, Published, Sample
 
+_BATCH = "batch"
 _FILE = "model"  # stem of the file in a model folder
 _GGUF = ".gguf"
 _RANKED = 5  # labels in an answer, for top-5 accuracy
-_BATCH = "batch"
 _ROLES = ("image", "label")
 _GREY, _COLOURS = 1, 3  # channels of pictures
 _HALF = 0.5  # the score above which the only class is true
 _SCRIPTS = (".pt", ".torchscript")
-_TYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
-_INPUT = re.compile(rf"(?:(?P<name>[^\s;]+?)\s*:\s*)?(?P<dtype>{'|'.join(_TYPES)})(?P<lengths>(?:\s+(?:batch|\d+))+)")
+_INPUT = re.compile(
+    rf"(?:(?P<name>[^\s;]+?)\s*:\s*)?(?P<dtype>{'|'.join(TYPES)})"
+    rf"(?P<lengths>\s+(?:{_BATCH}|[1-9]\d*)(?:\s+[1-9]\d*)*)"
+)
 
 
 @dataclass
@@ -81,8 +88,8 @@ class File(Family):
     labels: list[str] = field(default_factory=list)
     scale: float | None = None
     mean: list[float] = field(default_factory=list)
-    std: list[float] = field(default_factory=list)
-    resize: int | None = None
+    std: list[Annotated[float, Gt(0)]] = field(default_factory=list)
+    resize: Annotated[int, Ge(1)] | None = None
     openvino_precision: Literal["f32", "default"] = "default"
     trust: bool = False
 
@@ -105,6 +112,8 @@ class File(Family):
         if path.suffix.lower() == _GGUF:
             raise RecipeError(f"{path} is a GGUF file: the family causal_lm measures it. Leave out the family.")
         model = self._opened(path)
+        if self.inputs:
+            self._require_running(model)
         model.facts[PACKED] = f"{format_of(path).name} {_main_type(model.module)}".rstrip()
         return model
 
@@ -308,6 +317,8 @@ class File(Family):
         target = [length for length in shape[1:] if length is not None]
         if [length for length in array.shape if length > 1] != [length for length in target if length > 1]:
             raise RecipeError(f"An array has shape {list(array.shape)}; the input {port.name} takes {target}.")
+        if array.dtype.kind not in "biuf":
+            raise RecipeError(f"The input {port.name} takes numbers, not an array of type {array.dtype}.")
         array = array.reshape(target)
         is_float = port.is_quantised or (port.dtype or "float32").startswith("float")
         if array.dtype == np.uint8 and is_float:
@@ -384,7 +395,10 @@ class File(Family):
         """
         names = _of(model).opened.outputs
         if isinstance(self.output, int) or self.output.isdecimal():
-            return int(self.output)
+            index, count = int(self.output), len(self._one_run(model))
+            if not 0 <= index < count:
+                raise RecipeError(f"The file has no output {index}: its outputs are 0 to {count - 1}.")
+            return index
         if self.output in names:
             return int(names.index(self.output))
         if self.output:
@@ -413,7 +427,23 @@ class File(Family):
         count = max(2, *lengths) if lengths else 2
         if self.labels and len(self.labels) != count:
             raise RecipeError(f"options.labels names {len(self.labels)} classes; the file has {count}.")
+        if twice := [name for name, times in Counter(self.labels).items() if times > 1]:
+            raise RecipeError(f"options.labels names {twice[0]!r} twice.")
         return dict(enumerate(self.labels or map(str, range(count))))
+
+    def _require_running(self, model: Model) -> None:
+        """Run the file once with the inputs that the user described.
+
+        Raises:
+            RecipeError: it can't run with them.
+        """
+        try:
+            self._one_run(model)
+        except (CompressError, Unsupported):
+            raise
+        except Exception as error:  # each runtime raises its own errors
+            path = _of(model).path
+            raise RecipeError(f"option inputs: {path.name} can't run with such inputs: {cause(error, path)}") from error
 
     def _one_run(self, model: Model) -> tuple[Any, ...]:
         """Return the outputs of a first run, which is made once."""
@@ -498,7 +528,7 @@ def _described(text: str, names: Sequence[str]) -> dict[str, tuple[str, tuple[in
         if match is None or name not in names:
             raise RecipeError(
                 f"option inputs: {part!r} is not NAME: TYPE LENGTHS for one of the file's inputs "
-                f"({', '.join(names)}); an example: {names[0]}: float32 batch 3 224 224. Types: {', '.join(_TYPES)}."
+                f"({', '.join(names)}); an example: {names[0]}: float32 batch 3 224 224. Types: {', '.join(TYPES)}."
             )
         lengths = match["lengths"].split()
         described[name] = match["dtype"], tuple(None if length == _BATCH else int(length) for length in lengths)

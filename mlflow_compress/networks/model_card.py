@@ -6,6 +6,7 @@ Source: https://huggingface.co/docs/hub/model-cards#evaluation-results
 from __future__ import annotations
 
 import contextlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,7 +91,7 @@ def read(path: Path) -> list[CardScore]:
     scores = []
     for result in results[:_MOST_SCORES]:
         value = result.metric_value
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
             names = (result.dataset_type, result.dataset_config, result.dataset_split)
             scores.append(CardScore(str(result.metric_type), float(value), *(str(name or "") for name in names)))
     return scores

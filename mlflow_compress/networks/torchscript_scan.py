@@ -35,7 +35,8 @@ def code_in_script(path: Path) -> str:
     try:
         _check(path)
     except Exception as error:  # torch's reader raises many types for malformed files
-        return str(error).split("\n", maxsplit=1)[0][:300] or type(error).__name__
+        reason = str(error).split("\n", maxsplit=1)[0][:300] or type(error).__name__
+        return reason if isinstance(error, ValueError) else f"parts that can't be read: {reason}"
     return ""
 
 

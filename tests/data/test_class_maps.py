@@ -129,3 +129,31 @@ def test_a_missing_class_map_is_reported(tmp_path: Path) -> None:
         labels("val:class_map=package:gone/a.txt", tmp_path, FULL)
     with pytest.raises(RecipeError, match=r"the label 'n01440764' is a synset of WordNet.*class_map=LOC_synset_map"):
         labels("val", tmp_path, FULL)
+
+
+def test_numbers_of_a_few_classes_fit_a_model_of_many(tmp_path: Path) -> None:
+    imagenet(tmp_path, "n01440764", "n01443537")
+    write(tmp_path / "map.json", '{"n01440764": 2, "n01443537": 0}')
+    assert labels("val:class_map=map.json", tmp_path, FULL) == [FULL[2], FULL[0]]
+    write(tmp_path / "map.json", '{"n01440764": 2, "n01443537": 7}')
+    with pytest.raises(RecipeError, match=r"'n01443537' is 'class 7', which is not one of the model's 3 classes"):
+        labels("val:class_map=map.json", tmp_path, FULL)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("a.json", "[1]"),
+        ("a.yaml", "5"),
+        ("a.yaml", "map: [1]"),
+        ("a.json", '{"n01440764": true}'),
+        ("a.csv", "a\nb\n"),
+    ],
+)
+def test_other_files_are_not_class_maps(tmp_path: Path, file: str, content: str) -> None:
+    imagenet(tmp_path)
+    write(tmp_path / file, content)
+    with pytest.raises(RecipeError, match=r"a class map: ValueError: it (does not give|has 1 columns)"):
+        labels(f"val:class_map={file}", tmp_path, FULL)
+    with pytest.raises(RecipeError, match="There is no class map"):
+        labels(f"val:class_map={'a' * 5000}", tmp_path, FULL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -171,7 +172,7 @@ def test_a_picture_that_is_missing_is_reported_or_skipped(tmp_path: Path) -> Non
     [
         ("<annotation>", r"a\.xml is not in the format of Pascal VOC"),
         ("<annotation><object><name>dog</name></object></annotation>", r"a\.xml is not in the format of Pascal VOC"),
-        ('<!DOCTYPE a [<!ENTITY b "c">]><annotation/>', r"a\.xml: it is too large, or declares entities"),
+        ('<!DOCTYPE a [<!ENTITY b "c">]><annotation/>', r"a\.xml: it is too large, or has a document type, which may"),
     ],
 )
 def test_invalid_files_of_voc_are_reported(tmp_path: Path, text: str, message: str) -> None:
@@ -198,3 +199,91 @@ def test_invalid_lists_of_faces_are_reported(tmp_path: Path, text: str) -> None:
     write(tmp_path / "wider_face_val_bbx_gt.txt", text)
     with pytest.raises(RecipeError, match=r"gt\.txt, line 1: after a picture come the number of its faces"):
         detections.read("wider_face_val_bbx_gt.txt", tmp_path, None, 0)
+
+
+ANNOTATION = annotation(DOG, 18)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"annotations": None}, r"not in COCO's format .*NoneType"),
+        ({"annotations": 5}, r"not in COCO's format .*int"),
+        ({"categories": [{"id": float("inf"), "name": "dog"}]}, r"not in COCO's format .*infinity"),
+        ({"annotations": [{**ANNOTATION, "category_id": float("inf")}]}, r"annotation 1: .*infinity"),
+        ({"annotations": [{**ANNOTATION, "bbox": [float("nan"), 1, 2, 2]}]}, r"annotation 1: .*not all finite"),
+        ({"annotations": [{**ANNOTATION, "bbox": [1, 1, float("inf"), 2]}]}, r"annotation 1: .*not all finite"),
+        ({"annotations": [{**ANNOTATION, "bbox": [1, 1, 10**400, 2]}]}, r"annotation 1: .*too large"),
+        ({"annotations": [{**ANNOTATION, "bbox": "1234"}]}, r"annotation 1: .*'1234' is not a list"),
+        (
+            {"annotations": [{**ANNOTATION, "bbox": [80, 4, 9, 9]}]},
+            r"\(80, 4\) to \(89, 13\) lies outside",
+        ),
+        ({"images": [{"id": 1, "file_name": "a" * 5000}]}, "there is no picture"),
+    ],
+)
+def test_annotations_that_are_not_boxes_are_named(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
+    photo(tmp_path / "a.jpg")
+    photo(tmp_path / "b.jpg")
+    write(tmp_path / "x.json", coco_json(**{"annotations": [ANNOTATION], **fields}))
+    with pytest.raises(RecipeError, match=message):
+        detections.read("x.json", tmp_path, None, 0)
+
+
+def test_a_crowd_may_be_written_as_text(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg")
+    photo(tmp_path / "b.jpg")
+    write(tmp_path / "x.json", coco_json(annotation(DOG, 18, iscrowd="0"), annotation(CAT, 17, iscrowd="1")))
+    table, _ = detections.read("x.json", tmp_path, None, 0)
+    assert [len(row.values["boxes"]) for row in table.rows] == [1, 0]
+
+
+OBJECT = voc_xml(("dog", DOG, 0))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<annotation>" + "<!--" * 250_000, "is not in the format of Pascal VOC"),
+        (OBJECT.replace("<name>dog</name>", ""), "an object has no name"),
+        (OBJECT.replace("<xmax>", "<right>").replace("</xmax>", "</right>"), "'dog' has no bndbox with xmin"),
+        (OBJECT.replace("<xmax>40<", "<xmax>inf<"), "not all finite"),
+        (OBJECT.replace("<xmin>9<", "<xmin>800<").replace("<xmax>40<", "<xmax>900<"), "lies outside the picture"),
+    ],
+)
+def test_labels_of_voc_that_are_not_boxes_are_named(tmp_path: Path, text: str, message: str) -> None:
+    root = tmp_path / Path(voc(tmp_path))
+    write(root / "Annotations" / "a.xml", text)
+    start = time.monotonic()
+    with pytest.raises(RecipeError, match=message):
+        detections.read("VOC2007", tmp_path, None, 0)
+    assert time.monotonic() - start < 5
+
+
+def test_names_in_voc_may_be_character_data(tmp_path: Path) -> None:
+    root = tmp_path / voc(tmp_path)
+    write(root / "Annotations" / "c.xml", OBJECT.replace("<name>dog<", "<name><![CDATA[fox]]><"))
+    assert set(detections.read("VOC2007", tmp_path, None, 0)[1].values()) == {"cat", "dog", "fox"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.jpg\n-1\n0 0 1 1\n", "line 1: .*it announces -1 faces"),
+        ("a.jpg\n1\nnan 0 1 1 0 0 0 0 0 0\n", "line 1: .*not all finite"),
+        ("a" * 5000 + "\n1\n0 0 1 1 0 0 0 0 0 0\n", "line 1: there is no picture"),
+    ],
+)
+def test_faces_that_are_not_boxes_are_named(tmp_path: Path, text: str, message: str) -> None:
+    photo(tmp_path / "a.jpg")
+    write(tmp_path / "wider_face_val_bbx_gt.txt", text)
+    with pytest.raises(RecipeError, match=message):
+        detections.read("wider_face_val_bbx_gt.txt", tmp_path, None, 0)
+
+
+def test_a_picture_without_faces_needs_no_line_of_zeros(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        photo(tmp_path / name)
+    write(tmp_path / "wider_face_val_bbx_gt.txt", "a.jpg\n0\nb.jpg\n1\n0 0 80 40 0 0 0 0 0 0\n")
+    table, _ = detections.read("wider_face_val_bbx_gt.txt", tmp_path, None, 0)
+    assert [row.values["boxes"] for row in table.rows] == [[], [[0, 0, 0, 1, 1]]]

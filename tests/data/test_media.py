@@ -255,3 +255,13 @@ def test_a_stereo_mp3_of_48_khz_is_read(tmp_path: Path) -> None:
     samples = decode(tmp_path / "a.mp3")
     assert len(samples) == pytest.approx(RATE_HZ, abs=2000)
     assert level_db(samples[:RATE_HZ], 1000) == pytest.approx(-6, abs=0.5)
+
+
+@pytest.mark.parametrize("rate", [1, 655_357, 2_147_483_647])
+def test_a_sound_that_would_take_too_much_memory_is_named(tmp_path: Path, rate: int) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(440), rate)
+    sound = Sound.at(tmp_path / "a.wav")
+    with pytest.raises(RecipeError, match=rf"its sampling rate is {rate:,} Hz; use a usual one"):
+        sound.check()
+    with pytest.raises(RecipeError, match="its sampling rate is"):
+        sound.decode()

@@ -330,3 +330,87 @@ def test_an_export_copies_the_file_alone(tmp_path: Path) -> None:
     assert published.code == 'import onnxruntime; onnxruntime.InferenceSession("FOLDER/model.onnx")'
     assert model_folder.native_flavor(saved).name == "onnx"
     assert json.loads((saved / "manifest.json").read_text())["family"] == "file"
+
+
+def test_an_archive_that_ends_early_is_not_trusted_but_reported(tmp_path: Path) -> None:
+    for name, write in (("model.pt2", program_file), ("model.ts", torchscript_file)):
+        path = write(tmp_path / name)
+        path.write_bytes(path.read_bytes()[:900])
+        family: Family = registry.build("families", "file", {})
+        with pytest.raises(WeightsError, match=r"is damaged, or torch did not write it: File is not a zip file"):
+            family.code(name, "auto", tmp_path)
+
+
+def test_inputs_that_do_not_fit_are_reported_before_measuring(tmp_path: Path) -> None:
+    path = torchscript_file(tmp_path / "net.ts")
+    with pytest.raises(RecipeError, match=r"option inputs: net\.ts can't run with such inputs: .*cannot be multiplied"):
+        opened(path, inputs="float32 batch 5")
+    for lengths in ("batch batch", "0 4", "batch 0"):
+        with pytest.raises(RecipeError, match="is not NAME: TYPE LENGTHS"):
+            opened(path, inputs=f"float32 {lengths}")
+
+
+def onnx_identity(path: Path, kind: int, output: Any = None) -> Path:
+    import onnx
+    from onnx import helper
+
+    operator = "Identity" if output is None else "SequenceConstruct"
+    given = helper.make_tensor_value_info("x", kind, ["batch", 4])
+    output = helper.make_tensor_value_info("y", kind, ["batch", 4]) if output is None else output
+    graph = helper.make_graph([helper.make_node(operator, ["x"], ["y"])], "g", [given], [output])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), str(path))
+    return path
+
+
+def test_onnx_values_that_are_not_numbers_are_named(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    from onnx import TensorProto, helper
+
+    with pytest.raises(Unsupported, match=r"its input x is a tensor\(string\), not a tensor of numbers"):
+        opened(onnx_identity(tmp_path / "a.onnx", TensorProto.STRING))
+    sequence = helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None)
+    with pytest.raises(Unsupported, match=r"its output y is a seq\(tensor\(float\)\), not a tensor of numbers"):
+        opened(onnx_identity(tmp_path / "a.onnx", TensorProto.FLOAT, sequence))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"output": 5}, "has no output 5: its outputs are 0 to 0"),
+        ({"output": -1}, "has no output -1"),
+        ({"output": "7"}, "has no output 7"),
+        ({"labels": ["a", "a", "b"]}, "names 'a' twice"),
+    ],
+)
+def test_options_that_do_not_fit_the_outputs_are_reported(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    np.savez(tmp_path / "data.npz", x=INPUTS, y=[0, 0, 0, 0])
+    family, model = opened(written("model.onnx", tmp_path), **options)
+    with pytest.raises(RecipeError, match=message):
+        family.samples(model, "data.npz", tmp_path, None, 0)
+
+
+@pytest.mark.parametrize("options", [{"scale": float("nan")}, {"mean": [float("inf")]}, {"std": [0]}, {"resize": 0}])
+def test_numbers_that_no_picture_can_be_scaled_by_are_rejected(options: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match=r"file: option .* is invalid"):
+        registry.build("families", "file", options)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"PK\3\4zzz", "BadZipFile"), (b"", "EOFError"), (b"none", "pickled")],
+)
+def test_a_file_without_arrays_is_reported(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "data.npz").write_bytes(content)
+    family, model = opened(written("model.onnx", tmp_path))
+    with pytest.raises(RecipeError, match=rf"can't be read as arrays: .*{message}"):
+        family.samples(model, "data.npz", tmp_path, None, 0)
+
+
+def test_arrays_of_text_are_not_inputs_but_labels(tmp_path: Path) -> None:
+    family, model = opened(written("model.onnx", tmp_path), labels=["a", "b", "c"])
+    np.savez(tmp_path / "data.npz", x=INPUTS, y=[b"a", b"b", b"c", b"a"])
+    assert [sample.reference for sample in family.samples(model, "data.npz", tmp_path, None, 0)] == [*"abca"]
+    with pytest.raises(RecipeError, match="takes numbers, not an array of type <U1"):
+        family.answers(model, [np.array(["a"] * 4)])

@@ -152,3 +152,14 @@ def test_what_is_restored_is_what_was_saved(chain: str, tmp_path: Path) -> None:
     output_error.compare(restored.family, restored.model, variant, tmp_path / worker.OUTPUTS, "cpu")
     (prediction,) = restored.family.predict(restored.model, [np.zeros((20, 40, 3), np.uint8)])
     assert prediction.shape == (20, 40)
+
+
+def test_masks_that_are_no_pictures_are_named(tmp_path: Path) -> None:
+    write(tmp_path / "data", count=1)
+    (tmp_path / "data" / "masks" / "0.png").write_bytes(b"none")
+    with pytest.raises(RecipeError, match=r"0\.png can't be read as a mask: it is empty, damaged, or in a format"):
+        segmentations.read("data", tmp_path, None, 0)
+    with pytest.raises(RecipeError, match=r"no sample in data:skip_bad=true: the first of 1 reasons: .*0\.png"):
+        segmentations.read("data:skip_bad=true", tmp_path, None, 0)
+    with pytest.raises(RecipeError, match="data is not divided into splits: leave out split=train"):
+        segmentations.read("data:split=train", tmp_path, None, 0)

@@ -185,3 +185,13 @@ def test_the_original_alone_gets_the_verdict(tmp_path: Path) -> None:
     judged = PublishedVerdict.from_text(part.facts["published.accuracy"])
     assert judged is not None
     assert (judged.verdict, judged.own) == ("differs", 0.9)
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", str(2**1024 - 1), "1" + "0" * 400, "true", "'0.9'"])
+def test_what_is_not_a_number_is_not_a_published_score(tmp_path: Path, value: str) -> None:
+    (tmp_path / "README.md").write_text(CARD.replace("value: 0.9", f"value: {value}"))
+    assert 0.9 not in [score.value for score in model_card.read(tmp_path / "README.md")]
+    assert all(abs(score.value) < 100 for score in model_card.read(tmp_path / "README.md"))
+    path = write(tmp_path, f"published: {{accuracy: {value}}}")
+    with pytest.raises(RecipeError, match=r"must be a number|hundreds of digits"):
+        recipe.read(str(path))
