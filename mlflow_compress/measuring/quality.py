@@ -210,11 +210,9 @@ def _class_scores(references: Sequence[Any], predictions: Sequence[Any]) -> Clas
     if not isinstance(predictions[0], Ranking) or len(predictions) * len(predictions[0].classes) > MOST_CLASS_SCORES:
         return None
     try:
-        table = ClassTable.of(references, predictions)
-        class_table.items(table)
+        return ClassTable.of(references, predictions)
     except ValueError:  # a score is not a number, or a reference is not a class
         return None
-    return table
 
 
 def _write_classes(

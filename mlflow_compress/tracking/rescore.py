@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_compress import registry
-from mlflow_compress.errors import RecipeError, StoreError
+from mlflow_compress.errors import RecipeError, StoreError, named_line
 from mlflow_compress.measuring import quality
 from mlflow_compress.measuring.one_process import Listener
 from mlflow_compress.measuring.quality import PREDICTIONS, STATISTICS
@@ -201,8 +201,9 @@ def _score(
                 )
     try:
         return bootstrap.score(metrics, references, predictions, seed, drawn)
-    except ValueError as error:
-        raise RecipeError(f"The predictions of {origin} can't be scored by these metrics: {error}.") from error
+    except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:  # the file may be any JSON
+        reason = error if isinstance(error, ValueError) else named_line(error)
+        raise RecipeError(f"The predictions of {origin} can't be scored by these metrics: {reason}.") from error
 
 
 def _fits(takes: str, reference: Any, prediction: Any) -> bool:
