@@ -171,7 +171,7 @@ def _operations(family: Family, model: Model, variant: Variant) -> dict[str, flo
 def measure(variant: Variant, folder: Path, device: str, score: bool, report: Report) -> Part:
     """Restore the saved model on a device and measure everything; score it if `score` is set."""
     from mlflow_compress.compression.coverage import NO_KERNEL
-    from mlflow_compress.measuring import checks, layer_table, output_error
+    from mlflow_compress.measuring import checks, layer_table, output_error, quality
     from mlflow_compress.meters import environment, memory, size
     from mlflow_compress.networks import generation_check, kernels
     from mlflow_compress.networks.stored_weights import held
@@ -215,7 +215,7 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
         environment={**surroundings, **timed.environment, "load_after": environment.load_average()},
         facts={"memory_source": meter.source, **timed.facts, **({f"kernel.{group}": kernel} if kernel else {})},
     )
-    if score and model.weights != "random" and variant.data:
+    if score and model.weights != "random" and quality.is_scored(variant):
         # keep the timing in case the process is stopped or killed while it scores
         write_json(folder / part_file("measure", device), dataclasses.replace(part, quality=UNFINISHED))
         part = _with_scores(part, _score(family, model, variant, folder, report))

@@ -34,6 +34,7 @@ FIDELITY: Mapping[str, MetricFacts] = {
     WORSE: MetricFacts(words.FIDELITY[WORSE], "unbounded", greater_is_better=False),
     BETTER: MetricFacts(words.FIDELITY[BETTER], "unbounded", greater_is_better=True),
 }
+DETAILS = ("_low", "_high", "_stderr", "_samples")  # suffixes of numbers that only describe a score
 _COUNTED = MetricFacts(words.SCORED_SAMPLES)
 _UNKNOWN = MetricFacts()
 _TAG = "compress.metric."

@@ -66,8 +66,17 @@ class Flips:
     greater_is_better: bool
 
     @classmethod
-    def of(cls, metric: AdditiveMetric, own: Statistics, original: Statistics) -> Flips | None:
-        """Compare the scores of single samples; None if single samples have no score, as in F1 or mAP."""
+    def of(
+        cls, metric: AdditiveMetric, own: Statistics, original: Statistics, *, greater_is_better: bool | None = None
+    ) -> Flips | None:
+        """Compare the scores of single samples; None if single samples have no score, as in F1 or mAP.
+
+        Args:
+            metric: The metric of both.
+            own: The variant's statistics.
+            original: The original's statistics.
+            greater_is_better: The direction of the score; None: that of the metric's class.
+        """
         import numpy as np
 
         if own.columns or original.columns or own.values.shape != original.values.shape:
@@ -78,7 +87,7 @@ class Flips:
         )
         if not (np.isfinite(before).all() and np.isfinite(after).all()):
             return None
-        return cls(before, after, metric.greater_is_better)
+        return cls(before, after, metric.greater_is_better if greater_is_better is None else greater_is_better)
 
     @property
     def gains(self) -> Any:

@@ -232,7 +232,8 @@ def _texts(variant: Variant) -> list[str]:
 
 def _code(metric: str) -> str:
     """Return the path or hub id of a custom metric."""
-    return re.sub(r":\w+=.*", "", metric.strip().removeprefix("evaluate:"), flags=re.DOTALL)
+    path = metric.strip().removeprefix("evaluate:").removeprefix("lm_eval:")
+    return re.sub(r":\w+=.*", "", path, flags=re.DOTALL)
 
 
 def _place(folder: Path, text: str) -> Path:

@@ -132,6 +132,8 @@ METRICS = (
     LoggedMetric("quality/samples_better", "", "Number of scored samples that became better (right)."),
     LoggedMetric("quality/{score}", "", "Score of a quality metric."),
     LoggedMetric("quality/{score}_{end}", "", "Ends of its 95 % interval: `low`, `high`."),
+    LoggedMetric("quality/{score}_stderr", "", "Standard error of the score of a task of lm-eval."),
+    LoggedMetric("quality/{score}_samples", "", "Number of samples of a task of lm-eval."),
     LoggedMetric("quality/{score}_difference", "", "Score minus the original's score on the same samples."),
     LoggedMetric("quality/{score}_difference_{end}", "", "Ends of that difference's 95 % interval: `low`, `high`."),
 )  # fmt: skip

@@ -17,7 +17,8 @@ from typing import Any
 from mlflow_compress.errors import one_line
 from mlflow_compress.files import whole_file
 from mlflow_compress.measuring.quality import FLIPS, PREDICTIONS, STATISTICS, read_predictions
-from mlflow_compress.records import Result, finite, to_json
+from mlflow_compress.records import MetricFacts, Result, finite, to_json
+from mlflow_compress.reporting import metric_facts
 from mlflow_compress.scoring import bootstrap, class_table, fidelity, statistics_file
 from mlflow_compress.scoring.class_table import ClassTable
 from mlflow_compress.scoring.hf_evaluate import metrics_of
@@ -130,7 +131,9 @@ def _changes(
     metric = metrics[name]
     assert isinstance(metric, AdditiveMetric)  # `chosen_metric` chooses no other
     try:
-        flips = fidelity.Flips.of(metric, own[name], original.statistics[name])
+        stated = metric_facts.recorded(result.facts, "metric.").get(f"quality/{name}", MetricFacts())
+        statistics = own[name], original.statistics[name]
+        flips = fidelity.Flips.of(metric, *statistics, greater_is_better=stated.greater_is_better)
     except (ValueError, LookupError, ArithmeticError):
         return numbers
     if flips is None:
