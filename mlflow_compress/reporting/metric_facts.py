@@ -6,6 +6,7 @@ Runs of version 0.1 record no facts, so these are looked up by name among the in
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -136,9 +137,16 @@ def _installed(name: str, metrics: tuple[str, ...]) -> MetricFacts:
         return _UNKNOWN
     plugin: type[Metric] = registry.find("metrics", metric)
     facts = plugin.class_facts()
-    options = name[len(metric) + 1 :]
+    options = _as_in_a_recipe(plugin, name[len(metric) + 1 :])
     label = {language: f"{text} {options}".strip() for language, text in facts.label.items()}
     return dataclasses.replace(facts, label=label)
+
+
+def _as_in_a_recipe(plugin: type[Metric], text: str) -> str:
+    """Return the options at the end of a number's name as a recipe writes them: `k=2` for `k_2`."""
+    for option in dataclasses.fields(plugin):
+        text = re.sub(rf"(^|_){option.name}_(?=[^_])", rf"\1{option.name}=", text)
+    return text
 
 
 @lru_cache(maxsize=4096)
