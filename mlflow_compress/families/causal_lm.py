@@ -13,6 +13,7 @@ from mlflow_compress.data.datasets import draw, scored, scored_whole, unscored_t
 from mlflow_compress.data.spec import parse
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.model import SCORING, TEXTS_SCORING
+from mlflow_compress.networks import next_tokens
 from mlflow_compress.networks.continuations import Continued, split, stopping
 from mlflow_compress.networks.decoding import (
     ONE_ANSWER,
@@ -31,6 +32,7 @@ from mlflow_compress.networks.first_texts import settle_decoder
 from mlflow_compress.networks.gguf_checkpoints import load_config, open_checkpoint
 from mlflow_compress.networks.hub import Origin
 from mlflow_compress.networks.native_precision import NATIVE
+from mlflow_compress.networks.next_tokens import Recorder, TextLikelihood
 from mlflow_compress.networks.perplexity_protocols import Protocol
 from mlflow_compress.networks.text_inputs import (
     longest,
@@ -327,25 +329,31 @@ class CausalLm(TransformersFamily):
         if not model.asked & set(CausalLm.gives[:1]):
             return list(texts)
         likelihood = self._likelihoods(model, [item.text for item in continued])
-        return [{**numbers, "text": text} for numbers, text in zip(likelihood, texts, strict=True)]
+        return [
+            TextLikelihood({**numbers, "text": text}, numbers.predicted)
+            for numbers, text in zip(likelihood, texts, strict=True)
+        ]
 
-    def _likelihoods(self, model: Model, inputs: Sequence[Any]) -> list[dict[str, Any]]:
+    def _likelihoods(self, model: Model, inputs: Sequence[Any]) -> list[TextLikelihood]:
         import torch
 
         protocol, tokenizer = self._protocol(model), companions(model).tokenizer
         texts = [item if isinstance(item, str) else tokenizer.decode(item) for item in inputs]
         ids = [list(item) for item in inputs] if protocol.name == "wikitext2" else protocol.encoded(tokenizer, texts)
+        recorder = Recorder(ids, next_tokens.MOST_COMPARED if next_tokens.ASKED in model.asked else 0)
         with torch.inference_mode():
             losses = likelihoods(
                 lambda batch: self.forward(model, batch.to(model.device)),
                 ids,
                 protocol.windows(ids),
                 vocabulary(model),
+                recorder.see,
             )
         texts = [text if tokens else "" for (_, tokens), text in zip(losses, texts, strict=True)]
+        counts = [(protocol.words(text) if text else 0, len(text.encode())) for text in texts]
         return [
-            {"nll": loss, "tokens": tokens, "words": protocol.words(text) if text else 0, "bytes": len(text.encode())}
-            for (loss, tokens), text in zip(losses, texts, strict=True)
+            TextLikelihood({"nll": loss, "tokens": tokens, "words": words, "bytes": size}, recorder.of_text(index))
+            for index, ((loss, tokens), (words, size)) in enumerate(zip(losses, counts, strict=True))
         ]
 
     def _protocol(self, model: Model) -> Protocol:

@@ -21,11 +21,12 @@ from mlflow_compress.errors import RecipeError
 from mlflow_compress.files import whole_file
 from mlflow_compress.measuring import checks, harness_scores, published
 from mlflow_compress.model import SCORING, TEXTS_SCORING
-from mlflow_compress.networks import model_card
+from mlflow_compress.networks import model_card, next_tokens
 from mlflow_compress.networks.class_scores import Ranking, taken
+from mlflow_compress.networks.next_tokens import Kept, NextTokens
 from mlflow_compress.networks.random_state import seed_all
 from mlflow_compress.records import Caution, CautionKind, Outcome, Part, Variant, metric_group
-from mlflow_compress.scoring import bootstrap, class_table, lm_eval_tasks, statistics_file, writing_style
+from mlflow_compress.scoring import bootstrap, class_table, lm_eval_tasks, statistics_file, token_table, writing_style
 from mlflow_compress.scoring.class_table import ClassTable
 from mlflow_compress.scoring.confusion import Confusion
 from mlflow_compress.scoring.hf_evaluate import metrics_of
@@ -131,7 +132,7 @@ def _of_data(
     model.asked = frozenset(metric.takes for metric in metrics.values())
     samples = family.samples(model, variant.data, Path(variant.folder), variant.limit, variant.seed)
     seed_all(variant.seed)  # a module may draw random numbers
-    predictions, seconds = _predicted(family, model, samples, variant.budget.score_seconds, progress)
+    predictions, tokens, seconds = _predicted(family, model, samples, variant.budget.score_seconds, progress)
     predicted = samples[: len(predictions)]
     references = [sample.reference for sample in predicted]
     scores = bootstrap.score(metrics, references, predictions, variant.seed, progress)
@@ -156,7 +157,7 @@ def _of_data(
     rates = family.scored_rates([sample.inputs for sample in predicted], seconds)
     numbers = scores.numbers() | {f"{metric_group(model.device)}/{name}": value for name, value in rates.items()}
     part = Part(Outcome("ok"), None, numbers, cautions=tuple(cautions), facts=facts)
-    return part, {**kept, **scores.statistics()}
+    return part, {**kept, **token_table.statistics(tokens), **scores.statistics()}
 
 
 def metrics_for(family: Family, model: Model, variant: Variant) -> dict[str, Metric]:
@@ -235,19 +236,25 @@ def answers(family: Family, model: Model, samples: Sequence[Sample]) -> list[Any
 
 def _predicted(
     family: Family, model: Model, samples: Sequence[Sample], seconds: float, progress: Progress
-) -> tuple[list[Any], float]:
-    """Return the predictions that fit into the time, and the seconds that they took."""
+) -> tuple[list[Any], NextTokens | None, float]:
+    """Return the predictions that fit into the time, those of next tokens, and the seconds that they took."""
+    kept = Kept()
+    model.asked |= {next_tokens.ASKED}
     started = time.monotonic()
     elapsed = 0.0
     predictions: list[Any] = []
     while len(predictions) < len(samples):
         chunk = samples[len(predictions) : len(predictions) + _AT_ONCE]
-        predictions += answers(family, model, chunk)
+        answered = answers(family, model, chunk)
+        kept.take(answered)
+        if kept.is_full:
+            model.asked -= {next_tokens.ASKED}
+        predictions += answered
         elapsed = time.monotonic() - started
         progress(len(predictions), len(samples), elapsed / len(predictions) * (len(samples) - len(predictions)))
         if elapsed > seconds:
             break
-    return predictions, elapsed
+    return predictions, kept.result(), elapsed
 
 
 def _class_scores(references: Sequence[Any], predictions: Sequence[Any]) -> ClassTable | None:

@@ -31,6 +31,12 @@ FIDELITY: Mapping[str, MetricFacts] = {
     "quality/kl_divergence_reverse_nats": MetricFacts(
         words.FIDELITY["quality/kl_divergence_reverse_nats"], "unbounded", greater_is_better=False
     ),
+    "quality/kl_divergence_lower_bound_nats": MetricFacts(
+        words.FIDELITY["quality/kl_divergence_lower_bound_nats"], "unbounded", greater_is_better=False
+    ),
+    "quality/kl_divergence_reverse_lower_bound_nats": MetricFacts(
+        words.FIDELITY["quality/kl_divergence_reverse_lower_bound_nats"], "unbounded", greater_is_better=False
+    ),
     FLIPS: MetricFacts(words.FIDELITY[FLIPS], "share", greater_is_better=False),
     WORSE: MetricFacts(words.FIDELITY[WORSE], "unbounded", greater_is_better=False),
     BETTER: MetricFacts(words.FIDELITY[BETTER], "unbounded", greater_is_better=True),

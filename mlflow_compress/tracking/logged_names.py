@@ -121,11 +121,16 @@ METRICS = (
     LoggedMetric("quality/output_error_rel_l2", "", "Distance between the outputs of the variant and of its original "
                  "on the same random inputs: 2-norm of the difference divided by that of the original's outputs."),
     LoggedMetric("quality/top1_agreement", "", "Share of scored samples where the variant and its original choose the "
-                 "same class. Without scores: share of positions in the outputs for the same random inputs."),
+                 "same class; for language models, share of scored tokens with the same likeliest token. Without "
+                 "scores: share of positions in the outputs for the same random inputs."),
     LoggedMetric("quality/kl_divergence_nats", "nats", "Mean over the same samples or positions of "
                  "KL(original || variant), the divergence of the variant's probabilities of classes."),
     LoggedMetric("quality/kl_divergence_reverse_nats", "nats", "Mean over the scored samples of "
                  "KL(variant || original)."),
+    LoggedMetric("quality/kl_divergence_lower_bound_nats", "nats", "Mean over the first 4,096 scored tokens of a lower "
+                 "bound of KL(original || variant): each model keeps its 64 likeliest tokens, and the tokens that are "
+                 "not kept by both count as one."),
+    LoggedMetric("quality/kl_divergence_reverse_lower_bound_nats", "nats", "The same for KL(variant || original)."),
     LoggedMetric("quality/flips", "", "Share of scored samples whose score is not the original's: for an accuracy, "
                  "answers that became wrong or right. The artifact `flips.json` lists them."),
     LoggedMetric("quality/samples_worse", "", "Number of scored samples that became worse (wrong)."),
