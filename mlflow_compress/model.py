@@ -179,6 +179,7 @@ class Model:
         family_data: What the family needs besides the weights (a tokenizer, class names): an object of its own class
             that only the family reads.
         runtime: Distribution whose engine executes it. The code that opens an exported graph sets it.
+        elsewhere: Why this machine can't run it but another can; empty if it can. Such a model is saved and sized only.
         origin: For a restored model, the file it was loaded from, to find samples next to it; None if unknown.
         folder: Folder where relative paths of the user start.
         things: The items of `assets` that are not fields.
@@ -202,6 +203,7 @@ class Model:
     files: TemporaryDirectory[str] | None = None
     family_data: object = None
     runtime: str = "torch"
+    elsewhere: str = ""
     origin: Path | None = None
     folder: Path = Path()
     things: dict[str, Any] = field(init=False, repr=False, compare=False)

@@ -130,15 +130,17 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
         if state is not None and step.method != ORIGINAL:
             state = compression_check.require_change(state, model, str(step), method)
     if state_before is not None and state is not None:
-        repeat = functools.partial(output_error.outputs, family, model, variant, len(original.passes))
-        saved = compression_check.tried(repeat, variant.method, model.module)
+        if not model.elsewhere:
+            repeat = functools.partial(output_error.outputs, family, model, variant, len(original.passes))
+            saved = compression_check.tried(repeat, variant.method, model.module)
         removes = any(method.changes == "architecture" for method in methods)
         model.cautions += compression_check.cautions(state_before, state, removes, model.cautions)
     is_comparable = not is_changed or output_error.read_alike(inputs, output_error.inputs(family, model, variant))
     if not is_comparable:
         model.cautions.append(output_error.OTHER_INPUTS.of())
-    output_error.keep(original, saved, folder / OUTPUTS, is_comparable)
-    generation_check.keep(family, model, folder / GENERATED)
+    if not model.elsewhere:
+        output_error.keep(original, saved, folder / OUTPUTS, is_comparable)
+        generation_check.keep(family, model, folder / GENERATED)
     report.stage("saving")
     target = folder / MODEL_FOLDER
     target.mkdir()
@@ -148,6 +150,7 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
         Outcome("ok"),
         measurements={
             **size.on_disk(target, own_folder.weights_read_again(target)),
+            **(size.in_memory(model.module) if model.elsewhere else {}),
             **operations,
             **(cost.numbers() if is_changed else {}),
         },
@@ -256,11 +259,17 @@ def time_again(variant: Variant, folder: Path, device: str, launches: int, repor
 
 
 def _restored(folder: Path, device: str, report: Report) -> tuple[Model, Family]:
-    """Restore the saved model, with all of its weights in memory."""
+    """Restore the saved model, with all of its weights in memory.
+
+    Raises:
+        MachineLacks: Only another machine can run it.
+    """
     from mlflow_compress.networks import model_folder
 
     report.stage("restoring")
     restored = model_folder.restore(folder / MODEL_FOLDER, device)
+    if restored.model.elsewhere:
+        raise MachineLacks(restored.model.elsewhere)
     _touch(restored.model.module)
     return restored.model, restored.family
 
