@@ -171,7 +171,8 @@ class Model:
             its helpers here.
         first_calls: Number of calls after which everything is created that is created on demand.
         evaluation: Data that its quality will be scored on; None: no data.
-        asked: Kinds of predictions that the metrics take (see `Metric.takes`); empty: not known.
+        asked: Kinds of predictions that the metrics take (see `Metric.takes`), and `next_tokens.ASKED`; empty: not
+            known.
         config: Config of a transformers model, from which it can be rebuilt; None for others.
         structure: For models without a config, the layers that differ from those of the family's code, by name. Methods
             write it, the family saves it.

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from mlflow_compress.errors import RecipeError, one_line
+from mlflow_compress.measuring import published
 from mlflow_compress.records import CautionKind, Outcome, Part, Variant
 from mlflow_compress.scoring import bootstrap
 from mlflow_compress.scoring.lm_eval_model import Clock, OutOfTime
@@ -77,6 +78,11 @@ def added(
         statistics[name] = kept
         digests.append(answered.digest)
         facts |= _facts(name, scores)
+        if variant.is_original and name in variant.published:
+            is_subset = (variant.limit if task.limit is None else task.limit) is not None
+            stated = dataclasses.replace(variant.published[name], data=_SOURCE)  # a task has its own data
+            verdict = published.verdicts(scores, {name: stated}, _SOURCE, is_subset)[name]
+            facts[f"{published.FACT}{name}"] = verdict.to_text()
     if part is None and not statistics:
         raise RecipeError(cautions[0].message)
     if part is None:

@@ -89,7 +89,12 @@ def score(family: Family, model: Model, variant: Variant, folder: Path, progress
     started = time.monotonic()
     metrics, tasks = split(metrics_for(family, model, variant))
     has_data = bool(variant.data and metrics)
-    part, statistics = _of_data(family, model, variant, metrics, folder, progress) if has_data else (None, {})
+    of_data = {name: score for name, score in variant.published.items() if name not in tasks}
+    part: Part | None = None
+    statistics: dict[str, Statistics] = {}
+    if has_data:
+        without_tasks = dataclasses.replace(variant, published=of_data)
+        part, statistics = _of_data(family, model, without_tasks, metrics, folder, progress)
     if tasks:
         seconds = variant.budget.score_seconds - (time.monotonic() - started)
         part, of_tasks = harness_scores.added(part, tasks, family, model, variant, seconds, progress)

@@ -91,7 +91,8 @@ class HarnessTask(AdditiveMetric):
         task, key = self._first(), self._key()
         scale: Scale = "share" if key in _SHARES and not _is_exponent(task, key) else "unbounded"
         is_better = bool(task.higher_is_better().get(key, True))
-        return MetricFacts({"en": f"{self.name} {self.filter} {key}".replace("  ", " ")}, scale, is_better)
+        counts = [f"{name}={getattr(self, name)}" for name in _COUNTS if getattr(self, name) is not None]
+        return MetricFacts({"en": " ".join(filter(None, (self.name, self.filter, key, *counts)))}, scale, is_better)
 
     @property
     def protocol(self) -> str:

@@ -263,6 +263,8 @@ def _beside(path: Path) -> Iterator[Path]:
         yield from _needed(path)
     with path.open("rb") as file:
         text = file.read(_MENTIONS_BYTES).decode(errors="replace")
+    if path.suffix in _SETTINGS and "!function" in text:  # a task of lm-eval with functions of Python files beside it
+        yield from sorted(path.parent.glob("*.py"))
     for mention in dict.fromkeys(_MENTION.findall(text)):
         parts = PurePosixPath(mention).parts
         if not parts or ".." in parts or parts[0] == "/" or (existing := _existing(path.parent, mention)) is None:

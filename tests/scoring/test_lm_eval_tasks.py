@@ -17,7 +17,7 @@ from mlflow_compress.measuring import quality
 from mlflow_compress.model import Model
 from mlflow_compress.networks.transformers_models import companions
 from mlflow_compress.planning import chains
-from mlflow_compress.records import MetricFacts, Part, Result, Variant
+from mlflow_compress.records import MetricFacts, Part, PublishedScore, Result, Variant
 from mlflow_compress.scoring.hf_evaluate import is_code, metrics_of
 from mlflow_compress.scoring.lm_eval_tasks import HarnessTask
 from mlflow_compress.sockets import Family
@@ -178,6 +178,7 @@ def test_scores_are_those_of_the_harness(tmp_path: Path, monkeypatch: pytest.Mon
     facts = MetricFacts.from_text(part.facts["metric.rolling"])
     assert facts is not None
     assert (facts.greater_is_better, facts.label["en"]) == (False, "rolling word_perplexity")
+    assert '"choices acc_norm num_fewshot=2 limit=15"' in part.facts["metric.choices_acc_norm_num_fewshot_2_limit_15"]
     assert "choices, version 1.0, acc, 0 examples in the prompt, samples " in part.facts["protocol.choices"]
     assert part.facts["data"].startswith("lm_eval:choices")
 
@@ -218,6 +219,19 @@ def test_tasks_follow_the_scores_of_the_data(tmp_path: Path) -> None:
 def hurried(variant: Variant) -> Variant:
     """Return a variant that is scored for no more than one answer."""
     return dataclasses.replace(variant, budget=dataclasses.replace(variant.budget, score_seconds=0.0))
+
+
+@needs_harness
+def test_a_published_score_of_a_task_is_compared_with_the_originals(tmp_path: Path) -> None:
+    folder = tasks(tmp_path)
+    (folder / "texts.jsonl").write_text(json.dumps({"text": "a cat"}) + "\n")
+    metrics = ("perplexity", "lm_eval:./choices.yaml")
+    family, model = model_of()
+    own = scored(folder, family, model, *metrics, data="texts.jsonl").measurements["quality/choices"]
+    for value, verdict in ((own, "as published"), (own + 0.2, "differs")):
+        stated = {"choices": PublishedScore(value, data="texts.jsonl")}
+        part = scored(folder, family, model, *metrics, data="texts.jsonl", published=stated)
+        assert f'"verdict":"{verdict}"' in part.facts["published.choices"].replace(": ", ":")
 
 
 @needs_harness
