@@ -17,14 +17,13 @@ from mlflow_compress.errors import RecipeError, Unsupported
 from mlflow_compress.networks import image_zoos
 from mlflow_compress.networks.class_scores import Ranking, rankings
 from mlflow_compress.networks.export_graphs import Attached, Calls, dtype_of, graph
-from mlflow_compress.networks.image_inputs import SIDE, pixels_of, processor_of_side
+from mlflow_compress.networks.image_inputs import PHOTO, SIDE, prepared, processor_of_side
 from mlflow_compress.networks.published_files import copy_plain, require_weights
 from mlflow_compress.networks.text_inputs import require_pass
 from mlflow_compress.networks.transformer_layers import thinned
 from mlflow_compress.networks.transformers_models import (
     Companions,
     TransformersFamily,
-    companions,
     load_transformer,
 )
 from mlflow_compress.sockets import Graph, Labelled, Mark, Model, NativeFlavor, Published, Sample
@@ -32,7 +31,6 @@ from mlflow_compress.sockets import Graph, Labelled, Mark, Model, NativeFlavor, 
 _ROLES = ("image", "label")
 _PREDICT_BATCH = 16
 _RANKED = 5  # labels in an answer, for top-5 accuracy
-_PHOTO = (720, 1280, 3)
 _ZOO, _DESCRIBED = "zoo.json", "zoo"
 
 
@@ -144,7 +142,7 @@ class ImageClassification(TransformersFamily):
         """Time the preparation of 720x1280 photos."""
         import numpy as np
 
-        photo = np.random.default_rng(seed).integers(0, 256, _PHOTO, dtype=np.uint8)
+        photo = np.random.default_rng(seed).integers(0, 256, PHOTO, dtype=np.uint8)
         return {"preprocess": lambda: [self._prepared(model, photo) for _ in range(size)]}
 
     def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
@@ -200,9 +198,9 @@ class ImageClassification(TransformersFamily):
         answers: list[Ranking] = []
         with torch.inference_mode():
             for start in range(0, len(inputs), _PREDICT_BATCH):
-                prepared = [self._prepared(model, image) for image in inputs[start : start + _PREDICT_BATCH]]
+                pictures = [self._prepared(model, image) for image in inputs[start : start + _PREDICT_BATCH]]
                 # some processors keep the aspect ratio
-                for _, same_shape in itertools.groupby(prepared, key=lambda image: image.shape):
+                for _, same_shape in itertools.groupby(pictures, key=lambda image: image.shape):
                     logits = _logits(model.module, torch.stack(list(same_shape))).float()
                     labels = tuple(names[index] for index in range(logits.shape[-1]))
                     answers += rankings(logits, labels, _RANKED)
@@ -220,9 +218,8 @@ class ImageClassification(TransformersFamily):
         """Convert an image to the model's input: [channels, height, width] in its dtype and on its device."""
         photo = as_picture(image)
         if model.is_transformer:
-            pixels = pixels_of(companions(model).processor, photo)
-        else:
-            pixels = model.data_as(image_zoos.ZooModel).transform(photo)
+            return prepared(model, photo)
+        pixels = model.data_as(image_zoos.ZooModel).transform(photo)
         return pixels.to(model.device, dtype_of(model.module))
 
     def example(self, model: Model) -> list[Any]:

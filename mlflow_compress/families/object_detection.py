@@ -16,7 +16,7 @@ from mlflow_compress.data.labels import distinct
 from mlflow_compress.data.pictures import as_picture
 from mlflow_compress.networks import value_trees
 from mlflow_compress.networks.export_graphs import Attached, Calls, dtype_of, graph
-from mlflow_compress.networks.image_inputs import pixels_of, processor_of_type, resized
+from mlflow_compress.networks.image_inputs import PHOTO, prepared, processor_of_type, resized, shape_of_photo
 from mlflow_compress.networks.transformers_models import (
     Companions,
     TransformersFamily,
@@ -25,7 +25,6 @@ from mlflow_compress.networks.transformers_models import (
 )
 from mlflow_compress.sockets import Evaluation, Graph, Mark, Model, Sample
 
-_PHOTO = (720, 1280, 3)
 _SCORED_CONFIDENCE = 0.001  # as for the detectors of ultralytics
 _MOST_BOXES = 300  # in an image
 _DEVIATION = 0.1  # of random weights that would be constant
@@ -89,7 +88,7 @@ class ObjectDetection(TransformersFamily):
         import torch
 
         generator = torch.Generator().manual_seed(seed)
-        images = torch.randn((size, *self._shape(model)), generator=generator)
+        images = torch.randn((size, *shape_of_photo(model, self.image_size)), generator=generator)
         return images.to(model.device, dtype_of(model.module))
 
     def run(self, model: Model, batch: Any, mark: Mark) -> Any:
@@ -135,12 +134,12 @@ class ObjectDetection(TransformersFamily):
         import numpy as np
         import torch
 
-        photo = as_picture(np.random.default_rng(seed).integers(0, 256, _PHOTO, dtype=np.uint8))
+        photo = as_picture(np.random.default_rng(seed).integers(0, 256, PHOTO, dtype=np.uint8))
         with torch.inference_mode():
             output = self.run(model, self.batch(model, size, seed), lambda stage: None)
         return {
             "preprocess": lambda: [self._prepared(model, photo) for _ in range(size)],
-            "postprocess": lambda: self._boxes(model, output, [_PHOTO[:2]] * size, self.confidence),
+            "postprocess": lambda: self._boxes(model, output, [PHOTO[:2]] * size, self.confidence),
         }
 
     def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
@@ -167,7 +166,7 @@ class ObjectDetection(TransformersFamily):
         images = detections.training(evaluation.data, evaluation.folder, held_out, count * size, seed)
         if not images:
             return super().calibration(model, count, seed, size)
-        shape = self._shape(model)[1:]
+        shape = shape_of_photo(model, self.image_size)[1:]
         pixels = [resized(self._prepared(model, as_picture(image)), shape) for image in images]
         return [torch.stack(pixels[start : start + size]) for start in range(0, len(pixels), size)]
 
@@ -211,22 +210,13 @@ class ObjectDetection(TransformersFamily):
 
     def _prepared(self, model: Model, picture: Any) -> Any:
         """Convert a picture to the model's input: [channels, height, width] in its dtype and on its device."""
-        pixels = pixels_of(companions(model).processor, picture, self.image_size)
-        return pixels.to(model.device, dtype_of(model.module))
-
-    def _shape(self, model: Model) -> tuple[int, int, int]:
-        """Return the shape of a prepared photo."""
-        import numpy as np
-
-        channels, height, width = self._prepared(model, as_picture(np.zeros(_PHOTO, dtype=np.uint8))).shape
-        return channels, height, width
+        return prepared(model, picture, self.image_size)
 
     def _is_fixed(self, model: Model) -> bool:
         """Return whether photos of all shapes are prepared in one shape."""
-        import numpy as np
-
-        upright = as_picture(np.zeros((_PHOTO[1], _PHOTO[0], 3), dtype=np.uint8))
-        return tuple(self._prepared(model, upright).shape) == self._shape(model)
+        height, width, channels = PHOTO
+        upright = shape_of_photo(model, self.image_size, (width, height, channels))
+        return bool(upright == shape_of_photo(model, self.image_size))
 
     def example(self, model: Model) -> list[Any]:
         """Return a small black picture."""

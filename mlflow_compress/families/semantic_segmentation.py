@@ -14,7 +14,7 @@ from mlflow_compress.data.datasets import remember
 from mlflow_compress.data.pictures import as_picture
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.networks.export_graphs import Attached, Calls, dtype_of, graph
-from mlflow_compress.networks.image_inputs import pixels_of, processor_of_type, resized
+from mlflow_compress.networks.image_inputs import PHOTO, prepared, processor_of_type, resized, shape_of_photo
 from mlflow_compress.networks.transformers_models import (
     Companions,
     TransformersFamily,
@@ -23,8 +23,6 @@ from mlflow_compress.networks.transformers_models import (
 )
 from mlflow_compress.scoring.pixels import IGNORED, encoded
 from mlflow_compress.sockets import Evaluation, Graph, Mark, Model, Sample
-
-_PHOTO = (720, 1280, 3)
 
 
 @dataclass
@@ -78,7 +76,8 @@ class SemanticSegmentation(TransformersFamily):
         import torch
 
         generator = torch.Generator().manual_seed(seed)
-        return torch.randn((size, *self._shape(model)), generator=generator).to(model.device, dtype_of(model.module))
+        pixels = torch.randn((size, *shape_of_photo(model, self.image_size)), generator=generator)
+        return pixels.to(model.device, dtype_of(model.module))
 
     def run(self, model: Model, batch: Any, mark: Mark) -> Any:
         """Run the model; return logits [batch, classes, height, width], usually of a quarter of the image's size."""
@@ -104,12 +103,12 @@ class SemanticSegmentation(TransformersFamily):
         import numpy as np
         import torch
 
-        photo = as_picture(np.random.default_rng(seed).integers(0, 256, _PHOTO, dtype=np.uint8))
+        photo = as_picture(np.random.default_rng(seed).integers(0, 256, PHOTO, dtype=np.uint8))
         with torch.inference_mode():
             logits = self.run(model, self.batch(model, size, seed), lambda stage: None)
         return {
             "preprocess": lambda: [self._prepared(model, photo) for _ in range(size)],
-            "postprocess": lambda: _classes(logits, _PHOTO[:2]),
+            "postprocess": lambda: _classes(logits, PHOTO[:2]),
         }
 
     def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
@@ -152,7 +151,7 @@ class SemanticSegmentation(TransformersFamily):
         images = segmentations.training(evaluation.data, evaluation.folder, held_out, count * size, seed)
         if not images:
             return super().calibration(model, count, seed, size)
-        shape = self._shape(model)[1:]
+        shape = shape_of_photo(model, self.image_size)[1:]
         pixels = [resized(self._prepared(model, as_picture(image)), shape) for image in images]
         return [torch.stack(pixels[start : start + size]) for start in range(0, len(pixels), size)]
 
@@ -174,15 +173,7 @@ class SemanticSegmentation(TransformersFamily):
 
     def _prepared(self, model: Model, picture: Any) -> Any:
         """Convert a picture to the model's input: [channels, height, width] in its dtype and on its device."""
-        pixels = pixels_of(companions(model).processor, picture, self.image_size)
-        return pixels.to(model.device, dtype_of(model.module))
-
-    def _shape(self, model: Model) -> tuple[int, int, int]:
-        """Return the shape of a prepared photo."""
-        import numpy as np
-
-        channels, height, width = self._prepared(model, as_picture(np.zeros(_PHOTO, dtype=np.uint8))).shape
-        return channels, height, width
+        return prepared(model, picture, self.image_size)
 
     def example(self, model: Model) -> list[Any]:
         """Return a small black picture."""

@@ -14,7 +14,7 @@ from mlflow_compress.data.pictures import as_picture
 from mlflow_compress.errors import RecipeError, Unsupported
 from mlflow_compress.networks.class_scores import Ranking, rankings
 from mlflow_compress.networks.export_graphs import Attached, Calls, dtype_of, graph
-from mlflow_compress.networks.image_inputs import SIDE, pixels_of, processor_of_side
+from mlflow_compress.networks.image_inputs import PHOTO, SIDE, prepared, processor_of_side
 from mlflow_compress.networks.text_inputs import require_pass
 from mlflow_compress.networks.transformers_models import (
     Companions,
@@ -28,7 +28,6 @@ from mlflow_compress.sockets import Graph, Mark, Model, NativeFlavor, Sample
 _ROLES = ("image", "label")
 _PREDICT_BATCH = 16
 _RANKED = 5  # labels in an answer, for top-5 accuracy
-_PHOTO = (720, 1280, 3)
 _FORWARD_CLASSES = 32  # texts in a forward pass of both encoders
 _TEXTS_AT_ONCE = 64
 _SCALE = "similarity_scale"  # our own field in the config: factor and offset of the cosine
@@ -181,7 +180,7 @@ class ZeroShotImageClassification(TransformersFamily):
         """Time the preparation of 720x1280 photos."""
         import numpy as np
 
-        photo = np.random.default_rng(seed).integers(0, 256, _PHOTO, dtype=np.uint8)
+        photo = np.random.default_rng(seed).integers(0, 256, PHOTO, dtype=np.uint8)
         return {"preprocess": lambda: [self._prepared(model, photo) for _ in range(size)]}
 
     def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
@@ -203,8 +202,8 @@ class ZeroShotImageClassification(TransformersFamily):
         if not pictures:
             return super().calibration(model, count, seed, size)
         parts = [pictures[start : start + size] for start in range(0, len(pictures), size)]
-        prepared = [torch.stack([self._prepared(model, picture) for picture in part]) for part in parts]
-        return [self._with_texts(model, pixels) for pixels in prepared]
+        batches = [torch.stack([self._prepared(model, picture) for picture in part]) for part in parts]
+        return [self._with_texts(model, pixels) for pixels in batches]
 
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[str]:
         """Return the nearest label for each image: a path, a PIL image, or uint8 [height, width, 3] in RGB order."""
@@ -258,8 +257,7 @@ class ZeroShotImageClassification(TransformersFamily):
 
     def _prepared(self, model: Model, image: Any) -> Any:
         """Convert an image to the model's input: [channels, height, width] in its dtype and on its device."""
-        pixels = pixels_of(companions(model).processor, as_picture(image))
-        return pixels.to(model.device, dtype_of(model.module))
+        return prepared(model, as_picture(image))
 
     def example(self, model: Model) -> list[Any]:
         """Return a small black picture."""
@@ -327,4 +325,4 @@ def _scale_of(module: Any) -> tuple[Any, Any]:
     """
     if not hasattr(module, "logit_scale"):
         raise Unsupported(f"a {type(module).__name__} does not compare one vector of an image with one of a text")
-    return module.logit_scale.exp(), getattr(module, "logit_bias", None) if hasattr(module, "logit_bias") else 0.0
+    return module.logit_scale.exp(), getattr(module, "logit_bias", 0.0)

@@ -17,6 +17,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from mlflow_compress.errors import first_line
 from mlflow_compress.networks import inert_pickle
 from mlflow_compress.untrusted import parse_json
 
@@ -71,8 +72,7 @@ def code_in_program(path: Path) -> str:
     try:
         _check(path)
     except Exception as error:  # the two archive readers raise many types for malformed files
-        reason = str(error).split("\n", maxsplit=1)[0][:300] or type(error).__name__
-        return reason if isinstance(error, ValueError) else f"parts that can't be read: {reason}"
+        return first_line(error) if isinstance(error, ValueError) else f"parts that can't be read: {first_line(error)}"
     return ""
 
 

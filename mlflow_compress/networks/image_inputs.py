@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlflow_compress.errors import RecipeError, WeightsError, one_line
+from mlflow_compress.networks.export_graphs import dtype_of
 from mlflow_compress.networks.hub import Origin
+from mlflow_compress.networks.transformers_models import companions
+from mlflow_compress.sockets import Model
 
 SIDE = 224  # of images, if a config does not state it
+PHOTO = (720, 1280, 3)  # height, width and channels of the photo that is prepared in a timed call
 
 
 def processor_of_side(config: Any, origin: Origin) -> Any:
@@ -56,11 +60,11 @@ def _loaded(origin: Origin) -> Any:
 
 
 def pixels_of(processor: Any, picture: Any, side: int | None = None) -> Any:
-    """Return a PIL picture in RGB as a model's pixels [channels, height, width].
+    """Return a picture in RGB as a model's pixels [channels, height, width].
 
     Args:
         processor: the image processor.
-        picture: the picture.
+        picture: a PIL picture, or an array uint8 [height, width, 3].
         side: side of the square that it is resized to; None: the processor's own size.
 
     Raises:
@@ -71,6 +75,30 @@ def pixels_of(processor: Any, picture: Any, side: int | None = None) -> Any:
     if "pixel_values" not in inputs:
         raise RecipeError(f"The model's image processor returns {', '.join(inputs)}; this family needs pixel_values.")
     return inputs["pixel_values"][0]
+
+
+def prepared(model: Model, picture: Any, side: int | None = None) -> Any:
+    """Return a picture in RGB as a model's input [channels, height, width], in its dtype and on its device.
+
+    Args:
+        model: the model, with its image processor.
+        picture: see `pixels_of`.
+        side: see `pixels_of`.
+    """
+    return pixels_of(companions(model).processor, picture, side).to(model.device, dtype_of(model.module))
+
+
+def shape_of_photo(model: Model, side: int | None = None, photo: tuple[int, int, int] = PHOTO) -> Any:
+    """Return the shape [channels, height, width] of a photo as a model's input.
+
+    Args:
+        model: the model, with its image processor.
+        side: see `pixels_of`.
+        photo: height, width and channels of the photo.
+    """
+    import numpy as np
+
+    return tuple(prepared(model, np.zeros(photo, dtype=np.uint8), side).shape)
 
 
 def resized(pixels: Any, shape: Sequence[int]) -> Any:

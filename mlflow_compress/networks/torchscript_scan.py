@@ -10,6 +10,8 @@ import re
 import zipfile
 from pathlib import Path
 
+from mlflow_compress.errors import first_line
+
 _FRONT = b"PK\x03\x04"  # torch recognises its archives by this; other formats hold code too
 _KNOWN_RECORDS = re.compile(
     r"code/[\w./-]+\.py(\.debug_pkl)?|(data|constants|traced_inputs)(\.pkl|/\d+)|version|byteorder|\.data/\w+"
@@ -35,8 +37,7 @@ def code_in_script(path: Path) -> str:
     try:
         _check(path)
     except Exception as error:  # torch's reader raises many types for malformed files
-        reason = str(error).split("\n", maxsplit=1)[0][:300] or type(error).__name__
-        return reason if isinstance(error, ValueError) else f"parts that can't be read: {reason}"
+        return first_line(error) if isinstance(error, ValueError) else f"parts that can't be read: {first_line(error)}"
     return ""
 
 

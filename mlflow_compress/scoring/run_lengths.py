@@ -8,7 +8,7 @@ from typing import Any
 _MOST_PIXELS = 2**28  # more than Pillow reads
 
 
-def repeated(values: Any, lengths: Sequence[Any], size: Sequence[Any], what: str) -> tuple[Any, tuple[int, int]]:
+def repeated(values: Any, lengths: Any, size: Sequence[Any], what: str) -> tuple[Any, tuple[int, int]]:
     """Return the pixels of an image, one value for each, and its height and width.
 
     Args:

@@ -61,7 +61,7 @@ def test_honest_graphs_are_let_through(net: torch.nn.Module, arguments: Any, axe
 
 def test_another_kind_of_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "text.pt2").write_text("no archive")
-    assert code_in_program(tmp_path / "text.pt2") == "File is not a zip file"
+    assert code_in_program(tmp_path / "text.pt2") == "parts that can't be read: File is not a zip file"
     torch.save({"weight": torch.ones(2)}, tmp_path / "state.pt2")
     assert code_in_program(tmp_path / "state.pt2") == "'data.pkl', which is not part of a graph"
     assert "No such file" in code_in_program(tmp_path / "gone.pt2")
