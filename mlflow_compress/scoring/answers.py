@@ -10,6 +10,10 @@ from typing import Any, ClassVar, Literal
 from mlflow_compress.records import Scale
 from mlflow_compress.sockets import AdditiveMetric
 
+_NOT_A_LABEL = (
+    "a reference is a mapping, such as boxes, not a label: set metrics that compare such references, for example "
+    "map50_95 (compress-bench list metrics)"
+)
 _COUNTS = ("right", "predicted", "true")
 
 
@@ -17,12 +21,14 @@ def ranked(references: Sequence[Any], predictions: Sequence[Any]) -> list[Sequen
     """Return each prediction as labels, best first: one label is a ranking too, and so are labels with probabilities.
 
     Raises:
-        ValueError: a label is NaN, or a ranking is empty.
+        ValueError: a label is NaN, a ranking is empty, or a reference is not a label.
     """
     rankings: list[Sequence[Any]] = []
     for reference, prediction in zip(references, predictions, strict=True):
+        if _is_structure(reference):
+            raise ValueError(_NOT_A_LABEL)
         is_ranking = isinstance(prediction, (list, tuple)) and not isinstance(reference, (list, tuple))
-        if isinstance(prediction, Mapping) and not isinstance(reference, Mapping):
+        if isinstance(prediction, Mapping):
             ranking = _by_probability(prediction)
         else:
             ranking = prediction if is_ranking else [prediction]
@@ -145,6 +151,15 @@ def _by_probability(prediction: Mapping[Any, Any]) -> list[Any]:
 def plain_label(label: Any) -> Any:
     """Convert a label that is a scalar of an array library to Python."""
     return label.item() if hasattr(label, "item") else label
+
+
+def _is_structure(reference: Any) -> bool:
+    """Return whether a reference is a mapping, or a list of mappings."""
+    if type(reference) in (str, int):  # nearly all: there may be millions
+        return False
+    return isinstance(reference, Mapping) or (
+        isinstance(reference, (list, tuple)) and any(isinstance(part, Mapping) for part in reference)
+    )
 
 
 def _is_no_label(label: Any) -> bool:

@@ -84,7 +84,7 @@ def _scored(reference: Mapping[str, Any], prediction: Mapping[str, Any]) -> tupl
     """Return the true and the predicted classes of the pixels that are scored.
 
     Raises:
-        ValueError: the two have different sizes.
+        ValueError: the two have different sizes, or pixels are not whole numbers.
     """
     true, predicted = _pixels(reference["pixels"]), _pixels(prediction["pixels"])
     if true.shape != predicted.shape:
@@ -96,4 +96,9 @@ def _scored(reference: Mapping[str, Any], prediction: Mapping[str, Any]) -> tupl
 def _pixels(pixels: Any) -> Any:
     import numpy as np
 
-    return decoded(pixels) if isinstance(pixels, Mapping) else np.asarray(pixels, dtype=np.int64)
+    if isinstance(pixels, Mapping):
+        return decoded(pixels)
+    array = np.asarray(pixels)
+    if array.dtype.kind == "f" and not np.array_equal(array, np.round(array)):  # NaN differs from itself
+        raise ValueError("pixels must be numbers of classes, which are whole numbers")
+    return array.astype(np.int64)

@@ -16,6 +16,15 @@ TEXTS = (
     ["the colour of two cats", "Hello, world!", "", "Ünïcode text ", "a man's 1,000 dollars", "so it goes"],
     ["The color of 2 cats", "hello word", "some noise", "", "a mans $1000", "so it goes"],
 )
+
+
+def mask(left: int, top: int, right: int, bottom: int) -> Any:
+    """Return a mask of 20 by 20 pixels with a rectangle."""
+    pixels = np.zeros((20, 20), dtype=bool)
+    pixels[top:bottom, left:right] = True
+    return pixels
+
+
 INPUTS: dict[str, tuple[list[Any], list[Any]]] = {
     "labels": ([0, 1, 2, 1, 0, 3], [[0, 1, 2], [0, 1, 2], [2, 0, 1], [1, 2, 0], [2, 1, 0], [1, 2, 0]]),
     "scores": (
@@ -47,7 +56,31 @@ INPUTS: dict[str, tuple[list[Any], list[Any]]] = {
         [{"boxes": [[n, n, n + 10, n + 10]], "labels": ["cat" if n % 2 else "dog"]} for n in range(6)],
         [{"boxes": [[n, 0, n + 9, 12]], "labels": ["cat"], "scores": [0.1 * n + 0.1]} for n in range(6)],
     ),
+    "masks": (
+        [{"masks": [mask(n, n, n + 10, n + 10)], "labels": ["cat" if n % 2 else "dog"]} for n in range(6)],
+        [{"masks": [mask(n, 0, n + 9, 12)], "labels": ["cat"], "scores": [0.1 * n + 0.1]} for n in range(6)],
+    ),
+    "keypoints": (
+        [
+            {
+                "boxes": [[n, n, n + 10, n + 10]],
+                "keypoints": [[[n, n, 2], [n + 9, n + 9, 2]]],
+                "labels": ["cat" if n % 2 else "dog"],
+            }
+            for n in range(6)
+        ],
+        [{"keypoints": [[[n, n], [n + 5, n + 9]]], "labels": ["cat"], "scores": [0.1 * n + 0.1]} for n in range(6)],
+    ),
+    "rotated_boxes": (
+        [{"rotated_boxes": [[20, 20, 10 + n, 8, 0.1 * n]], "labels": ["cat" if n % 2 else "dog"]} for n in range(6)],
+        [{"rotated_boxes": [[20, 21, 11, 9, 0.2]], "labels": ["cat"], "scores": [0.1 * n + 0.1]} for n in range(6)],
+    ),
+    "pixels": (
+        [{"pixels": np.arange(12).reshape(3, 4) % (2 + n % 2)} for n in range(6)],
+        [{"pixels": np.arange(12).reshape(3, 4) % (1 + n % 3)} for n in range(6)],
+    ),
 }
+SHAPES = ("boxes", "masks", "keypoints", "rotated_boxes")  # of objects, with labels and scores
 ALL = registry.own("metrics")
 ADDITIVE = [name for name in ALL if issubclass(registry.find("metrics", name), AdditiveMetric)]
 
@@ -76,8 +109,8 @@ def test_what_is_right_scores_better_than_what_is_not(name: str) -> None:
         perfect = [{label: float(label == reference) for label in "abcde"} for reference in references]
     elif metric.takes == "likelihoods":
         perfect = [{**reference, "nll": 0.0, "right": reference["tokens"]} for reference in predictions]
-    elif metric.takes == "boxes":
-        perfect = [{**reference, "scores": [0.9] * len(reference["boxes"])} for reference in references]
+    elif metric.takes in SHAPES:
+        perfect = [{**reference, "scores": [0.9]} for reference in references]
     better, worse = metric.compute(references, perfect), metric.compute(references, predictions)
     assert (better > worse) is metric.greater_is_better
     assert better != worse
@@ -115,7 +148,9 @@ def test_what_is_not_a_number_raises(name: str) -> None:
     invalid: Any = float("nan")
     if metric.takes == "likelihoods":
         invalid = {**predictions[0], "nll": float("nan")}
-    elif metric.takes == "boxes":
+    elif metric.takes == "pixels":
+        invalid = {"pixels": np.full((3, 4), np.nan)}
+    elif metric.takes in SHAPES:
         invalid = {**predictions[0], "scores": [float("nan")]}
     elif metric.takes == "labels":
         invalid = [float("nan")]

@@ -96,3 +96,10 @@ def test_numpys_labels_are_pythons() -> None:
         warnings.simplefilter("error")
         assert metric.compute(np.array([1, 0, 1]), [1, 0, 0]) == metric.compute([1, 0, 1], np.array([1, 0, 0]))
     assert metric.columns(np.array([1]), [0]) == metric.columns([1], np.array([0]))
+
+
+@pytest.mark.parametrize("reference", [{"boxes": []}, [{"label": "face", "box": [0, 0, 1, 1]}]])
+@pytest.mark.parametrize("name", ["accuracy", "f1", "precision"])
+def test_boxes_are_not_labels(reference: Any, name: str) -> None:
+    with pytest.raises(ValueError, match="map50_95"):
+        registry.build("metrics", name).compute([reference], ["face"])
