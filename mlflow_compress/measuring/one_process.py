@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mlflow_compress import registry
 from mlflow_compress.errors import WorkerError
 from mlflow_compress.measuring.worker import VARIANT
 from mlflow_compress.measuring.worker_process import Worker
@@ -39,6 +40,6 @@ def work(verb: str, variant: Variant, folder: Path, listener: Listener, device: 
             part = worker.part()
     except (WorkerError, OSError) as error:  # OSError: the disk is full
         return Part(Outcome("failed", str(error)))
-    if verb != "measure":
+    if verb != "measure" or registry.find("families", variant.family).is_remote:  # else: memory of the client alone
         return part
     return dataclasses.replace(part, samples={**part.samples, **timeline.samples(metric_group(device))})

@@ -47,6 +47,8 @@ _SET_DEATH_SIGNAL, _SET_SUBREAPER = 1, 36  # PR_SET_PDEATHSIG, PR_SET_CHILD_SUBR
 NO_EXAMPLE = "no_input_example"  # the fact: why the logged model has none
 UNFINISHED = Outcome("failed", "scoring did not end")  # outcome of quality until scoring ends
 _ERROR_LINES = 30
+# numbers of the measuring process, which are not those of a model in another one
+_OF_THIS_PROCESS = re.compile(r"/(load_ms|ram_|cpu_time_share|context_switches|page_faults)")
 # torch's message: The operator 'aten::x' is not currently implemented for the MPS device
 _NO_OPERATOR = re.compile(r"operator '([\w:.]+)' is not currently (?:implemented|supported) (?:for|on) the (\w+)")
 
@@ -147,7 +149,7 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     return Part(
         Outcome("ok"),
         measurements={
-            **size.on_disk(target, own_folder.weights_read_again(target)),
+            **({} if family.is_remote else size.on_disk(target, own_folder.weights_read_again(target))),
             **operations,
             **(cost.numbers() if is_changed else {}),
         },
@@ -160,6 +162,8 @@ def _operations(family: Family, model: Model, variant: Variant) -> dict[str, flo
     """Return `size/macs` of a model with float weights; nothing if its operations can't be counted."""
     from mlflow_compress.meters import macs
 
+    if family.is_remote:
+        return {}
     try:
         operations = macs.count(family, model, variant.batch_size, variant.seed)
     except Exception:  # any error of the model's code or of torch's counter: only this number is missing
@@ -195,6 +199,14 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
     timed = _time(family, model, device, variant, meter, report)
     numbers |= timed.measurements
     cautions += timed.cautions
+    samples, facts = dict(timed.samples), dict(timed.facts)
+    if family.is_remote:
+        numbers = {name: number for name, number in numbers.items() if not _OF_THIS_PROCESS.search(name)}
+    if score and family.is_remote and (loaded := family.under_load(model, variant.seed, report, folder)) is not None:
+        numbers |= loaded.measurements
+        cautions += loaded.cautions
+        samples |= loaded.samples
+        facts |= loaded.facts
     numbers |= size.in_memory(model.module)
     cautions += [NO_KERNEL.of(bits=bits) for bits in kernels.bits_without_kernel(model.module)]
     kernel = kernels.kernels_of(model.module)  # after the calls, which choose between kernel and dense product
@@ -210,10 +222,14 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
     part = Part(
         Outcome("ok"),
         measurements=finite(numbers),
-        samples=timed.samples,
+        samples=samples,
         cautions=tuple(cautions),
         environment={**surroundings, **timed.environment, "load_after": environment.load_average()},
-        facts={"memory_source": meter.source, **timed.facts, **({f"kernel.{group}": kernel} if kernel else {})},
+        facts={
+            **({} if family.is_remote else {"memory_source": meter.source}),
+            **facts,
+            **({f"kernel.{group}": kernel} if kernel else {}),
+        },
     )
     if score and model.weights != "random" and variant.data:
         # keep the timing in case the process is stopped or killed while it scores
@@ -272,9 +288,8 @@ def _time(family: Family, model: Model, device: str, variant: Variant, meter: Me
     batch = _batch(family, model, variant)
     work = timed_work.describe(type(family).timed, timed_work.options_of(family), batch)
     call = _timed_call(family, model, device, variant, batch)
-    part = timing.time_call(
-        call, variant.budget, meter, report, variant.interleave, lambda: time.monotonic() - _STARTED
-    )
+    budget = dataclasses.replace(variant.budget, energy_seconds=0.0) if family.is_remote else variant.budget
+    part = timing.time_call(call, budget, meter, report, variant.interleave, lambda: time.monotonic() - _STARTED)
     return dataclasses.replace(part, facts={**part.facts, "work": work})
 
 
