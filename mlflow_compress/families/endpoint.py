@@ -43,9 +43,9 @@ OUTSIDE = CautionKind(
         "ru": "сервис, время измерено клиентом по сети: устройство, размер, RAM и VRAM сервиса неизвестны",
     },
     message={
-        "en": "{name} is a service: its time was measured by the client and includes the network; the column CPU names "
-        "the client, not the device of the service; size, RAM, VRAM and energy of a service can't be seen from outside",
-        "ru": "{name} это сервис: время измерено на клиенте и включает сеть; колонка CPU относится к клиенту, а не к "
+        "en": "{name} is a service: its client measured the time, with the network; the column CPU means the client, not "
+        "the device of the service; its size, RAM, VRAM and energy can't be seen from outside",
+        "ru": "{name} это сервис: время измерил клиент, вместе с сетью; колонка CPU относится к клиенту, а не к "
         "устройству сервиса; размер, RAM, VRAM и энергию сервиса снаружи не видно",
     },
     advice={

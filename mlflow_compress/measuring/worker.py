@@ -49,6 +49,7 @@ UNFINISHED = Outcome("failed", "scoring did not end")  # outcome of quality unti
 _ERROR_LINES = 30
 # numbers of the measuring process, which are not those of a model in another one
 _OF_THIS_PROCESS = re.compile(r"/(load_ms|ram_|cpu_time_share|context_switches|page_faults)")
+_OF_BUSY_THREADS = ("interference", "page_faults")  # cautions about them: a client waits for its service
 # torch's message: The operator 'aten::x' is not currently implemented for the MPS device
 _NO_OPERATOR = re.compile(r"operator '([\w:.]+)' is not currently (?:implemented|supported) (?:for|on) the (\w+)")
 
@@ -198,7 +199,7 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
 
     timed = _time(family, model, device, variant, meter, report)
     numbers |= timed.measurements
-    cautions += timed.cautions
+    cautions += [caution for caution in timed.cautions if not (family.is_remote and caution.code in _OF_BUSY_THREADS)]
     samples, facts = dict(timed.samples), dict(timed.facts)
     if family.is_remote:
         numbers = {name: number for name, number in numbers.items() if not _OF_THIS_PROCESS.search(name)}

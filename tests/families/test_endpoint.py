@@ -27,6 +27,8 @@ from mlflow_compress.records import Budget, Result, Variant, read_json
 from mlflow_compress.reporting import against_original, table_text
 from mlflow_compress.tracking import logged_names
 
+pytestmark = pytest.mark.full
+
 SECRET = "Bearer t0p-s3cret"
 PORTS = [{"name": "x", "datatype": "FP32", "shape": [-1, 3]}, {"name": "ids", "datatype": "INT64", "shape": [-1, -1]}]
 TEXT_PORTS = [{"name": "t", "datatype": "BYTES", "shape": [-1, 1]}]
@@ -333,7 +335,6 @@ def test_an_address_is_recognised() -> None:
             recognise(wrong)
 
 
-@pytest.mark.slow
 def test_a_model_that_mlflow_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow
     import numpy as np

@@ -53,6 +53,7 @@ def test_callers_come_by_the_pattern() -> None:
     assert Load(0, 2, "constant", 3).shifts() == [(0, 3)] * 2
 
 
+@pytest.mark.full
 def test_waiting_in_a_queue_counts() -> None:
     """A service that takes 20 ms for a request, one at a time, at 100 requests/s: the queue grows for half a second."""
     door = Lock()
@@ -70,6 +71,7 @@ def test_waiting_in_a_queue_counts() -> None:
     assert max(callers.latencies_ms()) < 100
 
 
+@pytest.mark.full
 def test_a_dead_service_ends_in_time() -> None:
     started = time.monotonic()
 
