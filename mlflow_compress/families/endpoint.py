@@ -43,8 +43,8 @@ OUTSIDE = CautionKind(
         "ru": "сервис, время измерено клиентом по сети: устройство, размер, RAM и VRAM сервиса неизвестны",
     },
     message={
-        "en": "{name} is a service: its client measured the time, with the network; the column CPU means the client, not "
-        "the device of the service; its size, RAM, VRAM and energy can't be seen from outside",
+        "en": "{name} is a service: its client measured the time, with the network; the column CPU means the client, "
+        "not the device of the service; its size, RAM, VRAM and energy can't be seen from outside",
         "ru": "{name} это сервис: время измерил клиент, вместе с сетью; колонка CPU относится к клиенту, а не к "
         "устройству сервиса; размер, RAM, VRAM и энергию сервиса снаружи не видно",
     },
@@ -116,8 +116,8 @@ class Endpoint(Family):
             class with the highest. Empty: `predictions.0` for `mlflow`, `outputs.0.data` for `v2`, all for `json`.
         labels: names of the classes, in order, for answers that are scores; empty: their numbers.
         timeout: time limit of one request, in seconds.
-        headers: headers from environment variables, `Authorization=VARIABLE`. Only their names are logged. It requires
-            trust, because a recipe of others could send your secrets to them.
+        headers: headers from environment variables, `NAME=VARIABLE`, separated by `;`. Only these names are logged. It
+            requires trust, because a recipe of others could send your secrets to them.
         load_rate: highest rate of a load, in requests per second; 0: none.
         load_callers: highest number of callers at the same time, as a load without a rate; 0: none.
         load_pattern: `constant`; `ramp`: rises evenly from nothing; `spike`: a tenth of the load, but all of it in the
@@ -143,7 +143,7 @@ class Endpoint(Family):
     answer: str = ""
     labels: list[str] = field(default_factory=list)
     timeout: Annotated[float, Gt(0), Le(3600)] = 30.0
-    headers: list[str] = field(default_factory=list)
+    headers: str = ""
     load_rate: Annotated[float, Ge(0), Le(10_000)] = 0.0
     load_callers: Annotated[int, Ge(0), Le(1000)] = 0
     load_pattern: Literal["constant", "ramp", "spike"] = "constant"
@@ -165,7 +165,7 @@ class Endpoint(Family):
             raise RecipeError(f"A service has its own weights: leave out --weights {weights}.")
         if self.headers and not self.trust:
             raise RecipeError(
-                f"options.headers sends secrets to {address_of(source).name}. If you trust it: {trust_word()}"
+                f"option headers sends secrets to {address_of(source).name}. If you trust it: {trust_word()}"
             )
         if self.load_rate and self.load_callers:
             raise RecipeError("load_rate and load_callers are two kinds of load: leave out one.")
@@ -204,9 +204,9 @@ class Endpoint(Family):
             RecipeError: a header is not of the form NAME=VARIABLE, or there is no such variable.
         """
         headers = {}
-        for text in self.headers:
-            if (match := _HEADER.fullmatch(text)) is None:
-                raise RecipeError("options.headers takes NAME=VARIABLE, with the name of an environment variable.")
+        for text in filter(None, self.headers.split(";")):
+            if (match := _HEADER.fullmatch(text.strip())) is None:
+                raise RecipeError("option headers takes NAME=VARIABLE, with the name of an environment variable.")
             value = os.environ.get(match["variable"], "").strip()
             if not value.isascii() or not value.isprintable() or not value:
                 raise RecipeError(

@@ -295,7 +295,7 @@ def test_secrets_are_sent_but_never_shown(
 ) -> None:
     url, requests = server
     monkeypatch.setenv("OWN_TOKEN", SECRET)
-    options: dict[str, Any] = {"headers": ["Authorization=OWN_TOKEN"]}
+    options: dict[str, Any] = {"headers": "X-None=HOME; Authorization=OWN_TOKEN"}
     assert "If you trust it" in str(error_of(f"{url}/secret", folder, **options))
     error = error_of(f"{url}/secret", folder, **options, trust=True)
     assert requests[-1][1]["Authorization"] == SECRET
@@ -308,7 +308,7 @@ def test_secrets_are_sent_but_never_shown(
     for value in ("", "two\nlines"):
         monkeypatch.setenv("OWN_TOKEN", value)
         assert "is not set" in str(error_of(f"{url}/x", folder, **options, trust=True))
-    assert "NAME=VARIABLE" in str(error_of(f"{url}/x", folder, headers=["Authorization=Bearer x"], trust=True))
+    assert "NAME=VARIABLE" in str(error_of(f"{url}/x", folder, headers="Authorization=Bearer x", trust=True))
 
 
 def planned(name: str, family: str) -> list[Variant]:
