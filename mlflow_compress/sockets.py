@@ -230,7 +230,8 @@ class Family(ABC):
         """
         return ""
 
-    def require_loggable(self, source: str) -> None:
+    @classmethod
+    def require_loggable(cls, source: str) -> None:
         """Check that a source contains no secret, before anything is logged.
 
         Raises:

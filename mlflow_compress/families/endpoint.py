@@ -33,7 +33,9 @@ _JSON, _BYTES = {"Content-Type": "application/json"}, {"Content-Type": "applicat
 _HEADER = re.compile(r"(?P<name>[A-Za-z0-9-]+)=(?P<variable>[A-Za-z_]\w*)", re.ASCII)
 _ANSWERS: Mapping[str, str] = {"mlflow": "predictions.0", "v2": "outputs.0.data", "json": ""}
 _MOST_INPUTS = 64  # different requests in a load
+_RANDOM_BODIES = 8
 _MOST_REQUESTS = 1_000_000
+_MOST_BYTES = 2**30  # of sample inputs
 _LONGEST_EXCERPT = 200
 
 OUTSIDE = CautionKind(
@@ -150,7 +152,8 @@ class Endpoint(Family):
     load_seconds: Annotated[float, Gt(0), Le(3600)] = 30.0
     trust: bool = False
 
-    def require_loggable(self, source: str) -> None:
+    @classmethod
+    def require_loggable(cls, source: str) -> None:
         """Check that an address contains no secret (see `http_service.address_of`)."""
         address_of(source)
 
@@ -325,7 +328,7 @@ class Endpoint(Family):
         rows = scored(model, data, folder, _ROLES, limit, seed)
         service = _of(model)
         service.inputs = service.inputs or [row.values["text"] for row in rows[:_MOST_INPUTS]]
-        return [Sample(row.values["text"], str(row.values["label"])) for row in rows]
+        return [Sample(row.values["text"], _text(row.values["label"])) for row in rows]
 
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[str]:
         """Send a request for each input, and return the label or the text in each answer.
@@ -340,7 +343,10 @@ class Endpoint(Family):
             answer = service.connection.post(self._encoded(service, [value]), _JSON)
             if (error := service.connection.error_of(answer)) is not None:
                 raise error
-            predictions.append(self._label(_within(_parsed(answer), where), where))
+            try:
+                predictions.append(self._label(_within(_parsed(answer), where), where))
+            except RecipeError as error:  # it quotes the answer
+                raise RecipeError(service.connection.without_secrets(str(error))) from None
         return predictions
 
     def _label(self, value: Any, where: str) -> str:
@@ -355,7 +361,7 @@ class Endpoint(Family):
                 )
             return self.labels[number] if self.labels else str(number)
         if isinstance(value, (str, int, float)):
-            return str(value)
+            return _text(value)
         raise RecipeError(
             f"The answer of the service at {where or 'its top'} is {plain(json.dumps(value), _LONGEST_EXCERPT)}, not a "
             "text, a number or scores: set the option answer to the path of one (answer=predictions.0.label)."
@@ -375,7 +381,7 @@ class Endpoint(Family):
             return None
         service = _of(model)
         load = meter.Load(self.load_rate, self.load_callers, self.load_pattern, self.load_seconds, seed)
-        batches = [self.batch(model, 1, seed + index) for index in range(max(1, len(service.inputs)))]
+        batches = [self.batch(model, 1, seed + index) for index in range(len(service.inputs) or _RANDOM_BODIES)]
 
         def connect() -> meter.Send:
             connection = self._connection(service.connection.address)
@@ -411,7 +417,7 @@ class Endpoint(Family):
 
     def restore(self, folder: Path) -> Model:
         """Return the service of the saved address."""
-        description = read_json(folder / _FILE)
+        description = read_json(folder / _FILE, _MOST_BYTES)
         connection = self._connection(Address(**description.pop("connection")))
         ports = [Port(**{**port, "shape": tuple(port["shape"])}) for port in description.pop("ports")]
         return self._model(Service(connection, ports=ports, **description))
@@ -466,6 +472,11 @@ def _filled(body: Any, inputs: Sequence[Any]) -> Any:
 def _leaves(body: Any) -> list[Any]:
     children = list(body.values()) if isinstance(body, dict) else body if isinstance(body, list) else None
     return [body] if children is None else [leaf for child in children for leaf in _leaves(child)]
+
+
+def _text(value: Any) -> str:
+    """Return a label as text: `1` for 1.0."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _is_number(value: Any) -> bool:

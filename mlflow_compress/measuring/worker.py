@@ -196,6 +196,8 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
     numbers = {f"{group}/load_ms": (time.perf_counter() - started) * 1000}
     surroundings["runtime"] = environment.runtime(model.runtime)
     meter.end_phase("load")
+    if family.is_remote:  # the energy of this process says nothing about it
+        variant = dataclasses.replace(variant, budget=dataclasses.replace(variant.budget, energy_seconds=0.0))
 
     timed = _time(family, model, device, variant, meter, report)
     numbers |= timed.measurements
@@ -227,7 +229,7 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
         cautions=tuple(cautions),
         environment={**surroundings, **timed.environment, "load_after": environment.load_average()},
         facts={
-            **({} if family.is_remote else {"memory_source": meter.source}),
+            "memory_source": memory.ELSEWHERE if family.is_remote else meter.source,
             **facts,
             **({f"kernel.{group}": kernel} if kernel else {}),
         },
@@ -289,8 +291,9 @@ def _time(family: Family, model: Model, device: str, variant: Variant, meter: Me
     batch = _batch(family, model, variant)
     work = timed_work.describe(type(family).timed, timed_work.options_of(family), batch)
     call = _timed_call(family, model, device, variant, batch)
-    budget = dataclasses.replace(variant.budget, energy_seconds=0.0) if family.is_remote else variant.budget
-    part = timing.time_call(call, budget, meter, report, variant.interleave, lambda: time.monotonic() - _STARTED)
+    part = timing.time_call(
+        call, variant.budget, meter, report, variant.interleave, lambda: time.monotonic() - _STARTED
+    )
     return dataclasses.replace(part, facts={**part.facts, "work": work})
 
 

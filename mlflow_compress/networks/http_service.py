@@ -143,13 +143,13 @@ class Connection:
 
     def error_of(self, answer: Answer) -> CompressError | None:
         """Return the error for an answer with which the service did not accept a request; None if it did."""
-        status, url = answer.status, f"{self.address.scheme}://{self.address.name}"
-        excerpt = self._without_secrets(plain(answer.body[:2000].decode(errors="replace"), _LONGEST_EXCERPT))
-        what = f"{url} answered with status {status}{f': {excerpt}' if excerpt else ''}"
         if answer.is_ok:
             return None
+        status, url = answer.status, f"{self.address.scheme}://{self.address.name}"
+        excerpt = self.without_secrets(plain(answer.body[:2000].decode(errors="replace"), _LONGEST_EXCERPT))
+        what = f"{url} answered with status {status}{f': {excerpt}' if excerpt else ''}"
         if answer.location:
-            target = self._without_secrets(plain(answer.location.partition("?")[0], _LONGEST_EXCERPT))
+            target = self.without_secrets(plain(answer.location.partition("?")[0], _LONGEST_EXCERPT))
             return RecipeError(f"{url} redirects to {target}. Redirects are not followed: use that address.")
         if status in (401, 403):
             return WeightsError(
@@ -181,7 +181,7 @@ class Connection:
             ) from None
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            reason = self._without_secrets(named_line(error, _LONGEST_EXCERPT))
+            reason = self.without_secrets(named_line(error, _LONGEST_EXCERPT))
             raise ServiceError(
                 f"{self.address.name} closed the connection, or did not answer in HTTP: {reason}", "connection lost"
             ) from None
@@ -221,7 +221,7 @@ class Connection:
             return http.client.HTTPSConnection(*where, timeout=self.timeout_s, context=ssl.create_default_context())
         return http.client.HTTPConnection(*where, timeout=self.timeout_s)
 
-    def _without_secrets(self, text: str) -> str:
+    def without_secrets(self, text: str) -> str:
         """Return a text without the values of the headers: a service may repeat them."""
         for value in self.headers.values():
             for secret in (value, value.rpartition(" ")[2]):

@@ -169,7 +169,8 @@ TAGS = (
               "only where it agrees. Numbers with a fraction are `float` in any precision."),
     LoggedTag("compress.seconds", "How long the variant took, in seconds."),
     LoggedTag("compress.launches", "Number of launches that shared the timed calls, where that was decided."),
-    LoggedTag("compress.memory_source", "How the RAM peak was found: `kernel`, `sampled every 2 ms`, or both."),
+    LoggedTag("compress.memory_source", "How the RAM peak was found: `kernel`, `sampled every 2 ms`, both, or "
+              "`none` for a service."),
     LoggedTag("compress.read_again", "Weight files that `model()` of your own file reads again at each restore."),
     LoggedTag("compress.vram_source", "Who reports `gpu/vram_peak_mib`: `allocator` (torch) or `driver`."),
     LoggedTag("compress.load", "The load on a service: pattern, rate or callers, and duration."),

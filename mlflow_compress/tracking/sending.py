@@ -85,9 +85,10 @@ def write(store: Store, run_id: str, shipment: Shipment) -> None:
     writing.untag(store, run_id, _OF_AN_EARLIER_TRY)
     writing.write_result(store, run_id, result, {**address.asked, **_resolved(result)}, run_summary.page(result), {})
     missing["files"] = _refusal(store, lambda: writing.write_files(store, run_id, files))
-    if registry.find("families", result.variant.family).is_remote:
+    is_wanted = address.with_model and result.outcomes and result.status != "skipped"
+    if is_wanted and registry.find("families", result.variant.family).is_remote:
         missing["model"] = "a service can't be registered" if address.register else ""
-    elif address.with_model and result.outcomes and result.status != "skipped":
+    elif is_wanted:
         missing["model"] = _refusal(store, lambda: _write_model(store, run_id, shipment))
     elif address.lost:
         missing["model"] = address.lost
