@@ -171,7 +171,8 @@ class Model:
             its helpers here.
         first_calls: Number of calls after which everything is created that is created on demand.
         evaluation: Data that its quality will be scored on; None: no data.
-        asked: Kinds of predictions that the metrics take (see `Metric.takes`); empty: not known.
+        asked: Kinds of predictions that the metrics take (see `Metric.takes`), and `next_tokens.ASKED`; empty: not
+            known.
         config: Config of a transformers model, from which it can be rebuilt; None for others.
         structure: For models without a config, the layers that differ from those of the family's code, by name. Methods
             write it, the family saves it.
@@ -179,6 +180,7 @@ class Model:
         family_data: What the family needs besides the weights (a tokenizer, class names): an object of its own class
             that only the family reads.
         runtime: Distribution whose engine executes it. The code that opens an exported graph sets it.
+        elsewhere: Why this machine can't run it but another can; empty if it can. Such a model is saved and sized only.
         origin: For a restored model, the file it was loaded from, to find samples next to it; None if unknown.
         folder: Folder where relative paths of the user start.
         things: The items of `assets` that are not fields.
@@ -202,6 +204,7 @@ class Model:
     files: TemporaryDirectory[str] | None = None
     family_data: object = None
     runtime: str = "torch"
+    elsewhere: str = ""
     origin: Path | None = None
     folder: Path = Path()
     things: dict[str, Any] = field(init=False, repr=False, compare=False)

@@ -500,7 +500,7 @@ class Row:
             because it is impossible.
         told_apart: Whether a ratio, or a score's difference (`quality/wer_difference`), is significant at 5 % over the
             whole table; absent if its noise is unknown.
-        runs: Run of each device's numbers, by `cpu` and `gpu`.
+        runs: Run of each device's numbers, by `cpu` and `gpu`; by `size` of a model that only another machine can run.
         notes: Indices into the comparison's footnotes.
         hardware: Hardware of the measurement, as text; empty if unknown.
         circumstances: Conditions that must be equal to compare numbers: by `cpu` and `gpu` the hardware and libraries,

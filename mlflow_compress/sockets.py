@@ -22,6 +22,7 @@ from mlflow_compress.torch_devices import LABELS
 __all__ = [
     "RANDOM_CALIBRATION", "AdditiveMetric", "Continuation", "Evaluation", "Family", "Graph", "Labelled", "LayerSizes",
     "Mark", "Method", "Metric", "Model", "NativeFlavor", "PooledMetric", "Published", "Renderer", "Sample", "State",
+    "TextModel",
 ]  # fmt: skip
 
 RANDOM_CALIBRATION = CautionKind(
@@ -96,6 +97,26 @@ class Sample:
 
     inputs: Any
     reference: Any
+
+
+@dataclass(frozen=True)
+class TextModel:
+    """A language model as functions of tokens, for programs that ask it their own questions.
+
+    Attributes:
+        tokenizer: The tokenizer, of transformers.
+        logits: Takes token ids [batch, tokens], int64 on the CPU; returns logits [batch, tokens, vocabulary].
+        proceed: Takes token ids of a prompt, the maximum number of new tokens, and texts. Returns the greedy
+            continuation, which ends soon after it contains one of the texts.
+        vocabulary: Size of the vocabulary.
+        longest: Maximum number of tokens at once; None: unknown.
+    """
+
+    tokenizer: Any
+    logits: Callable[[Any], Any]
+    proceed: Callable[[Sequence[int], int, Sequence[str]], str]
+    vocabulary: int
+    longest: int | None
 
 
 @dataclass(frozen=True)
@@ -478,6 +499,14 @@ class Family(ABC):
         """
         return self.predict(model, inputs)
 
+    def text_model(self, model: Model) -> TextModel:
+        """Return the model as functions of tokens, for metrics that take `requests`.
+
+        Raises:
+            Unsupported: This family has no likelihood of a given continuation.
+        """
+        raise Unsupported("this family does not predict how a text continues")
+
     def example(self, model: Model) -> list[Any]:
         """Return one small input for `predict`, a text or an array, for users of the logged model; or an empty list."""
         return []
@@ -640,7 +669,8 @@ class Metric(ABC):
             `numbers`, `rankings` (a reference lists the relevant documents, a prediction the found ones, best first),
             `boxes` (maps `boxes` [[x1, y1, x2, y2], ...], `labels` and, for predictions, `scores`), `masks`,
             `keypoints` or `rotated_boxes` (maps these names to one entry for each object, with `labels` and, for
-            predictions, `scores`), `pixels` (see `scoring.pixels`), or `anything`.
+            predictions, `scores`), `pixels` (see `scoring.pixels`), `requests` (it asks the model its own questions:
+            see `scoring.lm_eval_tasks`), or `anything`.
     """
 
     unit: ClassVar[str]
@@ -652,7 +682,7 @@ class Metric(ABC):
     takes: ClassVar[
         Literal[
             "labels", "scores", "texts", "tags", "likelihoods", "numbers", "rankings", "boxes", "masks", "keypoints",
-            "rotated_boxes", "pixels", "anything",
+            "rotated_boxes", "pixels", "requests", "anything",
         ]
     ] = "anything"  # fmt: skip
 

@@ -112,6 +112,14 @@ FIDELITY: Mapping[str, Text] = {
         "en": "reverse KL divergence, nats",
         "ru": "обратная KL-дивергенция, нат",
     },
+    "quality/kl_divergence_lower_bound_nats": {
+        "en": "KL divergence from the original, at least, nats",
+        "ru": "KL-дивергенция от оригинала, не меньше, нат",
+    },
+    "quality/kl_divergence_reverse_lower_bound_nats": {
+        "en": "reverse KL divergence, at least, nats",
+        "ru": "обратная KL-дивергенция, не меньше, нат",
+    },
     "quality/flips": {"en": "share of samples with another score", "ru": "доля примеров с другой оценкой"},
     "quality/samples_worse": {"en": "samples that became worse", "ru": "примеров стало хуже"},
     "quality/samples_better": {"en": "samples that became better", "ru": "примеров стало лучше"},

@@ -31,7 +31,18 @@ HEAVY = frozenset(
     {
         *("accelerate", "ai_edge_litert", "ai_edge_quantizer", "coremltools", "executorch", "litert_torch"),
         *("bitsandbytes", "codecarbon", "ctranslate2", "cv2", "datasets", "evaluate", "gguf"),
-        *("huggingface_hub", "llama_cpp", "mlflow", "ncnn", "nncf", "onnx", "onnxruntime", "openvino", "pandas"),
+        *(
+            "huggingface_hub",
+            "llama_cpp",
+            "lm_eval",
+            "mlflow",
+            "ncnn",
+            "nncf",
+            "onnx",
+            "onnxruntime",
+            "openvino",
+            "pandas",
+        ),
         *("pyarrow", "ray", "sklearn", "tokenizers", "torch", "torch_pruning", "torchao", "torchvision"),
         *("transformers", "ultralytics"),
     }

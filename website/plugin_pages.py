@@ -11,11 +11,13 @@ from mlflow_compress import registry
 from mlflow_compress.data.spec import KEYS, Data
 from mlflow_compress.planning import catalogue, recipe
 from mlflow_compress.planning import requirements as machine
+from mlflow_compress.sockets import Family
 from mlflow_compress.torch_devices import LABELS
 from mlflow_compress.words import LANGUAGES
 from website.docstrings import attributes, description
 from website.tables import code, prose, table
 
+_OF_READY_MODELS = ("file", "mlflow_model")  # measured as they are
 _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 
@@ -55,6 +57,17 @@ def families() -> str:
             facts.append(f"**Metrics:** {_listed(_family(name).metrics)}.")
         sections.append(_section("families", name, facts))
     return "\n\n".join([overview, *sections])
+
+
+def matrix() -> str:
+    """Return the table of methods by families: what each pair needs, and where there is none."""
+    families = [name for name in registry.own("families") if name not in _OF_READY_MODELS]
+    rows = [
+        [f"[`{row['name']}`](methods.md#{row['name']})", *(_pair(row, family) for family in families)]
+        for row in _own("methods")
+    ]
+    header = [f"[{name.replace('_', '_<br>')}](families.md#{name})" for name in families]
+    return table(("method", *header), rows)
 
 
 def metrics() -> str:
@@ -113,6 +126,15 @@ def _family(name: str) -> Any:
 
 def _listed(names: Any) -> str:
     return ", ".join(f"[`{name}`](metrics.md#{name.lower()})" for name in names)
+
+
+def _pair(row: dict[str, Any], family: str) -> str:
+    """Return the cell of a method and a family."""
+    if family in row["excludes"]:
+        return "–"
+    if row["name"] == "distill" and _family(family).student is Family.student:
+        return "student"
+    return "GPU" if row["devices"] == ["cuda"] else "✓"
 
 
 def _method_facts(row: dict[str, Any]) -> Iterator[str]:

@@ -18,6 +18,7 @@ GENERATORS: Mapping[str, Callable[[], str]] = {
     "data keys": plugin_pages.data_keys,
     "exit codes": command_pages.exit_codes,
     "families": plugin_pages.families,
+    "matrix": plugin_pages.matrix,
     "methods": plugin_pages.methods,
     "metric names": run_pages.metric_names,
     "options": command_pages.options,

@@ -148,10 +148,15 @@ class ExportMethod(Method):
         if self.tolerance < float("inf"):
             observations += [observe(family, model, samples, seed) for seed in _OTHER_SEEDS]
         model = self._exported(model, family, graphs, observations)
-        model.cautions += generation_check.require_past(generated, generation_check.generate(family, model))
+        if not model.elsewhere:
+            model.cautions += generation_check.require_past(generated, generation_check.generate(family, model))
         if self.converts_all():
             coverage.note_all(model)
         return model
+
+    def elsewhere(self) -> str:
+        """Return why this machine can't run the converted files but another can; empty if it can."""
+        return ""
 
     def converts_all(self) -> bool:
         """Return whether it converts all weights with its options, instead of quantising some."""
@@ -169,7 +174,8 @@ class ExportMethod(Method):
         model.files = folder
         calls = self._calls(model, Path(folder.name))
         model = _attached(model, family, calls)
-        if self.tolerance < float("inf"):
+        model.elsewhere = self.elsewhere()
+        if self.tolerance < float("inf") and not model.elsewhere:
             for observed in observations:
                 moved = observed.moved(family, model)
                 if not (moved <= self.tolerance or observed.is_by_chance(moved)):
@@ -213,7 +219,9 @@ class ExportMethod(Method):
         Raises:
             WeightsError: They are missing.
         """
-        return _attached(model, family, self._calls(model, folder))
+        model = _attached(model, family, self._calls(model, folder))
+        model.elsewhere = self.elsewhere()
+        return model
 
     def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
         """Copy the runtime's files, with the tokenizer and the config beside them (see `Method.publish`)."""

@@ -13,7 +13,8 @@ from mlflow_compress.data.datasets import draw, scored, scored_whole, unscored_t
 from mlflow_compress.data.spec import parse
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.model import SCORING, TEXTS_SCORING
-from mlflow_compress.networks.continuations import Continued, split
+from mlflow_compress.networks import next_tokens
+from mlflow_compress.networks.continuations import Continued, split, stopping
 from mlflow_compress.networks.decoding import (
     ONE_ANSWER,
     cache_keyword,
@@ -31,8 +32,17 @@ from mlflow_compress.networks.first_texts import settle_decoder
 from mlflow_compress.networks.gguf_checkpoints import load_config, open_checkpoint
 from mlflow_compress.networks.hub import Origin
 from mlflow_compress.networks.native_precision import NATIVE
+from mlflow_compress.networks.next_tokens import Recorder, TextLikelihood
 from mlflow_compress.networks.perplexity_protocols import Protocol
-from mlflow_compress.networks.text_inputs import longest, must_fit, note_positions, taken, token_ids, vocabulary
+from mlflow_compress.networks.text_inputs import (
+    longest,
+    must_fit,
+    note_positions,
+    positions,
+    taken,
+    token_ids,
+    vocabulary,
+)
 from mlflow_compress.networks.token_windows import likelihoods
 from mlflow_compress.networks.transformer_layers import thinned
 from mlflow_compress.networks.transformers_models import (
@@ -42,7 +52,7 @@ from mlflow_compress.networks.transformers_models import (
     load_tokenizer,
     load_transformer,
 )
-from mlflow_compress.sockets import Continuation, Graph, Labelled, Mark, Model, Sample
+from mlflow_compress.sockets import Continuation, Graph, Labelled, Mark, Model, Sample, TextModel
 
 _ROLES = ("text",)
 _NO_TARGET = -100  # of a token that does not count in the loss
@@ -92,7 +102,7 @@ class CausalLm(TransformersFamily):
         "new_tokens tokens with a key-value cache; tokenising is timed apart"
     )
     metrics: ClassVar[tuple[str, ...]] = ("perplexity", "word_perplexity", "bits_per_byte")
-    gives: ClassVar[tuple[str, ...]] = ("likelihoods", "texts")
+    gives: ClassVar[tuple[str, ...]] = ("likelihoods", "texts", "requests")
 
     prompt_tokens: Annotated[int, Ge(1)] = 128
     new_tokens: Annotated[int, Ge(2)] = 32
@@ -319,25 +329,31 @@ class CausalLm(TransformersFamily):
         if not model.asked & set(CausalLm.gives[:1]):
             return list(texts)
         likelihood = self._likelihoods(model, [item.text for item in continued])
-        return [{**numbers, "text": text} for numbers, text in zip(likelihood, texts, strict=True)]
+        return [
+            TextLikelihood({**numbers, "text": text}, numbers.predicted)
+            for numbers, text in zip(likelihood, texts, strict=True)
+        ]
 
-    def _likelihoods(self, model: Model, inputs: Sequence[Any]) -> list[dict[str, Any]]:
+    def _likelihoods(self, model: Model, inputs: Sequence[Any]) -> list[TextLikelihood]:
         import torch
 
         protocol, tokenizer = self._protocol(model), companions(model).tokenizer
         texts = [item if isinstance(item, str) else tokenizer.decode(item) for item in inputs]
         ids = [list(item) for item in inputs] if protocol.name == "wikitext2" else protocol.encoded(tokenizer, texts)
+        recorder = Recorder(ids, next_tokens.MOST_COMPARED if next_tokens.ASKED in model.asked else 0)
         with torch.inference_mode():
             losses = likelihoods(
                 lambda batch: self.forward(model, batch.to(model.device)),
                 ids,
                 protocol.windows(ids),
                 vocabulary(model),
+                recorder.see,
             )
         texts = [text if tokens else "" for (_, tokens), text in zip(losses, texts, strict=True)]
+        counts = [(protocol.words(text) if text else 0, len(text.encode())) for text in texts]
         return [
-            {"nll": loss, "tokens": tokens, "words": protocol.words(text) if text else 0, "bytes": len(text.encode())}
-            for (loss, tokens), text in zip(losses, texts, strict=True)
+            TextLikelihood({"nll": loss, "tokens": tokens, "words": words, "bytes": size}, recorder.of_text(index))
+            for index, ((loss, tokens), (words, size)) in enumerate(zip(losses, counts, strict=True))
         ]
 
     def _protocol(self, model: Model) -> Protocol:
@@ -349,11 +365,24 @@ class CausalLm(TransformersFamily):
         tokenizer = companions(model).tokenizer
         return [self._continue(model, tokenizer(str(text))["input_ids"], self.new_tokens) for text in inputs]
 
-    def _continue(self, model: Model, ids: Sequence[int], new_tokens: int) -> str:
-        """Continue a text greedily by at most `new_tokens` tokens."""
+    def text_model(self, model: Model) -> TextModel:
+        """Return the model as functions of tokens; all runtimes compute them (see `Family.text_model`)."""
+        tokenizer = companions(model).tokenizer
+        limit = positions(model.config) or getattr(model.config, "n_positions", None)
+        return TextModel(
+            tokenizer=tokenizer,
+            logits=lambda ids: self.forward(model, ids.to(model.device)),
+            proceed=lambda ids, new_tokens, stops: self._continue(model, ids, new_tokens, stops),
+            vocabulary=vocabulary(model),
+            longest=limit or longest(model),
+        )
+
+    def _continue(self, model: Model, ids: Sequence[int], new_tokens: int, stops: Sequence[str] = ()) -> str:
+        """Continue a text greedily by at most `new_tokens` tokens, or until it contains one of `stops`."""
         import torch
 
         tokenizer = companions(model).tokenizer
+        criteria = {"stopping_criteria": stopping(tokenizer, len(ids), stops)} if stops else {}
         prompt = torch.tensor([list(ids)], dtype=torch.long, device=model.device)
         with torch.inference_mode():
             output = model.module.generate(
@@ -362,6 +391,7 @@ class CausalLm(TransformersFamily):
                 max_new_tokens=new_tokens,
                 max_length=None,
                 use_cache=uses_cache(model.module),
+                **criteria,
             )
         tokens = [token for token in output[0, prompt.shape[1] :].tolist() if token < len(tokenizer)]
         return str(tokenizer.decode(tokens, skip_special_tokens=True))

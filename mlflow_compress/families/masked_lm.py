@@ -12,7 +12,9 @@ from annotated_types import Ge
 from mlflow_compress.data.datasets import draw, scored, unscored_texts
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.model import SCORING
+from mlflow_compress.networks import next_tokens
 from mlflow_compress.networks.long_texts import note_cut
+from mlflow_compress.networks.next_tokens import NextTokens, TextLikelihood
 from mlflow_compress.networks.text_encoders import TextEncoder
 from mlflow_compress.networks.text_inputs import longest, taken, vocabulary
 from mlflow_compress.networks.transformers_models import Companions, companions, load_tokenizer, load_transformer
@@ -149,7 +151,7 @@ class MaskedLm(TextEncoder):
                 filled.append(tokenizer.decode(tokens, skip_special_tokens=True).strip())
         return filled
 
-    def answers(self, model: Model, inputs: Sequence[Any]) -> list[dict[str, float]]:
+    def answers(self, model: Model, inputs: Sequence[Any]) -> list[TextLikelihood]:
         """Return the likelihood of each text where its tokens are masked.
 
         Returns:
@@ -162,7 +164,7 @@ class MaskedLm(TextEncoder):
         with torch.inference_mode():
             return [self._answer(model, str(text)) for text in inputs]
 
-    def _answer(self, model: Model, text: str) -> dict[str, float]:
+    def _answer(self, model: Model, text: str) -> TextLikelihood:
         import torch
 
         (ids,) = self._ids(model, [text], self._limit(model))
@@ -171,6 +173,8 @@ class MaskedLm(TextEncoder):
             text = companions(model).tokenizer.decode(ids, skip_special_tokens=True)
         places = self._plain_places(model, ids)
         loss, right = 0.0, 0
+        parts: list[NextTokens] = []
+        compared = next_tokens.MOST_COMPARED if next_tokens.ASKED in model.asked else 0
         for groups in _chunks(self._groups(places), _PREDICT_BATCH):
             masked = [[_mask_of(model) if place in group else token for place, token in enumerate(ids)]
                       for group in map(set, groups)]  # fmt: skip
@@ -181,8 +185,10 @@ class MaskedLm(TextEncoder):
             predicted = scores[rows, columns]
             loss -= float(predicted.gather(1, true.unsqueeze(1)).sum())
             right += int((predicted.argmax(-1) == true).sum())
+            parts.append(NextTokens.of(predicted, true, compared))
         size = len(text.encode()) if places else 0
-        return {"nll": loss, "tokens": len(places), "right": right, "words": len(text.split()), "bytes": size}
+        numbers = {"nll": loss, "tokens": len(places), "right": right, "words": len(text.split()), "bytes": size}
+        return TextLikelihood(numbers, NextTokens.joined(parts))
 
     def _groups(self, places: Sequence[int]) -> list[list[int]]:
         """Return the tokens that are masked together."""

@@ -75,12 +75,15 @@ def loaded(family: Family, variant: Variant, stage: Tell, warn: Tell) -> Model:
         warn(caution.message)
     model.batch_size = variant.batch_size
     samples: Sequence[Sample] | None = None
-    if variant.data and model.weights != "random":
+    if quality.is_scored(variant) and model.weights != "random":
         stage(_CHECKING)  # now, not after an hour of compressing and measuring
         with _of_the_model(variant, _CHECKING):
-            quality.metrics_for(family, model, variant)
-            samples = family.samples(model, variant.data, folder, variant.limit, variant.seed)
-            decode_some([sample.inputs for sample in samples], _DECODING_SECONDS)
+            metrics, tasks = quality.split(quality.metrics_for(family, model, variant))
+            if tasks:
+                family.text_model(model)
+            if variant.data and metrics:
+                samples = family.samples(model, variant.data, folder, variant.limit, variant.seed)
+                decode_some([sample.inputs for sample in samples], _DECODING_SECONDS)
     if type(family).runs_users_code:
         stage(_TRYING)
         with _of_the_model(variant, _TRYING):
@@ -247,7 +250,7 @@ def _score(family: Family, model: Model, variant: Variant, samples: Sequence[Sam
     from mlflow_compress.measuring import quality
     from mlflow_compress.networks.class_scores import taken
 
-    metrics = quality.metrics_for(family, model, variant)
+    metrics, _ = quality.split(quality.metrics_for(family, model, variant))
     model.asked = frozenset(metric.takes for metric in metrics.values())
     scores: list[str] = []
     for few in (samples[:_FEW], samples[:_SEVERAL]):

@@ -8,6 +8,7 @@ by class.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import time
@@ -18,17 +19,20 @@ from typing import Any
 from mlflow_compress.data import spec
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.files import whole_file
-from mlflow_compress.measuring import checks, published
+from mlflow_compress.measuring import checks, harness_scores, published
 from mlflow_compress.model import SCORING, TEXTS_SCORING
-from mlflow_compress.networks import model_card
+from mlflow_compress.networks import model_card, next_tokens
 from mlflow_compress.networks.class_scores import Ranking, taken
+from mlflow_compress.networks.next_tokens import Kept, NextTokens
 from mlflow_compress.networks.random_state import seed_all
-from mlflow_compress.records import CautionKind, Outcome, Part, Variant, metric_group
-from mlflow_compress.scoring import bootstrap, class_table, statistics_file, writing_style
+from mlflow_compress.records import Caution, CautionKind, Outcome, Part, Variant, metric_group
+from mlflow_compress.scoring import bootstrap, class_table, lm_eval_tasks, statistics_file, token_table, writing_style
 from mlflow_compress.scoring.class_table import ClassTable
 from mlflow_compress.scoring.confusion import Confusion
 from mlflow_compress.scoring.hf_evaluate import metrics_of
+from mlflow_compress.scoring.lm_eval_tasks import HarnessTask
 from mlflow_compress.scoring.ranking_curves import curves_of
+from mlflow_compress.scoring.statistics_file import Statistics
 from mlflow_compress.sockets import Family, Metric, Model, Sample
 from mlflow_compress.untrusted import Malformed, parse_json
 
@@ -70,6 +74,8 @@ Progress = Callable[[int, int | None, float | None], None]
 def score(family: Family, model: Model, variant: Variant, folder: Path, progress: Progress) -> Part:
     """Predict as many samples as fit into the time, and score them.
 
+    Tasks of lm-evaluation-harness follow, in the time that is left; they bring their own samples.
+
     Args:
         family: The model's family.
         model: The restored model.
@@ -80,12 +86,58 @@ def score(family: Family, model: Model, variant: Variant, folder: Path, progress
     Returns:
         A part with the numbers, their protocols, the facts of their metrics, and cautions.
     """
+    started = time.monotonic()
+    metrics, tasks = split(metrics_for(family, model, variant))
+    has_data = bool(variant.data and metrics)
+    of_data = {name: score for name, score in variant.published.items() if name not in tasks}
+    part: Part | None = None
+    statistics: dict[str, Statistics] = {}
+    if has_data:
+        without_tasks = dataclasses.replace(variant, published=of_data)
+        part, statistics = _of_data(family, model, without_tasks, metrics, folder, progress)
+    if tasks:
+        seconds = variant.budget.score_seconds - (time.monotonic() - started)
+        part, of_tasks = harness_scores.added(part, tasks, family, model, variant, seconds, progress)
+        statistics |= of_tasks
+        if not has_data:
+            counts = [len(kept.values) for kept in of_tasks.values()]
+            part = dataclasses.replace(part, cautions=(*part.cautions, *_of_count(min(counts))))
+    assert part is not None, "nothing is scored: see `is_scored`"
+    statistics_file.write(statistics, folder / STATISTICS)
+    return part
+
+
+def _of_count(samples: int) -> list[Caution]:
+    """Judge the number of scored samples."""
+    is_bounded = samples >= bootstrap.FEWEST_SAMPLES
+    return checks.quality(samples) if is_bounded else [INTERVAL_UNKNOWN.of(samples=samples)]
+
+
+def is_scored(variant: Variant) -> bool:
+    """Return whether a variant has data to score, or metrics that bring their own."""
+    return bool(variant.data) or any(map(lm_eval_tasks.is_task, variant.metrics))
+
+
+def split(metrics: Mapping[str, Metric]) -> tuple[dict[str, Metric], dict[str, HarnessTask]]:
+    """Return the metrics of the data, and the tasks of lm-evaluation-harness, which bring their own."""
+    tasks = {name: metric for name, metric in metrics.items() if isinstance(metric, HarnessTask)}
+    return {name: metric for name, metric in metrics.items() if name not in tasks}, tasks
+
+
+def _of_data(
+    family: Family,
+    model: Model,
+    variant: Variant,
+    metrics: Mapping[str, Metric],
+    folder: Path,
+    progress: Progress,
+) -> tuple[Part, dict[str, Statistics]]:
+    """Score the data; return the part, and the statistics for pairing."""
     assert variant.data is not None
-    metrics = metrics_for(family, model, variant)
     model.asked = frozenset(metric.takes for metric in metrics.values())
     samples = family.samples(model, variant.data, Path(variant.folder), variant.limit, variant.seed)
     seed_all(variant.seed)  # a module may draw random numbers
-    predictions, seconds = _predicted(family, model, samples, variant.budget.score_seconds, progress)
+    predictions, tokens, seconds = _predicted(family, model, samples, variant.budget.score_seconds, progress)
     predicted = samples[: len(predictions)]
     references = [sample.reference for sample in predicted]
     scores = bootstrap.score(metrics, references, predictions, variant.seed, progress)
@@ -95,11 +147,9 @@ def score(family: Family, model: Model, variant: Variant, folder: Path, progress
         partial_path.write_text(_table(references, answers_shown), encoding="utf-8")
     class_scores = _class_scores(references, predictions)
     kept = {} if class_scores is None else {class_table.POOL: class_scores.statistics()}
-    statistics_file.write({**kept, **scores.statistics()}, folder / STATISTICS)
     if any(metric.takes in ("labels", "scores") for metric in metrics.values()):
         _write_classes(references, answers_shown, class_scores, folder)
-    is_bounded = len(predicted) >= bootstrap.FEWEST_SAMPLES
-    cautions = checks.quality(len(predicted)) if is_bounded else [INTERVAL_UNKNOWN.of(samples=len(predicted))]
+    cautions = _of_count(len(predicted))
     cautions += writing_style.compared(metrics, references, taken("texts", predictions) if is_text else answers_shown)
     if len(predicted) < len(samples):
         cautions.append(SCORING_CUT.of(done=len(predicted), all=len(samples)))
@@ -111,7 +161,8 @@ def score(family: Family, model: Model, variant: Variant, folder: Path, progress
         facts |= {"data_name": variant.data, "data_source": variant.source, "data_digest": _digest(samples)}
     rates = family.scored_rates([sample.inputs for sample in predicted], seconds)
     numbers = scores.numbers() | {f"{metric_group(model.device)}/{name}": value for name, value in rates.items()}
-    return Part(Outcome("ok"), None, numbers, cautions=tuple(cautions), facts=facts)
+    part = Part(Outcome("ok"), None, numbers, cautions=tuple(cautions), facts=facts)
+    return part, {**kept, **token_table.statistics(tokens), **scores.statistics()}
 
 
 def metrics_for(family: Family, model: Model, variant: Variant) -> dict[str, Metric]:
@@ -190,19 +241,25 @@ def answers(family: Family, model: Model, samples: Sequence[Sample]) -> list[Any
 
 def _predicted(
     family: Family, model: Model, samples: Sequence[Sample], seconds: float, progress: Progress
-) -> tuple[list[Any], float]:
-    """Return the predictions that fit into the time, and the seconds that they took."""
+) -> tuple[list[Any], NextTokens | None, float]:
+    """Return the predictions that fit into the time, those of next tokens, and the seconds that they took."""
+    kept = Kept()
+    model.asked |= {next_tokens.ASKED}
     started = time.monotonic()
     elapsed = 0.0
     predictions: list[Any] = []
     while len(predictions) < len(samples):
         chunk = samples[len(predictions) : len(predictions) + _AT_ONCE]
-        predictions += answers(family, model, chunk)
+        answered = answers(family, model, chunk)
+        kept.take(answered)
+        if kept.is_full:
+            model.asked -= {next_tokens.ASKED}
+        predictions += answered
         elapsed = time.monotonic() - started
         progress(len(predictions), len(samples), elapsed / len(predictions) * (len(samples) - len(predictions)))
         if elapsed > seconds:
             break
-    return predictions, elapsed
+    return predictions, kept.result(), elapsed
 
 
 def _class_scores(references: Sequence[Any], predictions: Sequence[Any]) -> ClassTable | None:
@@ -210,11 +267,9 @@ def _class_scores(references: Sequence[Any], predictions: Sequence[Any]) -> Clas
     if not isinstance(predictions[0], Ranking) or len(predictions) * len(predictions[0].classes) > MOST_CLASS_SCORES:
         return None
     try:
-        table = ClassTable.of(references, predictions)
-        class_table.items(table)
+        return ClassTable.of(references, predictions)
     except ValueError:  # a score is not a number, or a reference is not a class
         return None
-    return table
 
 
 def _write_classes(

@@ -133,15 +133,17 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
         if state is not None and step.method != ORIGINAL:
             state = compression_check.require_change(state, model, str(step), method)
     if state_before is not None and state is not None:
-        repeat = functools.partial(output_error.outputs, family, model, variant, len(original.passes))
-        saved = compression_check.tried(repeat, variant.method, model.module)
+        if not model.elsewhere:
+            repeat = functools.partial(output_error.outputs, family, model, variant, len(original.passes))
+            saved = compression_check.tried(repeat, variant.method, model.module)
         removes = any(method.changes == "architecture" for method in methods)
         model.cautions += compression_check.cautions(state_before, state, removes, model.cautions)
     is_comparable = not is_changed or output_error.read_alike(inputs, output_error.inputs(family, model, variant))
     if not is_comparable:
         model.cautions.append(output_error.OTHER_INPUTS.of())
-    output_error.keep(original, saved, folder / OUTPUTS, is_comparable)
-    generation_check.keep(family, model, folder / GENERATED)
+    if not model.elsewhere:
+        output_error.keep(original, saved, folder / OUTPUTS, is_comparable)
+        generation_check.keep(family, model, folder / GENERATED)
     report.stage("saving")
     target = folder / MODEL_FOLDER
     target.mkdir()
@@ -151,6 +153,7 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
         Outcome("ok"),
         measurements={
             **({} if family.is_remote else size.on_disk(target, own_folder.weights_read_again(target))),
+            **(size.in_memory(model.module) if model.elsewhere else {}),
             **operations,
             **(cost.numbers() if is_changed else {}),
         },
@@ -176,7 +179,7 @@ def _operations(family: Family, model: Model, variant: Variant) -> dict[str, flo
 def measure(variant: Variant, folder: Path, device: str, score: bool, report: Report) -> Part:
     """Restore the saved model on a device and measure everything; score it if `score` is set."""
     from mlflow_compress.compression.coverage import NO_KERNEL
-    from mlflow_compress.measuring import checks, layer_table, output_error
+    from mlflow_compress.measuring import checks, layer_table, output_error, quality
     from mlflow_compress.meters import environment, memory, size
     from mlflow_compress.networks import generation_check, kernels
     from mlflow_compress.networks.stored_weights import held
@@ -234,7 +237,7 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
             **({f"kernel.{group}": kernel} if kernel else {}),
         },
     )
-    if score and model.weights != "random" and variant.data:
+    if score and model.weights != "random" and quality.is_scored(variant):
         # keep the timing in case the process is stopped or killed while it scores
         write_json(folder / part_file("measure", device), dataclasses.replace(part, quality=UNFINISHED))
         part = _with_scores(part, _score(family, model, variant, folder, report))
@@ -275,11 +278,17 @@ def time_again(variant: Variant, folder: Path, device: str, launches: int, repor
 
 
 def _restored(folder: Path, device: str, report: Report) -> tuple[Model, Family]:
-    """Restore the saved model, with all of its weights in memory."""
+    """Restore the saved model, with all of its weights in memory.
+
+    Raises:
+        MachineLacks: Only another machine can run it.
+    """
     from mlflow_compress.networks import model_folder
 
     report.stage("restoring")
     restored = model_folder.restore(folder / MODEL_FOLDER, device)
+    if restored.model.elsewhere:
+        raise MachineLacks(restored.model.elsewhere)
     _touch(restored.model.module)
     return restored.model, restored.family
 

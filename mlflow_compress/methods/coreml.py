@@ -22,6 +22,8 @@ _ONLY_MACOS = "Core ML runs on macOS only, and this is {platform}: measure this 
 class Coreml(ExportMethod):
     """Core ML on macOS: the runtime of Apple's devices, in float16 or float32.
 
+    Other systems convert the model, save it and log its size; only a Mac can measure it.
+
     All layers of the family's graphs, as an ML program. A package takes one sample of one length: samples of a batch
     run one after the other, and shorter texts are filled with zeros. The row is the CPU's; `units` states where Core ML
     may run the model besides.
@@ -42,15 +44,9 @@ class Coreml(ExportMethod):
     precision: Literal["fp16", "fp32"] = "fp16"
     units: Literal["cpu", "gpu", "neural_engine", "all"] = "cpu"
 
-    def compress(self, model: Model, family: Family) -> Model:
-        """Export the model (see `ExportMethod.compress`).
-
-        Raises:
-            MachineLacks: This is not macOS.
-            Unsupported: See `ExportMethod.compress`.
-        """
-        _require_macos()
-        return super().compress(model, family)
+    def elsewhere(self) -> str:
+        """Return that this is not macOS (see `ExportMethod.elsewhere`)."""
+        return "" if sys.platform == "darwin" else _ONLY_MACOS.format(platform=sys.platform)
 
     def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:
         """Write `NAME.mlpackage`, and its shapes, for each graph."""
@@ -77,41 +73,27 @@ class Coreml(ExportMethod):
         return model
 
     def open(self, name: str, buffers: Sequence[Values], model: Model, folder: Path) -> Call:
-        """Load a package.
-
-        Raises:
-            MachineLacks: This is not macOS.
-        """
-        _require_macos()
-        return _Package(folder / f"{name}.mlpackage", _UNITS[self.units])
+        """Load a package, if this is macOS."""
+        path = folder / f"{name}.mlpackage"
+        return _PackageElsewhere(path, reason) if (reason := self.elsewhere()) else _Package(path, _UNITS[self.units])
 
 
-class _Package(FixedCall):
-    """A Core ML package. It takes and returns tensors, and copies both.
+class _PackageElsewhere(FixedCall):
+    """A Core ML package on a machine that can't run it.
 
     Args:
         path: Package; its shapes are beside it.
-        units: Core ML's name of the processors that it may use.
+        reason: Why it can't run here.
     """
 
     runtime = "coremltools"
 
-    def __init__(self, path: Path, units: str) -> None:
-        import coremltools
-
+    def __init__(self, path: Path, reason: str = "") -> None:
         super().__init__(FixedShapes.read(path.with_suffix(".json")), self._predict)
-        self._path = path
-        self._model = coremltools.models.MLModel(str(path), compute_units=getattr(coremltools.ComputeUnit, units))
-        description = self._model.get_spec().description
-        self._inputs = [feature.name for feature in description.input]
-        self._outputs = [feature.name for feature in description.output]
+        self._path, self._reason = path, reason
 
     def _predict(self, *inputs: Any) -> list[Any]:
-        import torch
-
-        feed = {name: array(tensor) for name, tensor in zip(self._inputs, inputs, strict=True)}
-        outputs = self._model.predict(feed)
-        return [torch.from_numpy(outputs[name]) for name in self._outputs]
+        raise MachineLacks(self._reason)
 
     def held_weights(self) -> Iterator[Held]:
         """Yield the bytes of the package's weight file (see `stored_weights.held`)."""
@@ -123,6 +105,26 @@ class _Package(FixedCall):
         yield Held(tensor, self.shapes.parameters, lambda: torch.ones(nonzero, dtype=torch.bool))
 
 
-def _require_macos() -> None:
-    if sys.platform != "darwin":
-        raise MachineLacks(_ONLY_MACOS.format(platform=sys.platform))
+class _Package(_PackageElsewhere):
+    """A Core ML package. It takes and returns tensors, and copies both.
+
+    Args:
+        path: Package; its shapes are beside it.
+        units: Core ML's name of the processors that it may use.
+    """
+
+    def __init__(self, path: Path, units: str) -> None:
+        import coremltools
+
+        super().__init__(path)
+        self._model = coremltools.models.MLModel(str(path), compute_units=getattr(coremltools.ComputeUnit, units))
+        description = self._model.get_spec().description
+        self._inputs = [feature.name for feature in description.input]
+        self._outputs = [feature.name for feature in description.output]
+
+    def _predict(self, *inputs: Any) -> list[Any]:
+        import torch
+
+        feed = {name: array(tensor) for name, tensor in zip(self._inputs, inputs, strict=True)}
+        outputs = self._model.predict(feed)
+        return [torch.from_numpy(outputs[name]) for name in self._outputs]

@@ -94,8 +94,9 @@ class Ctranslate2(Method):
     extra: ClassVar[str] = "ctranslate2"
     excludes: ClassVar[Mapping[str, str]] = dict.fromkeys(
         (
-            *("asr_ctc", "causal_lm", "image_classification", "mlflow_model", "object_detection", "python"),
-            *("semantic_segmentation", "text_classification", "token_classification", "yolo"),
+            *("asr_ctc", "causal_lm", "image_classification", "masked_lm", "mlflow_model", "object_detection"),
+            *("python", "semantic_segmentation", "text_classification", "text_embedding", "token_classification"),
+            *("yolo", "zero_shot_image_classification"),
         ),
         _OTHERS,
     )

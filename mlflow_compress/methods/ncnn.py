@@ -34,7 +34,11 @@ class Ncnn(ExportMethod):
     exporter: ClassVar[str] = "ncnn"
     loaded_by: ClassVar[str] = 'net = ncnn.Net(); net.load_param("*.param"); net.load_model("*.bin")'
     excludes: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("asr", "asr_ctc", "causal_lm", "seq2seq", "text_classification", "token_classification"), _ONE_SIZE
+        (
+            *("asr", "asr_ctc", "causal_lm", "masked_lm", "seq2seq", "text_classification", "text_embedding"),
+            *("token_classification", "zero_shot_image_classification"),
+        ),
+        _ONE_SIZE,
     )
     tolerance: ClassVar[float] = 0.02
 

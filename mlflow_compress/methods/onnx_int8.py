@@ -103,6 +103,8 @@ class OnnxInt8(OnnxMethod):
             option := next((key for key, is_set in requested.items() if is_set), "")
         ):
             raise Unsupported(f"{option}={getattr(self, option)} requires static ranges: remove mode={self.mode}")
+        if self.percentile != type(self).percentile and self.calibration != "percentile":
+            raise Unsupported(f"percentile={self.percentile:g} needs calibration=percentile")
         return require_integers(super().compress(model, family))
 
     def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:
@@ -176,7 +178,7 @@ class OnnxInt8(OnnxMethod):
             str(prepared),
             str(path),
             op_types_to_quantize=["MatMul", "Gather"],
-            nodes_to_exclude=excluded,
+            nodes_to_exclude=[*excluded, *(f"{name}_MatMul" for name in excluded)],  # what it makes of a Gemm
             per_channel=self.per_channel,
             reduce_range=reduce_range,
             weight_type=QuantType.QInt8,

@@ -62,7 +62,10 @@ class PruneVocabulary(Method):
 
     changes: ClassVar[Literal["architecture"]] = "architecture"
     excludes: ClassVar[Mapping[str, str]] = {
-        **dict.fromkeys(("image_classification", "python", "yolo"), "it has no vocabulary of tokens"),
+        **dict.fromkeys(
+            ("image_classification", "object_detection", "python", "semantic_segmentation", "yolo"),
+            "it has no vocabulary of tokens",
+        ),
         "asr": "its texts are transcripts, and its tokens for languages and times must keep their numbers",
         "asr_ctc": "its tokens are the letters of its transcripts",
         "mlflow_model": "a logged model has its own tokenizer, which can't be changed",

@@ -53,7 +53,7 @@ class Tensorrt(ExportMethod):
     loaded_by: ClassVar[str] = (
         'tensorrt.Runtime(tensorrt.Logger()).deserialize_cuda_engine(open("*.engine", "rb").read())'
     )
-    excludes: ClassVar[Mapping[str, str]] = {"asr": _CACHE, "causal_lm": _CACHE}
+    excludes: ClassVar[Mapping[str, str]] = dict.fromkeys(("asr", "causal_lm", "seq2seq"), _CACHE)
 
     precision: Literal["fp16", "fp32", "int8"] = "fp16"
     most: Annotated[int, Ge(2)] = 512

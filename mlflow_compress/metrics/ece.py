@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
 from mlflow_compress.records import Scale
 from mlflow_compress.scoring.class_table import ClassTable
@@ -24,7 +24,7 @@ class Ece(AdditiveMetric):
     calibration of modern neural networks, 2017 (15 bins).
 
     Attributes:
-        bins: number of bins.
+        bins: number of bins, at most 1,000.
     """
 
     label: ClassVar[Mapping[str, str]] = {"en": "ECE", "ru": "ECE"}
@@ -35,7 +35,7 @@ class Ece(AdditiveMetric):
     greater_is_better: ClassVar[bool] = False
     takes = "scores"
 
-    bins: Annotated[int, Ge(1)] = 15
+    bins: Annotated[int, Ge(1), Le(1000)] = 15
 
     def statistics(self, references: Sequence[Any], predictions: Sequence[Any]) -> Any:
         """Return for each sample 1, its confidence, and whether it is correct, in the columns of its bin."""

@@ -45,3 +45,24 @@ def split(tokenizer: Any, text: Any, ids: Sequence[int], prompt_tokens: int | No
     count = max(count, 1)
     reference = tokenizer.decode(list(ids[count : count + new_tokens]), skip_special_tokens=True)
     return Continued(text, tuple(ids[:count]), reference)
+
+
+def stopping(tokenizer: Any, prompt_tokens: int, stops: Sequence[str]) -> Any:
+    """Return the criterion for `generate` of transformers that ends a single text after one of `stops`.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        prompt_tokens: Number of tokens of the prompt, which may contain the stops.
+        stops: Texts that end the continuation.
+    """
+    import torch
+    from transformers import StoppingCriteria, StoppingCriteriaList
+
+    class Contains(StoppingCriteria):
+        def __call__(self, input_ids: Any, scores: Any, **arguments: Any) -> Any:
+            tokens = [token for token in input_ids[0, prompt_tokens:].tolist() if token < len(tokenizer)]
+            text = tokenizer.decode(tokens, skip_special_tokens=True)
+            is_done = any(stop in text for stop in stops)
+            return torch.full((len(input_ids),), is_done, dtype=torch.bool, device=input_ids.device)
+
+    return StoppingCriteriaList([Contains()])

@@ -72,7 +72,11 @@ def blocks(text: int, length: int) -> Iterator[Window]:
 
 
 def likelihoods(
-    run: Callable[[Any], Any], texts: Sequence[Sequence[int]], parts: Iterable[Window], vocabulary: int
+    run: Callable[[Any], Any],
+    texts: Sequence[Sequence[int]],
+    parts: Iterable[Window],
+    vocabulary: int,
+    see: Callable[[Window, Any, Any], object] | None = None,
 ) -> list[tuple[float, int]]:
     """Score texts, with as many windows at once as memory allows, unless a text's outputs depend on others in a batch.
 
@@ -82,6 +86,8 @@ def likelihoods(
         texts: token ids of each text.
         parts: the windows of all texts. The last token of a window is predicted, and is not an input.
         vocabulary: size of the vocabulary.
+        see: called for each window, in any order, with the logits of its predicted tokens [scored, vocabulary], as
+            float32, and the tokens themselves [scored].
 
     Returns:
         For each text the summed negative log-likelihood in nats, and the number of predicted tokens.
@@ -94,25 +100,33 @@ def likelihoods(
         size = max(1, max_tokens // waiting[0].length)
         batch, waiting = waiting[:size], waiting[size:]
         ids = [texts[part.text][part.start : part.end] for part in batch]
-        for part, loss in zip(batch, _losses(run, ids, [part.scored for part in batch]), strict=True):
-            sums[part.text] += loss
+        for part, (logits, targets) in zip(batch, _scored(run, ids, [part.scored for part in batch]), strict=True):
+            sums[part.text] += _loss(logits, targets)
+            if see is not None:
+                see(part, logits, targets)
             counts[part.text] += part.scored
     return list(zip(sums, counts, strict=True))
 
 
-def _losses(run: Callable[[Any], Any], texts: Sequence[Sequence[int]], scored: Sequence[int]) -> list[float]:
-    """Return the summed negative log-likelihood of the last tokens of each text."""
+def _scored(
+    run: Callable[[Any], Any], texts: Sequence[Sequence[int]], scored: Sequence[int]
+) -> Iterator[tuple[Any, Any]]:
+    """Yield the logits and the tokens at the end of each text that are predicted."""
     import torch
 
     logits = run(_filled_up([text[:-1] for text in texts]))
-    losses = []
     for row, (text, count) in enumerate(zip(texts, scored, strict=True)):
         end = len(text)
         targets = torch.tensor(text[end - count :], device=logits.device)
-        scored_logits = logits[row, end - count - 1 : end - 1].float()
-        loss = torch.nn.functional.cross_entropy(scored_logits, targets, reduction="none")
-        losses.append(float(loss.cpu().double().sum()))  # some accelerators have no float64
-    return losses
+        yield logits[row, end - count - 1 : end - 1].float(), targets
+
+
+def _loss(logits: Any, targets: Any) -> float:
+    """Return the summed negative log-likelihood of tokens."""
+    import torch
+
+    loss = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    return float(loss.cpu().double().sum())  # some accelerators have no float64
 
 
 def _is_independent(run: Callable[[Any], Any], vocabulary: int, longest: int) -> bool:

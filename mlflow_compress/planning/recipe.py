@@ -45,6 +45,7 @@ from mlflow_compress.planning.recipe_parts import (
 from mlflow_compress.planning.recognise import recognise
 from mlflow_compress.records import Budget, PublishedScore, Scalar, Variant, is_original
 from mlflow_compress.scoring.hf_evaluate import is_code, metrics_of
+from mlflow_compress.scoring.lm_eval_tasks import is_task
 from mlflow_compress.sockets import Family
 from mlflow_compress.trust_word import trust_word
 from mlflow_compress.untrusted_yaml import shown
@@ -194,6 +195,9 @@ def plan(recipe: Recipe, chains: Sequence[Named], settings: Settings) -> list[Va
     if not settings.trust:
         require_users_trust(recipe.name, recipe.options, settings)
         _require_no_code(family(), recipe, weights)
+    metrics = recipe.metrics
+    if settings.data == "none":  # nothing is scored
+        metrics = tuple(name for name in metrics if not is_task(name))
     in_turns = settings.interleave
     if in_turns is None:
         in_turns = any(is_original(chain) for _, chain in chains)
@@ -210,7 +214,7 @@ def plan(recipe: Recipe, chains: Sequence[Named], settings: Settings) -> list[Va
             data=data,
             chain=chain,
             options={**recipe.options, **trusting, **options},
-            metrics=recipe.metrics,
+            metrics=metrics,
             devices=settings.devices,
             batch_size=batch_size,
             setting=", ".join(f"{key}={value}" for key, value in {**options, **threads_setting}.items()),
@@ -251,7 +255,8 @@ def _count(recipe: Recipe, chains: Sequence[Named], settings: Settings) -> int:
 def _require_no_code(family: Family, recipe: Recipe, weights: str) -> None:
     """Reject code that would run without the user's trust."""
     code = [family.code("" if recipe.is_users_program else recipe.source, weights, recipe.folder)]
-    code += [f"the metric {name} is Python code" for name in recipe.metrics if is_code(name)]
+    verb = {True: "may run", False: "is"}  # the file of a task is YAML
+    code += [f"the metric {name} {verb[is_task(name)]} Python code" for name in recipe.metrics if is_code(name)]
     if any(code):
         raise RecipeError(f"{'; '.join(filter(None, code))}. If you trust its source, say so: {trust_word()}")
 

@@ -24,12 +24,13 @@ class Json(Renderer):
       confidence interval of a single ratio, two numbers, where its noise is known), `ratio_degrees` (its degrees of
       freedom; absent: infinite), `not_believed` (metrics whose ratio or number is left out as impossible), `told_apart`
       (by name of a ratio or of a score's difference, whether it differs from the original's at 5 % in the whole table;
-      absent: its noise is unknown), `runs` (run ids by device, `cpu` and `gpu`), `links` (their pages, where a server
-      shows them), `hardware` (as text), `circumstances` (what must be the same before numbers are compared: by `cpu`
-      and `gpu` the hardware and libraries, by `cpu_work` and `gpu_work` the work of one call, by `quality` the data),
-      `by_hand` (copied from a table, not measured), `original` (what the row is compared with: `team`, `model`,
-      `by_hand`, `random_weights`, `launches`, and `run_id` of a baseline that is one run; or null), `baseline` (the
-      model or run that `--baseline` names for it; empty: it is compared with its own model's original),
+      absent: its noise is unknown), `runs` (run ids by device, `cpu` and `gpu`, or `size` of a model that only another
+      machine can run), `links` (their pages, where a server shows them), `hardware` (as text), `circumstances` (what
+      must be the same before numbers are compared: by `cpu` and `gpu` the hardware and libraries, by `cpu_work` and
+      `gpu_work` the work of one call, by `quality` the data), `by_hand` (copied from a table, not measured), `original`
+      (what the row is compared with: `team`, `model`, `by_hand`, `random_weights`, `launches`, and `run_id` of a
+      baseline that is one run; or null), `baseline` (the model or run that `--baseline` names for it; empty: it is
+      compared with its own model's original),
       `random_weights` (its quality has no meaning), `dominated` (another row is better in an objective and as good in
       all; null: not ranked), `ranked_in` (the number of its group of comparable rows), `is_original` (whether others
       are compared with it; null: its name shows it), `source` (the source of the model), `cautions` (cautions about

@@ -67,7 +67,7 @@ class Axis:
 def metrics(rows: Iterable[Row]) -> tuple[str, ...]:
     """Return the metrics that rows can be drawn by, in a file's order, without ends, errors and differences."""
     names = {name for row in rows for name, value in row.values.items() if math.isfinite(value)}
-    ends = {f"{name}{end}" for name in names for end in ("_low", "_high", DIFFERENCE)}
+    ends = {f"{name}{end}" for name in names for end in (*metric_facts.DETAILS, DIFFERENCE)}
     return tuple(name for name in ordered(names) if name in names - ends and not _DETAIL.search(name))
 
 

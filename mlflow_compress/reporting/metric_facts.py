@@ -6,6 +6,7 @@ Runs of version 0.1 record no facts, so these are looked up by name among the in
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -30,10 +31,17 @@ FIDELITY: Mapping[str, MetricFacts] = {
     "quality/kl_divergence_reverse_nats": MetricFacts(
         words.FIDELITY["quality/kl_divergence_reverse_nats"], "unbounded", greater_is_better=False
     ),
+    "quality/kl_divergence_lower_bound_nats": MetricFacts(
+        words.FIDELITY["quality/kl_divergence_lower_bound_nats"], "unbounded", greater_is_better=False
+    ),
+    "quality/kl_divergence_reverse_lower_bound_nats": MetricFacts(
+        words.FIDELITY["quality/kl_divergence_reverse_lower_bound_nats"], "unbounded", greater_is_better=False
+    ),
     FLIPS: MetricFacts(words.FIDELITY[FLIPS], "share", greater_is_better=False),
     WORSE: MetricFacts(words.FIDELITY[WORSE], "unbounded", greater_is_better=False),
     BETTER: MetricFacts(words.FIDELITY[BETTER], "unbounded", greater_is_better=True),
 }
+DETAILS = ("_low", "_high", "_stderr", "_samples")  # suffixes of numbers that only describe a score
 _COUNTED = MetricFacts(words.SCORED_SAMPLES)
 _UNKNOWN = MetricFacts()
 _TAG = "compress.metric."
@@ -135,9 +143,16 @@ def _installed(name: str, metrics: tuple[str, ...]) -> MetricFacts:
         return _UNKNOWN
     plugin: type[Metric] = registry.find("metrics", metric)
     facts = plugin.class_facts()
-    options = name[len(metric) + 1 :]
+    options = _as_in_a_recipe(plugin, name[len(metric) + 1 :])
     label = {language: f"{text} {options}".strip() for language, text in facts.label.items()}
     return dataclasses.replace(facts, label=label)
+
+
+def _as_in_a_recipe(plugin: type[Metric], text: str) -> str:
+    """Return the options at the end of a number's name as a recipe writes them: `k=2` for `k_2`."""
+    for option in dataclasses.fields(plugin):
+        text = re.sub(rf"(^|_){option.name}_(?=[^_])", rf"\1{option.name}=", text)
+    return text
 
 
 @lru_cache(maxsize=4096)

@@ -19,6 +19,7 @@ from mlflow_compress.words import DEVICES
 
 _LONGEST_PACKING = 80  # characters of the description of a quantised checkpoint
 _GPU = "compress.outcome.gpu"
+_SIZE = "size"
 _PRECISIONS = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -137,7 +138,7 @@ class Line:
 
     Attributes:
         key: what identifies the row.
-        runs: the runs by device.
+        runs: the runs by device; under `size` a run whose model could only be sized.
         launches: all good runs of the same variant, by device: they show the noise between launches.
     """
 
@@ -148,7 +149,7 @@ class Line:
     @cached_property
     def values(self) -> Mapping[str, float]:
         """Each device's numbers from its own run; size, cost, load and quality from the newest run that has them."""
-        values = next((numbers for run in self.runs.values() if (numbers := numbers_of(run, "size"))), {})
+        values = next((numbers for run in self.runs.values() if (numbers := numbers_of(run, _SIZE))), {})
         for group in (PREPARE, LOAD):
             values |= next((numbers for run in self.runs.values() if (numbers := numbers_of(run, group))), {})
         values |= {} if (run := self.scored) is None else shown_scores(numbers_of(run, "quality"))
@@ -198,7 +199,10 @@ def sorted_out(
                 if device not in line.runs:
                     line.launches[device] = launches
                     line.runs[device] = without_impossible(run)
-            elif device not in newer_devices and (device or not newer_devices):
+                continue
+            if outcome.status == "skipped" and numbers_of(run, _SIZE) and key not in lines:  # only sized, not measured
+                lines[key] = Line(key, {_SIZE: without_impossible(run)})
+            if device not in newer_devices and (device or not newer_devices):
                 failure = Failure(
                     key.team, key.model, key.label(), outcome.status, device, outcome.reason.strip(), run.run_id
                 )

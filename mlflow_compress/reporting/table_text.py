@@ -255,7 +255,7 @@ def scores(values: Mapping[str, float], known: Known = NOTHING_SAID) -> tuple[st
         values: numbers by metric name.
         known: the facts that the runs record about their metrics: a comparison's `metrics`.
     """
-    ends = {f"{name}{end}" for name in values for end in ("_low", "_high", DIFFERENCE)}
+    ends = {f"{name}{end}" for name in values for end in (*metric_facts.DETAILS, DIFFERENCE)}
     names = {name for name, value in values.items() if name.startswith("quality/") and math.isfinite(value)}
 
     def place(name: str) -> tuple[object, ...]:
@@ -352,7 +352,7 @@ def label(name: str, language: str, known: Known = NOTHING_SAID, *, with_unit: b
     if group == metric_facts.GROUP:
         score = quantity.removesuffix(DIFFERENCE)
         labels = metric_facts.of(f"{group}/{score}", known).label
-        text = labels.get(language) or labels.get("en") or score
+        text = labels.get(language) or labels.get("en") or _detail(score, language, known) or score
         return text if score == quantity else f"{text}, {words.FROM_ORIGINAL[language]}"
     suffix = next((suffix for suffix in UNITS if quantity.endswith(suffix)), "")
     quantity = quantity.removesuffix(suffix)
@@ -363,6 +363,15 @@ def label(name: str, language: str, known: Known = NOTHING_SAID, *, with_unit: b
     text = words.QUANTITIES.get(quantity, {}).get(language, quantity.replace("_", " "))
     device = words.GROUPS[group][language] if group in words.GROUPS else DEVICES.get(group, "")
     return ", ".join(part for part in (f"{device} {text}".strip(), statistic, unit(name) if with_unit else "") if part)
+
+
+def _detail(score: str, language: str, known: Known) -> str:
+    """Return the name of a number that describes a score: `arc_easy_stderr`; empty for another one."""
+    for suffix, text in (("_stderr", words.STATISTICS["stderr"]), ("_samples", words.SCORED_SAMPLES)):
+        labels = metric_facts.of(f"{metric_facts.GROUP}/{score.removesuffix(suffix)}", known).label
+        if score.endswith(suffix) and labels:
+            return f"{labels.get(language) or labels.get('en')}, {text[language]}"
+    return ""
 
 
 def ordered(names: Iterable[str]) -> tuple[str, ...]:

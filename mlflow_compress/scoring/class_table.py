@@ -37,7 +37,8 @@ class ClassTable:
         """Build the table from references and predictions (see `Metric.takes`, kind `scores`).
 
         Raises:
-            ValueError: A prediction has no scores, or its classes do not include the reference.
+            ValueError: A prediction has no scores, one is not a number, no logit of a sample is finite, or the classes
+                do not include the reference.
         """
         import numpy as np
 
@@ -46,13 +47,13 @@ class ClassTable:
             labels = predictions[0].classes
             if all(prediction.classes is labels or prediction.classes == labels for prediction in predictions):
                 logits = np.stack([prediction.logits for prediction in predictions])
-                return cls(labels, _indices(references, labels), logits)
+                return cls(labels, _indices(references, labels), _with_finite(logits))
         rows = [_scores_of(prediction) for prediction in predictions]
         labels = tuple(dict.fromkeys(label for row in rows for label in row))
         if _sorted(labels) is not None:
             labels = _sorted(labels) or labels
         logits = np.array([[row.get(label, -np.inf) for label in labels] for row in rows], dtype=np.float64)
-        return cls(labels, _indices(references, labels), logits)
+        return cls(labels, _indices(references, labels), _with_finite(logits))
 
     @classmethod
     def read(cls, statistics: Statistics) -> ClassTable:
@@ -96,16 +97,9 @@ class ClassTable:
 
 
 def items(table: ClassTable) -> Any:
-    """Return a table as an array [samples, 2 + classes]: sample, index of the true class, and the logits.
-
-    Raises:
-        ValueError: A sample has no finite logit, or one is not a number.
-    """
+    """Return a table as an array [samples, 2 + classes]: sample, index of the true class, and the logits."""
     import numpy as np
 
-    is_invalid = np.isnan(table.logits).any(axis=1) | ~np.isfinite(table.logits.max(axis=1))
-    if is_invalid.any():
-        raise ValueError(f"sample {np.flatnonzero(is_invalid)[0]} has no finite score")
     logits = np.maximum(table.logits, _NEVER)
     return np.column_stack([np.arange(len(table.true)), table.true, logits]).astype(np.float64)
 
@@ -144,6 +138,19 @@ def _scores_of(prediction: Any) -> dict[Any, float]:
         raise ValueError("a probability is negative or not a number")
     with np.errstate(divide="ignore"):
         return dict(zip(prediction, map(float, np.log(values)), strict=True))
+
+
+def _with_finite(logits: Any) -> Any:
+    """Return logits [samples, classes] that have a finite maximum for each sample.
+
+    Raises:
+        ValueError: A sample has no finite logit, or one is not a number.
+    """
+    import numpy as np
+
+    if logits.size and not (is_valid := np.isfinite(logits.max(axis=1))).all():  # the maximum of NaN is NaN
+        raise ValueError(f"sample {np.flatnonzero(~is_valid)[0]} has no finite score")
+    return logits
 
 
 def _indices(references: Sequence[Any], labels: Sequence[Any]) -> Any:

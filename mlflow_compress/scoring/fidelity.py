@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mlflow_compress.networks.next_tokens import NextTokens
 from mlflow_compress.scoring.class_table import ClassTable
 from mlflow_compress.scoring.confusion import Table
 from mlflow_compress.scoring.statistics_file import Statistics
@@ -41,6 +42,62 @@ def of_classes(own: ClassTable, original: ClassTable) -> dict[str, float]:
     }
 
 
+def of_tokens(own: NextTokens, original: NextTokens) -> dict[str, float]:
+    """Compare the predictions of the same tokens by two language models.
+
+    Each keeps the log-probabilities of its likeliest tokens only. So the divergences are those of coarser
+    distributions: the tokens that both keep, and one class for all others. Merging classes never increases a
+    divergence, so it is a lower bound of that of the whole vocabulary.
+
+    Source: Cover and Thomas, Elements of information theory, theorem 2.7.1 (log sum inequality).
+
+    Returns:
+        `quality/top1_agreement`, the share of tokens with the same likeliest token;
+        `quality/kl_divergence_lower_bound_nats`, the mean over the first tokens of a lower bound of
+        KL(original || variant); and the same the other way round.
+
+    Raises:
+        ValueError: The two belong to other tokens.
+    """
+    import numpy as np
+
+    if not len(own.targets) or not np.array_equal(own.targets, original.targets):
+        raise ValueError("these predictions belong to different tokens")
+    numbers = {"quality/top1_agreement": float((own.best == original.best).mean())}
+    if not len(own.scores) or own.scores.shape != original.scores.shape:
+        return numbers
+    log_own, log_original = _on_common_tokens(own.scores, original.scores)
+    return {
+        **numbers,
+        "quality/kl_divergence_lower_bound_nats": _divergence(log_original, log_own),
+        "quality/kl_divergence_reverse_lower_bound_nats": _divergence(log_own, log_original),
+    }
+
+
+def _on_common_tokens(own: Any, original: Any) -> tuple[Any, Any]:
+    """Return two tables of log-probabilities [tokens, 1 + kept ids]: of all other tokens, and of the common ones.
+
+    Args:
+        own: Table of one model (see `NextTokens.scores`).
+        original: Table of the other.
+    """
+    import numpy as np
+
+    count = own.shape[1] // 2
+    ids, logs = own[:, 1 : 1 + count], own[:, 1 + count :].astype(np.float64)
+    other_ids, other_logs = original[:, 1 : 1 + count], original[:, 1 + count :].astype(np.float64)
+    same = ids[:, :, None] == other_ids[:, None, :]
+    is_common, is_others = same.any(axis=2), same.any(axis=1)
+    aligned = np.take_along_axis(other_logs, same.argmax(axis=2), axis=1)
+
+    def table(rest: Any, kept: Any, is_kept_common: Any, common: Any) -> Any:
+        unmatched = np.where(is_kept_common, -np.inf, kept)
+        others = np.logaddexp.reduce(np.column_stack([rest.astype(np.float64), unmatched]), axis=1)
+        return np.column_stack([others, np.where(is_common, common, -np.inf)])
+
+    return table(own[:, 0], logs, is_common, logs), table(original[:, 0], other_logs, is_others, aligned)
+
+
 def _divergence(log_p: Any, log_q: Any) -> float:
     """Return the mean over the samples of KL(p || q), in nats."""
     import numpy as np
@@ -66,8 +123,17 @@ class Flips:
     greater_is_better: bool
 
     @classmethod
-    def of(cls, metric: AdditiveMetric, own: Statistics, original: Statistics) -> Flips | None:
-        """Compare the scores of single samples; None if single samples have no score, as in F1 or mAP."""
+    def of(
+        cls, metric: AdditiveMetric, own: Statistics, original: Statistics, *, greater_is_better: bool | None = None
+    ) -> Flips | None:
+        """Compare the scores of single samples; None if single samples have no score, as in F1 or mAP.
+
+        Args:
+            metric: The metric of both.
+            own: The variant's statistics.
+            original: The original's statistics.
+            greater_is_better: The direction of the score; None: that of the metric's class.
+        """
         import numpy as np
 
         if own.columns or original.columns or own.values.shape != original.values.shape:
@@ -78,7 +144,7 @@ class Flips:
         )
         if not (np.isfinite(before).all() and np.isfinite(after).all()):
             return None
-        return cls(before, after, metric.greater_is_better)
+        return cls(before, after, metric.greater_is_better if greater_is_better is None else greater_is_better)
 
     @property
     def gains(self) -> Any:

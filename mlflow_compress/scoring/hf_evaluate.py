@@ -4,7 +4,8 @@ A recipe's `metrics` name our metrics, metrics of other distributions (`f1`, `f1
 script or its folder (`./my_metric.py`, relative to the recipe) or a module on the hub (`evaluate:accuracy`,
 `evaluate:owner/name`), whose code is then run. A module's options are `key`, which chooses one of several numbers, and
 facts that evaluate does not know: `greater_is_better`, and `scale` (see `Metric.scale`):
-`evaluate:rouge:key=rougeLsum,scale=share`, `./edits.py:greater_is_better=false`.
+`evaluate:rouge:key=rougeLsum,scale=share`, `./edits.py:greater_is_better=false`. Tasks of lm-evaluation-harness are
+metrics, too: see `lm_eval_tasks`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, UnknownName, named_line
 from mlflow_compress.networks import hub
 from mlflow_compress.records import MetricFacts, Scale
+from mlflow_compress.scoring import lm_eval_tasks
+from mlflow_compress.scoring.lm_eval_tasks import HarnessTask
 from mlflow_compress.sockets import Metric
 
 _PREFIX = "evaluate:"
@@ -111,7 +114,7 @@ def metrics_of(
     Args:
         entries: the recipe's entries (see above).
         folder: folder where relative paths start.
-        load: whether to load evaluate modules now, to fail early; it takes seconds and may need the hub.
+        load: whether to load evaluate modules and tasks now, to fail early; it takes seconds and may need the hub.
         gives: kinds of predictions, see `Metric.takes`; empty: unknown.
 
     Returns:
@@ -125,6 +128,11 @@ def metrics_of(
     metrics: dict[str, Metric] = {}
     for entry in entries:
         name, metric = _metric(entry.strip(), folder)
+        if gives and isinstance(metric, HarnessTask) and metric.takes not in gives:
+            raise RecipeError(
+                f"The metric {entry} asks a language model how texts continue (family causal_lm), but this model "
+                f"returns {' or '.join(gives)}. Leave it out."
+            )
         if gives and metric.takes not in (*gives, "anything"):
             fitting = [name for name in registry.names("metrics") if registry.find("metrics", name).takes in gives]
             raise RecipeError(
@@ -135,12 +143,17 @@ def metrics_of(
             raise RecipeError(f"Two metrics have the name {name!r}: leave one out ({entry!r}).")
         if load and isinstance(metric, Evaluated):
             metric.module()
+        if load and isinstance(metric, HarnessTask):
+            metric.load()
         metrics[name] = metric
     return metrics
 
 
 def is_code(entry: str) -> bool:
-    """Return whether a metric is an evaluate module, by path or hub id, whose code runs when it is loaded."""
+    """Return whether a metric runs code when it is loaded: an evaluate module, by path or hub id, or a task's file."""
+    if entry.strip().startswith(lm_eval_tasks.PREFIX):
+        match = _ENTRY.fullmatch(entry.strip().removeprefix(lm_eval_tasks.PREFIX))
+        return match is not None and lm_eval_tasks.is_path(match["name"])
     match = _ENTRY.fullmatch(entry.strip().removeprefix(_PREFIX))
     return entry.strip().startswith(_PREFIX) or (match is not None and _is_path(match["name"]))
 
@@ -201,10 +214,14 @@ def as_evaluate(name: str, **options: Any) -> Any:
 
 
 def _metric(entry: str, folder: Path) -> tuple[str, Metric]:
-    match = _ENTRY.fullmatch(entry.removeprefix(_PREFIX))
+    is_task = entry.startswith(lm_eval_tasks.PREFIX)
+    match = _ENTRY.fullmatch(entry.removeprefix(lm_eval_tasks.PREFIX if is_task else _PREFIX))
     if match is None:
         raise RecipeError(f"{entry!r} is not the name of a metric.")
     source, options = match["name"], _options(entry, match["options"])
+    if is_task:
+        task = lm_eval_tasks.task_of(entry, source, options, folder)
+        return _named(task.name, {key: int(text) if text.isdigit() else text for key, text in options.items()}), task
     if not (entry.startswith(_PREFIX) or _is_path(source)):
         return _named(source, registry.check("metrics", source, options)), registry.build("metrics", source, options)
     for key in options:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mlflow_compress.scoring.boxes import BoxMetric
+from mlflow_compress.scoring.run_lengths import repeated
 
 
 @dataclass
@@ -62,13 +63,10 @@ def decoded(mask: Mapping[str, Any]) -> Any:
     """Return a mask of `encoded`: bool [height, width].
 
     Raises:
-        ValueError: its counts do not fill its size.
+        ValueError: its counts do not fill its size, or it is too large.
     """
     import numpy as np
 
-    height, width = mask["size"]
     counts: Sequence[int] = mask["counts"]
-    flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
-    if len(flat) != height * width:
-        raise ValueError(f"a mask of {height} x {width} pixels has {len(flat)} in its counts")
-    return flat.reshape((height, width), order="F")
+    flat, shape = repeated(np.arange(len(counts)) % 2 == 1, counts, mask["size"], "a mask")
+    return flat.reshape(shape, order="F")

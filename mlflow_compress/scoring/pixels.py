@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mlflow_compress.records import Scale
+from mlflow_compress.scoring.run_lengths import repeated
 from mlflow_compress.sockets import AdditiveMetric
 
 IGNORED = 255  # pixels of a reference with this number, or a negative one, are not scored
@@ -70,16 +71,13 @@ def decoded(pixels: Mapping[str, Any]) -> Any:
     """Return the classes of pixels of `encoded`: int64 [height, width].
 
     Raises:
-        ValueError: the runs do not fill the size.
+        ValueError: the runs do not fill the size, or it is too large.
     """
     import numpy as np
 
-    height, width = pixels["size"]
     runs = np.array(pixels["runs"], dtype=np.int64).reshape(-1, 2)
-    flat = np.repeat(runs[:, 0], runs[:, 1])
-    if len(flat) != height * width:
-        raise ValueError(f"an image of {height} x {width} pixels has {len(flat)} in its runs")
-    return flat.reshape(height, width)
+    flat, shape = repeated(runs[:, 0], runs[:, 1], pixels["size"], "an image")
+    return flat.reshape(shape)
 
 
 def _scored(reference: Mapping[str, Any], prediction: Mapping[str, Any]) -> tuple[Any, Any]:

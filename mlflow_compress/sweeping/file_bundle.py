@@ -232,7 +232,8 @@ def _texts(variant: Variant) -> list[str]:
 
 def _code(metric: str) -> str:
     """Return the path or hub id of a custom metric."""
-    return re.sub(r":\w+=.*", "", metric.strip().removeprefix("evaluate:"), flags=re.DOTALL)
+    path = metric.strip().removeprefix("evaluate:").removeprefix("lm_eval:")
+    return re.sub(r":\w+=.*", "", path, flags=re.DOTALL)
 
 
 def _place(folder: Path, text: str) -> Path:
@@ -262,6 +263,8 @@ def _beside(path: Path) -> Iterator[Path]:
         yield from _needed(path)
     with path.open("rb") as file:
         text = file.read(_MENTIONS_BYTES).decode(errors="replace")
+    if path.suffix in _SETTINGS and "!function" in text:  # a task of lm-eval with functions of Python files beside it
+        yield from sorted(path.parent.glob("*.py"))
     for mention in dict.fromkeys(_MENTION.findall(text)):
         parts = PurePosixPath(mention).parts
         if not parts or ".." in parts or parts[0] == "/" or (existing := _existing(path.parent, mention)) is None:

@@ -127,17 +127,24 @@ METRICS = (
     LoggedMetric("quality/output_error_rel_l2", "", "Distance between the outputs of the variant and of its original "
                  "on the same random inputs: 2-norm of the difference divided by that of the original's outputs."),
     LoggedMetric("quality/top1_agreement", "", "Share of scored samples where the variant and its original choose the "
-                 "same class. Without scores: share of positions in the outputs for the same random inputs."),
+                 "same class; for language models, share of scored tokens with the same likeliest token. Without "
+                 "scores: share of positions in the outputs for the same random inputs."),
     LoggedMetric("quality/kl_divergence_nats", "nats", "Mean over the same samples or positions of "
                  "KL(original || variant), the divergence of the variant's probabilities of classes."),
     LoggedMetric("quality/kl_divergence_reverse_nats", "nats", "Mean over the scored samples of "
                  "KL(variant || original)."),
+    LoggedMetric("quality/kl_divergence_lower_bound_nats", "nats", "Mean over the first 4,096 scored tokens of a lower "
+                 "bound of KL(original || variant): each model keeps its 64 likeliest tokens, and the tokens that are "
+                 "not kept by both count as one."),
+    LoggedMetric("quality/kl_divergence_reverse_lower_bound_nats", "nats", "The same for KL(variant || original)."),
     LoggedMetric("quality/flips", "", "Share of scored samples whose score is not the original's: for an accuracy, "
                  "answers that became wrong or right. The artifact `flips.json` lists them."),
     LoggedMetric("quality/samples_worse", "", "Number of scored samples that became worse (wrong)."),
     LoggedMetric("quality/samples_better", "", "Number of scored samples that became better (right)."),
     LoggedMetric("quality/{score}", "", "Score of a quality metric."),
     LoggedMetric("quality/{score}_{end}", "", "Ends of its 95 % interval: `low`, `high`."),
+    LoggedMetric("quality/{score}_stderr", "", "Standard error of the score of a task of lm-eval."),
+    LoggedMetric("quality/{score}_samples", "", "Number of samples of a task of lm-eval."),
     LoggedMetric("quality/{score}_difference", "", "Score minus the original's score on the same samples."),
     LoggedMetric("quality/{score}_difference_{end}", "", "Ends of that difference's 95 % interval: `low`, `high`."),
 )  # fmt: skip

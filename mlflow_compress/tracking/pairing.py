@@ -17,8 +17,9 @@ from typing import Any
 from mlflow_compress.errors import one_line
 from mlflow_compress.files import whole_file
 from mlflow_compress.measuring.quality import FLIPS, PREDICTIONS, STATISTICS, read_predictions
-from mlflow_compress.records import Result, finite, to_json
-from mlflow_compress.scoring import bootstrap, class_table, fidelity, statistics_file
+from mlflow_compress.records import MetricFacts, Result, finite, to_json
+from mlflow_compress.reporting import metric_facts
+from mlflow_compress.scoring import bootstrap, class_table, fidelity, statistics_file, token_table
 from mlflow_compress.scoring.class_table import ClassTable
 from mlflow_compress.scoring.hf_evaluate import metrics_of
 from mlflow_compress.sockets import AdditiveMetric, PooledMetric
@@ -124,13 +125,19 @@ def _changes(
             tables = [ClassTable.read(side[class_table.POOL]) for side in (original.statistics, own)]
             numbers |= fidelity.of_classes(tables[1], tables[0])
             names = [[table.labels[index] for index in table.answers] for table in tables]
+    with contextlib.suppress(ValueError):
+        predicted = [token_table.read(side) for side in (original.statistics, own)]
+        if predicted[0] is not None and predicted[1] is not None:
+            numbers |= fidelity.of_tokens(predicted[1], predicted[0])
     metrics = metrics_of(result.variant.metrics, Path(result.variant.folder))
     if not (name := fidelity.chosen_metric(metrics, own)) or name not in original.statistics:
         return numbers
     metric = metrics[name]
     assert isinstance(metric, AdditiveMetric)  # `chosen_metric` chooses no other
     try:
-        flips = fidelity.Flips.of(metric, own[name], original.statistics[name])
+        stated = metric_facts.recorded(result.facts, "metric.").get(f"quality/{name}", MetricFacts())
+        statistics = own[name], original.statistics[name]
+        flips = fidelity.Flips.of(metric, *statistics, greater_is_better=stated.greater_is_better)
     except (ValueError, LookupError, ArithmeticError):
         return numbers
     if flips is None:

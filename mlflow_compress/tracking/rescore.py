@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_compress import registry
-from mlflow_compress.errors import RecipeError, StoreError
+from mlflow_compress.errors import RecipeError, StoreError, named_line
 from mlflow_compress.measuring import quality
 from mlflow_compress.measuring.one_process import Listener
 from mlflow_compress.measuring.quality import PREDICTIONS, STATISTICS
@@ -22,6 +22,7 @@ from mlflow_compress.networks.class_scores import Ranking, taken
 from mlflow_compress.records import Variant
 from mlflow_compress.scoring import bootstrap, class_table, statistics_file
 from mlflow_compress.scoring.hf_evaluate import is_code, metrics_of
+from mlflow_compress.scoring.lm_eval_tasks import is_task
 from mlflow_compress.scoring.statistics_file import Statistics
 from mlflow_compress.sockets import Metric
 from mlflow_compress.tracking import reading, writing
@@ -86,7 +87,7 @@ def of_file(path: Path, entries: Sequence[str], seed: int = 0, listener: Listene
         content = path.read_bytes()
     except (OSError, Malformed) as error:
         raise RecipeError(f"The predictions can't be read: {error}") from error
-    metrics = metrics_of(entries, Path(), load=True)
+    metrics = metrics_of(_of_predictions(entries), Path(), load=True)
     beside = path.with_name(STATISTICS)
     try:
         class_scores = _class_scores(metrics, lambda: beside.read_bytes() if beside.is_file() else None)
@@ -118,6 +119,11 @@ def of_run(store: Store, run_id: str, entries: Sequence[str], log: bool, listene
         raise StoreError(f"The run {run_id} ({run.name}) can't be scored: {error}") from error
     if variant is None:
         raise StoreError(f"The run {run_id} ({run.name}) is not a run of compress-bench: it has no {_VARIANT}.")
+    names = _of_predictions(entries) if entries else tuple(name for name in variant.metrics if not is_task(name))
+    if not names:
+        raise RecipeError(
+            f"The run {run_id} ({run.name}) has scores of lm-eval tasks only, which have no predictions to score again."
+        )
     if content is None:
         raise StoreError(
             f"The run {run_id} ({run.name}) has no predictions: its quality was not scored. Measure it again with data "
@@ -125,11 +131,11 @@ def of_run(store: Store, run_id: str, entries: Sequence[str], log: bool, listene
         )
     folder = Path() if entries else Path(variant.folder)
     gives = registry.find("families", variant.family).gives
-    if code := [] if entries else [name for name in variant.metrics if is_code(name)]:
+    if code := [] if entries else [name for name in names if is_code(name)]:
         raise RecipeError(
             f"The run's metric {code[0]} is Python code. If you trust its source, name it: --metric {code[0]}"
         )
-    metrics = metrics_of(entries or variant.metrics, folder, load=True, gives=gives)
+    metrics = metrics_of(names, folder, load=True, gives=gives)
     class_scores = _class_scores(
         metrics, lambda: reading.artifact(store, run_id, STATISTICS, statistics_file.MOST_PACKED_BYTES)
     )
@@ -142,6 +148,21 @@ def of_run(store: Store, run_id: str, entries: Sequence[str], log: bool, listene
             statistics = {STATISTICS: _statistics(rescored.scores, store, run_id)}
             writing.add_to_run(store, run_id, rescored.scores.numbers(), facts, statistics)
     return rescored
+
+
+def _of_predictions(entries: Sequence[str]) -> Sequence[str]:
+    """Return the named metrics.
+
+    Raises:
+        RecipeError: One is a task of lm-eval, which asks the model itself.
+    """
+    for entry in entries:
+        if is_task(entry):
+            raise RecipeError(
+                f"{entry} asks the model itself, so it can't be computed from kept predictions. Name it in the recipe "
+                "(metrics: [...]) and measure the variant again."
+            )
+    return entries
 
 
 def _class_scores(metrics: Mapping[str, Metric], read: Callable[[], bytes | None]) -> Statistics | None:
@@ -201,8 +222,9 @@ def _score(
                 )
     try:
         return bootstrap.score(metrics, references, predictions, seed, drawn)
-    except ValueError as error:
-        raise RecipeError(f"The predictions of {origin} can't be scored by these metrics: {error}.") from error
+    except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:  # the file may be any JSON
+        reason = error if isinstance(error, ValueError) else named_line(error)
+        raise RecipeError(f"The predictions of {origin} can't be scored by these metrics: {reason}.") from error
 
 
 def _fits(takes: str, reference: Any, prediction: Any) -> bool:

@@ -70,7 +70,8 @@ def facts(result: Result) -> list[tuple[str, str]]:
         if name not in result.measurements:
             continue
         value = result.measurements[name]
-        text = f"{value:,.0f}" if name in _COUNTS else f"{number(value)} {unit(name)}".strip()
+        is_count = name in _COUNTS or (name.startswith("quality/") and name.endswith("_samples"))
+        text = f"{value:,.0f}" if is_count else f"{number(value)} {unit(name)}".strip()
         stem, suffix = (name.removesuffix("_ms"), "_ms") if name.endswith("_ms") else (name, "")
         low, high = (result.measurements.get(f"{stem}_{end}{suffix}") for end in ("low", "high"))
         if low is not None and high is not None and low < high:  # equal samples have no interval

@@ -45,6 +45,26 @@ def training():
 """
 
 
+LINEAR = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU())
+        self.head = nn.Linear(32, 4)
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+model = Net
+
+def batch(size):
+    return torch.rand(size, 8)
+"""
+
+
 class GpuSessionOnTheCpu(GpuSession):
     """The session for a GPU, with its inputs and outputs in the CPU's memory."""
 
@@ -261,8 +281,22 @@ def test_a_pattern_that_matches_nothing_is_named(tmp_path: Path) -> None:
         ("mode=dynamic,calibration=entropy", "calibration=entropy requires static ranges: remove mode=dynamic"),
         ("mode=weights,provider=tensorrt", "provider=tensorrt requires static ranges: remove mode=weights"),
         ("mode=weights,exclude=head", "exclude applies to mode=static and mode=dynamic"),
+        ("percentile=99", "percentile=99 needs calibration=percentile"),
     ],
 )
 def test_options_that_contradict_each_other(options: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match=message):
         compress(f"onnx_int8:{options}", *own(tmp_path, CONVOLUTIONS.replace("SPIKE", "1.0")))
+
+
+@pytest.mark.parametrize(("pattern", "left"), [("none", 3), ("body*", 1), ("head", 2), ("Gemm;head", 0)])
+def test_layers_are_left_out_of_dynamic_int8(pattern: str, left: int, tmp_path: Path) -> None:
+    chain = "onnx_int8:mode=dynamic" if pattern == "none" else f"onnx_int8:mode=dynamic,exclude={pattern}"
+    if not left:
+        with pytest.raises(Unsupported, match="no layer that the method quantises"):
+            compress(chain, *own(tmp_path, LINEAR))
+        return
+    model = compress(chain, *own(tmp_path, LINEAR))
+    assert model.files is not None
+    proto = onnx.load(str(Path(model.files.name) / "model.onnx"))
+    assert sum(node.op_type in ("MatMulInteger", "DynamicQuantizeMatMul") for node in proto.graph.node) == left

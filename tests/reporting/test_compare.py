@@ -74,6 +74,22 @@ def test_the_newest_good_run_counts_and_the_newer_failure_is_listed(make_run: Ma
     )
 
 
+def test_a_model_that_only_another_machine_can_run_has_a_row_with_its_size(make_run: MakeRun) -> None:
+    reason = {"status": "skipped", "compress.reason.cpu": "measure this row on a Mac"}
+    sized = make_run(method="coreml", cpu="skipped", tags=reason, metrics={"size/weights_mib": 50.0})
+    comparison = compare([make_run(), sized])
+    row = comparison.rows[1]
+    assert (row.values, row.ratios) == ({"size/weights_mib": 50.0}, {"size/weights_mib": 0.5})
+    assert row.runs == {"size": sized.run_id}
+    assert [(failure.device, failure.reason) for failure in comparison.failures] == [
+        ("cpu", "measure this row on a Mac")
+    ]
+    measured = make_run(method="coreml", metrics={"size/weights_mib": 49.0, P50: 1.0})
+    later = compare([make_run(), sized, measured])
+    assert later.failures == ()
+    assert (later.rows[1].values["size/weights_mib"], later.rows[1].values[P50]) == (49.0, 1.0)
+
+
 def test_a_failure_made_good_is_forgotten(make_run: MakeRun) -> None:
     runs = [make_run(cpu="failed"), make_run(tags={"status": "failed"}, cpu="failed"), make_run()]
     assert compare(runs).failures == ()

@@ -61,6 +61,7 @@ ABOUT_RESULTS = {
     "smaller_vocabulary",
     "static_activations",
     "stored_only",
+    "task_not_scored",
     "tied_held_twice",
     "tiny_quality_sample",
     "uncalibrated_layers",

@@ -254,7 +254,8 @@ def test_no_two_metrics_have_the_same_rank() -> None:
     [
         ("f1_micro", "F1 micro", True),
         ("f1_binary_cat", "F1 binary_cat", True),
-        ("chrf_word_order_2", "chrF word_order_2", True),
+        ("chrf_word_order_2", "chrF word_order=2", True),
+        ("top_k_accuracy_k_2", "top-k accuracy k=2", True),
         ("wer_normalized", "normalized WER", False),
         ("wer_normalized_other", "normalized WER other", False),
         ("accuracy_gpu", "accuracy gpu", True),

@@ -211,3 +211,11 @@ def test_two_runs_are_paired_by_their_areas() -> None:
     assert low is not None
     assert high is not None
     assert low < value < high < 0
+
+
+@pytest.mark.parametrize("name", ["ece", "log_loss", "top_k_accuracy", "roc_auc", "average_precision"])
+@pytest.mark.parametrize("logits", [[np.nan, 0, 0], [np.inf, 0, 0], [-np.inf] * 3])
+def test_a_sample_without_scores_is_named(name: str, logits: list[float]) -> None:
+    predictions = rankings(torch.tensor([[1.0, 2, 3], logits]), LABELS[:3])
+    with pytest.raises(ValueError, match="sample 1 has no finite score"):
+        computed(name, ["cat", "dog"], predictions)

@@ -188,5 +188,7 @@ def test_a_module_says_what_a_recipe_says_of_it(folder: Path) -> None:
     plain = from_evaluate("same_texts.py", folder=folder, scale="share")
     assert plain.facts == MetricFacts({"en": "same_texts"}, "share", greater_is_better=True)
     assert as_evaluate("f1", average="micro").facts.label["en"] == "F1 micro"
-    with pytest.raises(RecipeError, match="scale must be share, hundred, error_rate, unbounded, not 'ten'"):
+    with pytest.raises(
+        RecipeError, match="scale must be share, hundred, error_rate, correlation, unbounded, not 'ten'"
+    ):
         metrics_of(["./same_texts.py:scale=ten"], folder)

@@ -102,6 +102,23 @@ def test_a_variant_finds_its_paths_on_another_machine(tmp_path: Path) -> None:
         assert Path(path).is_relative_to(location)
 
 
+def test_a_task_of_lm_eval_goes_with_its_data_and_its_functions(tmp_path: Path) -> None:
+    folder = write(tmp_path / "recipes", model_dot_py="")
+    (folder / "tasks" / "data").mkdir(parents=True)
+    (folder / "tasks" / "data" / "a.jsonl").write_text("{}")
+    (folder / "tasks" / "readers.py").write_text("")
+    (folder / "tasks" / "ours.yaml").write_text(
+        "dataset_kwargs: {data_files: {test: data/a.jsonl}}\nprocess_docs: !function readers.read\n"
+    )
+    original = variant(folder, metrics=("lm_eval:arc_easy", "lm_eval:./tasks/ours.yaml:limit=5"))
+    needs = file_bundle.contents(original)
+    assert needs is not None
+    moved = file_bundle.moved(original, needs, file_bundle.unpack(needs, archive(needs)))
+    assert moved.metrics == original.metrics
+    for name in ("ours.yaml", "readers.py", "data/a.jsonl"):
+        assert Path(moved.folder, "tasks", name).is_file(), name
+
+
 def test_what_a_hub_or_a_package_has_is_not_packed(tmp_path: Path) -> None:
     write(tmp_path, model_dot_py="")
     for source in ("org/name", "package:numpy", "models:/x/1", "~nobody-of-that-name/x", "a\0b", "x" * 5000):

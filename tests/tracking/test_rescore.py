@@ -309,3 +309,38 @@ def test_two_at_once_add_to_one_file(store: Store, tmp_path: Path, monkeypatch: 
     assert content is not None
     (tmp_path / "again.npz").write_bytes(content)
     assert set(statistics_file.read(tmp_path / "again.npz")) == {"wer", "cer_normalized", "chrf"}
+
+
+IMAGE = {"boxes": [[0, 0, 9, 9]], "labels": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("metric", "reference", "prediction", "message"),
+    [
+        ("miou", {"pixels": {"size": [2, 2], "runs": [0, 10**13]}}, {"pixels": [[0]]}, "10000000000000 in its runs"),
+        ("miou", {"pixels": {"size": [10**6, 10**7], "runs": [0, 10**13]}}, {"pixels": [[0]]}, "is too large"),
+        ("miou", {"pixels": {"size": [2, 2], "runs": [0, 10**30]}}, {"pixels": [[0]]}, "OverflowError"),
+        ("miou", {"pixels": None}, {"pixels": None}, "TypeError"),
+        (
+            "mask_map50",
+            {**IMAGE, "masks": [{"size": [9, 9], "counts": [0, 10**13]}]},
+            {**IMAGE, "masks": []},
+            "in its runs",
+        ),
+        ("mask_map50", {**IMAGE, "masks": [{"size": [1, 1]}]}, {**IMAGE, "masks": []}, "KeyError"),
+        ("mrr", "d", [["x"]], "TypeError: unhashable"),
+        ("top_k_accuracy", "a", {"labels": 5, "probabilities": 5}, "TypeError"),
+    ],
+)
+def test_predictions_of_any_json_are_scored_or_reported(
+    tmp_path: Path, metric: str, reference: Any, prediction: Any, message: str
+) -> None:
+    path = table(tmp_path / PREDICTIONS, (reference, prediction))
+    with pytest.raises(RecipeError, match=rf"can't be scored by these metrics: .*{message}"):
+        rescore.of_file(path, (metric,))
+
+
+def test_a_calibration_error_has_few_bins(tmp_path: Path) -> None:
+    path = table(tmp_path / PREDICTIONS, ("a", {"a": 1}))
+    with pytest.raises(RecipeError, match="less than or equal to 1000"):
+        rescore.of_file(path, ("ece:bins=1000000000",))
