@@ -188,6 +188,9 @@ class PublishedScore:
     tolerance: float | None = None
 
 
+PUBLISHED = "published."  # the beginning of the names of the facts that hold a `PublishedVerdict`
+
+
 @dataclass(frozen=True)
 class PublishedVerdict:
     """The comparison of the original's own score with a published one.

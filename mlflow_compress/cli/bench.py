@@ -401,12 +401,13 @@ def _require_published(results: Sequence[Result]) -> None:
     Raises:
         WorkerError: An original differs, can't be compared, or has no published score; or there is no original.
     """
+    from mlflow_compress.records import PUBLISHED
     from mlflow_compress.reporting import published_scores
 
     problems = []
     originals = [result for result in results if result.variant.is_original]
     for result in originals:
-        verdicts = published_scores.recorded(result.facts, published_scores.FACT)
+        verdicts = published_scores.recorded(result.facts, PUBLISHED)
         pairs = ((name.partition("/")[2], verdict) for name, verdict in verdicts.items())
         wrong = [f"{name} {verdict.text}" for name, verdict in pairs if not verdict.is_same]
         wrong += [] if verdicts else ["no published score was compared"]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from mlflow_compress.errors import RecipeError, one_line
 from mlflow_compress.measuring import published
-from mlflow_compress.records import CautionKind, Outcome, Part, Variant
+from mlflow_compress.records import PUBLISHED, CautionKind, Outcome, Part, Variant
 from mlflow_compress.scoring import bootstrap
 from mlflow_compress.scoring.lm_eval_model import Clock, OutOfTime
 from mlflow_compress.scoring.lm_eval_tasks import HarnessTask
@@ -82,7 +82,7 @@ def added(
             is_subset = (variant.limit if task.limit is None else task.limit) is not None
             stated = dataclasses.replace(variant.published[name], data=_SOURCE)  # a task has its own data
             verdict = published.verdicts(scores, {name: stated}, _SOURCE, is_subset)[name]
-            facts[f"{published.FACT}{name}"] = verdict.to_text()
+            facts[f"{PUBLISHED}{name}"] = verdict.to_text()
     if part is None and not statistics:
         raise RecipeError(cautions[0].message)
     if part is None:

@@ -18,7 +18,6 @@ from mlflow_compress.networks.model_card import CardScore
 from mlflow_compress.records import MetricFacts, PublishedScore, PublishedVerdict
 from mlflow_compress.scoring.bootstrap import Scores
 
-FACT = "published."  # the beginning of the facts' names
 CARD = "model card"
 _TOLERANCE = 0.005  # part of the published score that other versions of libraries may explain
 _PERCENT = 1.5  # a share above this was written in percent

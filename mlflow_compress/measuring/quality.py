@@ -25,7 +25,7 @@ from mlflow_compress.networks import model_card, next_tokens
 from mlflow_compress.networks.class_scores import Ranking, taken
 from mlflow_compress.networks.next_tokens import Kept, NextTokens
 from mlflow_compress.networks.random_state import seed_all
-from mlflow_compress.records import Caution, CautionKind, Outcome, Part, Variant, metric_group
+from mlflow_compress.records import PUBLISHED, Caution, CautionKind, Outcome, Part, Variant, metric_group
 from mlflow_compress.scoring import bootstrap, class_table, lm_eval_tasks, statistics_file, token_table, writing_style
 from mlflow_compress.scoring.class_table import ClassTable
 from mlflow_compress.scoring.confusion import Confusion
@@ -209,7 +209,7 @@ def _published(variant: Variant, scores: bootstrap.Scores, is_subset: bool) -> d
         of_card = published.of_card(model_card.read(card), list(scores.by_name), variant.data)
         stated = {**of_card, **stated}
     verdicts = published.verdicts(scores, stated, variant.data, is_subset or spec.parse(variant.data).limit is not None)
-    return {f"{published.FACT}{name}": verdict.to_text() for name, verdict in verdicts.items()}
+    return {f"{PUBLISHED}{name}": verdict.to_text() for name, verdict in verdicts.items()}
 
 
 def read_predictions(text: str | bytes) -> tuple[list[Any], list[Any]]:

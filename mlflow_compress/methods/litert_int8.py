@@ -89,7 +89,8 @@ class LitertInt8(ExportMethod):
         return model
 
     def _quantise(self, plain: Path, path: Path, inputs: Sequence[tuple[Any, ...]]) -> None:
-        from ai_edge_quantizer import qtyping, quantizer, recipe
+        from ai_edge_quantizer import calibrator, qtyping, quantizer, recipe, recipe_manager
+        from ai_edge_quantizer.utils import qsv_utils
 
         operation, no_change = qtyping.TFLOperationName, recipe.AlgorithmName.NO_QUANTIZE
         flatten_biases(plain)
@@ -111,7 +112,12 @@ class LitertInt8(ExportMethod):
             for tensors in inputs
             for row in shapes.samples(*tensors)
         ]
-        engine.quantize(engine.calibrate({SIGNATURE: samples})).export_model(str(path))
+        recipes = recipe_manager.RecipeManager()
+        recipes.load_quantization_recipe(engine.get_quantization_recipe())
+        # `engine.calibrate` takes moving averages of the ranges: it cuts values of all samples but the first ones
+        ranges = calibrator.Calibrator(str(plain), qsv_update_func=qsv_utils.min_max_update)
+        ranges.calibrate({SIGNATURE: samples}, recipes)
+        engine.quantize(ranges.get_model_qsvs()).export_model(str(path))
 
     def open(self, name: str, buffers: Sequence[Values], model: Model, folder: Path) -> Call:
         """Open a file in the interpreter."""

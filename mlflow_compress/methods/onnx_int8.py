@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from annotated_types import Ge, Gt, Lt
 
@@ -118,16 +118,15 @@ class OnnxInt8(OnnxMethod):
                     raise Unsupported("exclude applies to mode=static and mode=dynamic, not to mode=weights")
                 model.facts["activations"] = "rounded at each call, with a scale for each block of each token"
                 return onnx_block_weights.quantise(model, paths, _BLOCKS, True, folder)
+            prepared = {name: _prepared(graph, paths[name], patterns) for name, graph in graphs.items()}
+            patterns.require_used()  # before calibration, which may take minutes
             static = {name for name, path in paths.items() if self._is_static(path)}
             inputs: dict[str, list[tuple[Any, ...]]] = {}
             if static:
                 require_data_to_score(model, family)
                 inputs = record(model, family, {name: Session(path, ()) for name, path in paths.items()}, self.samples)
             for name, graph in graphs.items():
-                self._quantise(
-                    graph, paths[name], folder / f"{name}.onnx", inputs[name] if name in static else None, patterns
-                )
-        patterns.require_used()
+                self._quantise(graph, prepared[name], folder / f"{name}.onnx", inputs[name] if name in static else None)
         model.facts["activations"] = f"ranges from calibration{_BY[self.calibration]}" if static else _AT_EACH_CALL
         if generates:
             model.cautions.append(ONE_SCALE_FOR_ALL.of(mode="static" if static else "dynamic"))
@@ -147,21 +146,13 @@ class OnnxInt8(OnnxMethod):
         return is_convolutional(onnx.load(str(path), load_external_data=False))
 
     def _quantise(
-        self,
-        graph: Graph,
-        plain: Path,
-        path: Path,
-        inputs: Sequence[tuple[Any, ...]] | None,
-        patterns: NodePatterns,
+        self, graph: Graph, prepared: _Prepared, path: Path, inputs: Sequence[tuple[Any, ...]] | None
     ) -> None:
         """Write a graph in int8, with static ranges from these inputs, or with dynamic ranges if they are None."""
         import onnx
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
         reduce_range = not has_int8_dot_products() if self.reduce_range is None else self.reduce_range
-        prepared = plain.with_suffix(".prepared.onnx")
-        model = onnx_static_int8.prepare(plain, prepared, graph)
-        excluded = patterns.matches(model, onnx.load(str(plain), load_external_data=False))
         if inputs is not None:
             settings = StaticInt8(
                 self.calibration,
@@ -170,17 +161,39 @@ class OnnxInt8(OnnxMethod):
                 reduce_range and self.provider != "tensorrt",
                 self.provider == "tensorrt",
             )
-            onnx_static_int8.quantise(prepared, path, graph, inputs, settings, excluded)
+            onnx_static_int8.quantise(prepared.path, path, graph, inputs, settings, prepared.excluded)
             return
+        model = onnx.load(str(prepared.path), load_external_data=False)
         del model.graph.value_info[:]  # it transposes weights and would fail on the recorded shapes
-        onnx.save(model, str(prepared))
+        onnx.save(model, str(prepared.path))
         quantize_dynamic(
-            str(prepared),
+            str(prepared.path),
             str(path),
             op_types_to_quantize=["MatMul", "Gather"],
-            nodes_to_exclude=[*excluded, *(f"{name}_MatMul" for name in excluded)],  # what it makes of a Gemm
+            nodes_to_exclude=[*prepared.excluded, *(f"{name}_MatMul" for name in prepared.excluded)],  # of a Gemm
             per_channel=self.per_channel,
             reduce_range=reduce_range,
             weight_type=QuantType.QInt8,
             use_external_data_format=is_large(graph),
         )
+
+
+class _Prepared(NamedTuple):
+    """A file that is ready to be quantised.
+
+    Attributes:
+        path: The file.
+        excluded: Names of its nodes that stay in float.
+    """
+
+    path: Path
+    excluded: list[str]
+
+
+def _prepared(graph: Graph, plain: Path, patterns: NodePatterns) -> _Prepared:
+    """Prepare an exported file (see `onnx_static_int8.prepare`), and find the nodes that stay in float."""
+    import onnx
+
+    path = plain.with_suffix(".prepared.onnx")
+    model = onnx_static_int8.prepare(plain, path, graph)
+    return _Prepared(path, patterns.matches(model, onnx.load(str(plain), load_external_data=False)))

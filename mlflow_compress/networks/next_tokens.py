@@ -1,8 +1,8 @@
 """What a language model predicted for each scored token: the likeliest token, and the log-probabilities of some.
 
-All log-probabilities of a vocabulary would fill hundreds of megabytes, so only the likeliest `TOP` are kept, with the
-mass of all others, and only for the first `MOST_COMPARED` tokens: 2 MiB before packing. The likeliest token alone is
-kept for the first `MOST_TOKENS` tokens: 8 MiB.
+All log-probabilities of a vocabulary would fill hundreds of megabytes. So only the likeliest `TOP` are kept, and the
+mass of all others in `BINS` bins, by their ids modulo `BINS`; and only for the first `MOST_COMPARED` tokens: 3 MiB
+before packing. The likeliest token alone is kept for the first `MOST_TOKENS` tokens: 8 MiB.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from mlflow_compress.networks.token_windows import Window
 
 ASKED = "next_tokens"  # in `Model.asked`: log-probabilities are wanted, too
-TOP = 64
+TOP = BINS = 64
 MOST_COMPARED = 4096
 MOST_TOKENS = 2**20
 _NEVER = -3e38  # the logarithm of 0 in a file, which holds finite numbers
@@ -27,8 +27,8 @@ class NextTokens:
     Attributes:
         targets: The tokens [tokens].
         best: The likeliest tokens by the model [tokens].
-        scores: For the first tokens: the log-probability of all tokens that are not kept together, the ids of the
-            likeliest, and their log-probabilities [compared tokens, 1 + 2 * kept ids], float32.
+        scores: For the first tokens: the log-probability of each bin of other tokens, the ids of the likeliest, and
+            their log-probabilities [compared tokens, bins + 2 * kept ids], float32.
     """
 
     targets: Any
@@ -49,7 +49,9 @@ class NextTokens:
         compared = max(0, min(compared, len(logits)))
         logs = logits[:compared].log_softmax(-1)
         top = logs.topk(min(TOP, logits.shape[-1]), dim=-1)
-        rest = logs.scatter(-1, top.indices, -torch.inf).logsumexp(-1, keepdim=True)
+        others = logs.scatter(-1, top.indices, -torch.inf)
+        filled = torch.nn.functional.pad(others, (0, -others.shape[-1] % BINS), value=-torch.inf)
+        rest = filled.unflatten(-1, (-1, BINS)).logsumexp(1)  # the id is row * BINS + bin
         # ids are exact in float32 below 2^24
         scores = torch.cat([rest, top.indices.float(), top.values], dim=-1).clamp(min=_NEVER)
         return cls(*(tensor.cpu().numpy() for tensor in (targets.int(), logits.argmax(-1).int(), scores)))

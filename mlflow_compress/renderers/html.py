@@ -291,16 +291,20 @@ def _number(comparison: Comparison, row: Row, name: str, text: str) -> _Part:
 
 
 def _scores(comparison: Comparison, row: Row) -> Iterator[_Part]:
-    for name in table_text.scores(row.values, comparison.metrics):
+    names = table_text.scores(row.values, comparison.metrics)
+    own_counts = {name: row.values[key] for name in names if (key := f"{name}_samples") in row.values}
+    for name in names:
         text, against = table_text.score_parts(row, name, comparison.language, comparison.metrics)
         difference = f"{name}{DIFFERENCE}"
         low, high = row.values.get(f"{difference}_low"), row.values.get(f"{difference}_high")
         ends = None if low is None or high is None or low == high else (low, high)  # equal samples have no interval
         verdict = _verdict(comparison, row, name) if against else ""
+        if name in own_counts:
+            text = f"{text}, n={own_counts[name]:.0f}"
         yield _Part(
             text, against, verdict, _noise(comparison, row, difference, ends, table_text.difference) if against else ""
         )
-    if COUNT in row.values:
+    if COUNT in row.values and (not own_counts or len(own_counts) < len(names)):
         yield _Part(f"n={row.values[COUNT]:.0f}")
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from mlflow_compress import words
-from mlflow_compress.records import PublishedVerdict
+from mlflow_compress.records import PUBLISHED, PublishedVerdict
 from mlflow_compress.reporting.footnotes import Note
 from mlflow_compress.reporting.metric_facts import GROUP, Known
 from mlflow_compress.reporting.table_text import label, number
 
-FACT = "published."  # the beginning of the facts' names
 DIFFERS, APART, SAME = "differs", "not comparable", "as published"
-_TAG = f"compress.{FACT}"
+_TAG = f"compress.{PUBLISHED}"
 _KINDS = {DIFFERS: "published_differs", APART: "published_apart", SAME: "published_same"}
 
 
@@ -21,7 +20,7 @@ def recorded(texts: Mapping[str, str], prefix: str = _TAG) -> dict[str, Publishe
 
     Args:
         texts: The tags, or the facts of a result.
-        prefix: The prefix of their names; `FACT` for the facts of a result.
+        prefix: The prefix of their names; `PUBLISHED` for the facts of a result.
     """
     verdicts = {
         f"{GROUP}/{key[len(prefix) :]}": PublishedVerdict.from_text(text)

@@ -444,16 +444,24 @@ def score_text(row: Row, name: str, language: str, known: Known = NOTHING_SAID) 
 
 
 def _quality(row: Row, language: str, metrics: Known) -> str:
-    """Return all scores, the deciding one first; without a score, the output error."""
+    """Return all scores, the deciding one first; without a score, the output error.
+
+    The number of samples follows the scores of the data, and each score with its own samples.
+    """
     values = row.values
-    text = ", ".join(score_text(row, name, language, metrics) for name in scores(values, metrics))
-    if not text or metric_facts.COUNT not in values:
-        return text or MISSING
+    texts = {name: score_text(row, name, language, metrics) for name in scores(values, metrics)}
+    own_counts = {name: values[key] for name in texts if (key := f"{name}_samples") in values}
+    of_data = ", ".join(text for name, text in texts.items() if name not in own_counts)
     changed = ""
-    if {metric_facts.WORSE, metric_facts.BETTER} <= values.keys():
+    if {metric_facts.WORSE, metric_facts.BETTER} <= values.keys() and (of_data or len(own_counts) == 1):
         counts = (f"{values[name]:.0f}" for name in (metric_facts.WORSE, metric_facts.BETTER))
         changed = "; " + words.CHANGED_SAMPLES[language].format(**dict(zip(("worse", "better"), counts, strict=True)))
-    return f"{text} (n={values[metric_facts.COUNT]:.0f}{changed})"
+    parts = [of_data] if of_data else []
+    if of_data and metric_facts.COUNT in values:
+        parts = [f"{of_data} (n={values[metric_facts.COUNT]:.0f}{changed})"]
+        changed = ""
+    parts += [f"{texts[name]} (n={count:.0f}{changed})" for name, count in own_counts.items()]
+    return ", ".join(parts) or MISSING
 
 
 def _difference(row: Row, name: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow_compress.networks.next_tokens import NextTokens
+from mlflow_compress.networks.next_tokens import BINS, NextTokens
 from mlflow_compress.scoring.class_table import ClassTable
 from mlflow_compress.scoring.confusion import Table
 from mlflow_compress.scoring.statistics_file import Statistics
@@ -46,8 +46,8 @@ def of_tokens(own: NextTokens, original: NextTokens) -> dict[str, float]:
     """Compare the predictions of the same tokens by two language models.
 
     Each keeps the log-probabilities of its likeliest tokens only. So the divergences are those of coarser
-    distributions: the tokens that both keep, and one class for all others. Merging classes never increases a
-    divergence, so it is a lower bound of that of the whole vocabulary.
+    distributions: the tokens that both keep, and bins of all others. Merging tokens never increases a divergence, so it
+    is a lower bound of that of the whole vocabulary.
 
     Source: Cover and Thomas, Elements of information theory, theorem 2.7.1 (log sum inequality).
 
@@ -75,7 +75,7 @@ def of_tokens(own: NextTokens, original: NextTokens) -> dict[str, float]:
 
 
 def _on_common_tokens(own: Any, original: Any) -> tuple[Any, Any]:
-    """Return two tables of log-probabilities [tokens, 1 + kept ids]: of all other tokens, and of the common ones.
+    """Return two tables of log-probabilities [tokens, bins + kept ids]: the bins of other tokens, and the common ones.
 
     Args:
         own: Table of one model (see `NextTokens.scores`).
@@ -83,19 +83,29 @@ def _on_common_tokens(own: Any, original: Any) -> tuple[Any, Any]:
     """
     import numpy as np
 
-    count = own.shape[1] // 2
-    ids, logs = own[:, 1 : 1 + count], own[:, 1 + count :].astype(np.float64)
-    other_ids, other_logs = original[:, 1 : 1 + count], original[:, 1 + count :].astype(np.float64)
+    count = (own.shape[1] - BINS) // 2
+    (rest, ids, logs), (other_rest, other_ids, other_logs) = (
+        (side[:, :BINS].astype(float), side[:, BINS:-count].astype(int), side[:, -count:].astype(float))
+        for side in (own, original)
+    )
     same = ids[:, :, None] == other_ids[:, None, :]
     is_common, is_others = same.any(axis=2), same.any(axis=1)
     aligned = np.take_along_axis(other_logs, same.argmax(axis=2), axis=1)
+    bins = _with_unmatched(rest, ids, logs, is_common), _with_unmatched(other_rest, other_ids, other_logs, is_others)
+    common = (np.where(is_common, side, -np.inf) for side in (logs, aligned))
+    own_table, original_table = (np.column_stack(pair) for pair in zip(bins, common, strict=True))
+    return own_table, original_table
 
-    def table(rest: Any, kept: Any, is_kept_common: Any, common: Any) -> Any:
-        unmatched = np.where(is_kept_common, -np.inf, kept)
-        others = np.logaddexp.reduce(np.column_stack([rest.astype(np.float64), unmatched]), axis=1)
-        return np.column_stack([others, np.where(is_common, common, -np.inf)])
 
-    return table(own[:, 0], logs, is_common, logs), table(original[:, 0], other_logs, is_others, aligned)
+def _with_unmatched(bins: Any, ids: Any, logs: Any, is_common: Any) -> Any:
+    """Return the log-probabilities of the bins with the kept tokens that the other model does not keep."""
+    import numpy as np
+
+    total, rows = bins.copy(), np.arange(len(bins))
+    for column in range(ids.shape[1]):  # of each row one token at a time, so no bin is written twice
+        places = rows, ids[:, column] % BINS
+        total[places] = np.logaddexp(total[places], np.where(is_common[:, column], -np.inf, logs[:, column]))
+    return total
 
 
 def _divergence(log_p: Any, log_q: Any) -> float:

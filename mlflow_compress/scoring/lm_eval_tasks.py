@@ -300,7 +300,8 @@ def _load(source: str) -> dict[str, Any]:
     path = Path(source) if is_path(source) else None
     try:
         with _offline() if obstacle else contextlib.nullcontext(), _inside(path.parent if path else None):
-            loaded: dict[str, Any] = dict(_manager(source, path).load([source]))
+            manager, name = _of_file(path) if path else (_manager(source), source)
+            loaded: dict[str, Any] = dict(manager.load([name]))
     except RecipeError:
         raise
     except Exception as error:  # errors of the hub, of data files and of the task's own code have no common class
@@ -314,16 +315,31 @@ def _load(source: str) -> dict[str, Any]:
     return loaded
 
 
-def _manager(source: str, path: Path | None) -> Any:
+def _of_file(path: Path) -> tuple[Any, str]:
+    """Return a task manager that knows the tasks in the folder of a file, and the name of the task in the file."""
+    from lm_eval.tasks import TaskManager
+
+    manager = TaskManager(include_path=str(path.parent), include_defaults=False)
+    entries = manager.task_index.items()
+    name = next((name for name, entry in entries if entry.yaml_path and Path(entry.yaml_path).resolve() == path), None)
+    if name is None:  # another file defines a task of the same name, or this one defines none
+        return manager, str(path)
+    if name in manager.all_groups:  # it may name tasks of the package
+        members = (manager.task_index[name].cfg or {}).get("task") or ()
+        members = [members] if isinstance(members, str) else [member for member in members if isinstance(member, str)]
+        if not set(members) <= set(manager.all_tasks):
+            manager = TaskManager(include_path=str(path.parent))
+    return manager, str(name)
+
+
+def _manager(source: str) -> Any:
     """Return a task manager that knows a task: it indexes only the folder of the task, because all take half a minute.
 
     Raises:
-        UnknownName: There is no such task.
+        RecipeError: There is no such task.
     """
     from lm_eval.tasks import TaskManager
 
-    if path is not None:
-        return TaskManager(include_path=str(path.parent), include_defaults=False)
     folders = _folders(source)
     if len(folders) == 1:
         manager = TaskManager(include_path=str(folders[0]), include_defaults=False)

@@ -135,7 +135,7 @@ METRICS = (
                  "KL(variant || original)."),
     LoggedMetric("quality/kl_divergence_lower_bound_nats", "nats", "Mean over the first 4,096 scored tokens of a lower "
                  "bound of KL(original || variant): each model keeps its 64 likeliest tokens, and the tokens that are "
-                 "not kept by both count as one."),
+                 "not kept by both are merged into 64 bins."),
     LoggedMetric("quality/kl_divergence_reverse_lower_bound_nats", "nats", "The same for KL(variant || original)."),
     LoggedMetric("quality/flips", "", "Share of scored samples whose score is not the original's: for an accuracy, "
                  "answers that became wrong or right. The artifact `flips.json` lists them."),

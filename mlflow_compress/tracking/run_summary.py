@@ -6,7 +6,7 @@ import re
 
 from mlflow_compress.compression.coverage import REACHED
 from mlflow_compress.plain_text import plain
-from mlflow_compress.records import Result
+from mlflow_compress.records import PUBLISHED, Result
 from mlflow_compress.reporting import metric_facts, published_scores
 from mlflow_compress.reporting.table_text import DIFFERENCE, label, number, scores, unit
 
@@ -82,7 +82,7 @@ def facts(result: Result) -> list[tuple[str, str]]:
         rows.append((label(name, "en", metrics, with_unit=False), text))
     rows += [
         (f"{label(name, 'en', metrics, with_unit=False)}, published", verdict.text)
-        for name, verdict in published_scores.recorded(result.facts, published_scores.FACT).items()
+        for name, verdict in published_scores.recorded(result.facts, PUBLISHED).items()
     ]
     return rows
 
@@ -125,7 +125,7 @@ def page(result: Result) -> str:
     facts = {
         name: text
         for name, text in result.facts.items()
-        if name not in covered and not name.startswith(("metric.", published_scores.FACT))
+        if name not in covered and not name.startswith(("metric.", PUBLISHED))
     }
     rows = {**facts, **result.environment}
     if not rows:

@@ -16,6 +16,7 @@ from mlflow_compress.compression.onnx_gpu_sessions import GpuSession
 from mlflow_compress.compression.onnx_graphs import Session
 from mlflow_compress.compression.onnx_settings import SessionSettings, require_used
 from mlflow_compress.errors import MachineLacks, RecipeError, Unsupported
+from mlflow_compress.methods import onnx_int8
 from mlflow_compress.networks import stored_weights
 from mlflow_compress.networks.export_graphs import graph
 from mlflow_compress.planning.chains import parse_chain
@@ -270,7 +271,10 @@ def test_modules_and_operators_can_be_left_out(pattern: str, left: int, tmp_path
         compress("onnx_int8:samples=2,exclude=Conv", *own(tmp_path, code))
 
 
-def test_a_pattern_that_matches_nothing_is_named(tmp_path: Path) -> None:
+def test_a_pattern_that_matches_nothing_is_named_before_calibration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_int8, "record", lambda *_: pytest.fail("it was calibrated"))
     with pytest.raises(Unsupported, match=r"matches 'tail'\. The types are Conv"):
         compress("onnx_int8:samples=2,exclude=head;tail", *own(tmp_path, CONVOLUTIONS.replace("SPIKE", "1.0")))
 

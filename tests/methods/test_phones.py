@@ -107,6 +107,16 @@ def test_a_detectors_scores_are_not_rounded_with_its_boxes(chain: str, tmp_path:
     assert (got[:, 4] - want[:, 4]).abs().max() < 0.02  # one step of pixels in int8 would be 2.5
 
 
+@pytest.mark.parametrize("chain", ["litert_int8:mode=static,samples=16", "executorch_int8:samples=16"])
+def test_ranges_cover_all_calibration_samples(chain: str, tmp_path: Path) -> None:
+    needed(chain)
+    growing = "torch.rand(64, 3, 8, 8) * torch.linspace(0, 1, 64).view(-1, 1, 1, 1)"
+    family, model = own(tmp_path, DETECTOR.replace("torch.rand(64, 3, 8, 8)", growing))
+    batch = family.batch(model, 2, 5)
+    want = forward(family, model, batch)
+    assert stored_weights.distance(forward(family, compress(chain, family, model), batch), want) < 0.05
+
+
 @pytest.mark.parametrize("chain", ["litert", "litert_int8", "executorch", "executorch_int8:samples=2"])
 def test_saved_and_restored(chain: str, tmp_path: Path) -> None:
     needed(chain)

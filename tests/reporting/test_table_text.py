@@ -108,6 +108,30 @@ def test_cells_of_a_row() -> None:
 
 
 @pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        (
+            {"quality/wer": 0.5, "quality/samples": 30.0, "quality/samples_worse": 2.0, "quality/samples_better": 1.0},
+            "0.5000 WER (n=30; 2 worse, 1 better), 0.2500 arc (n=40)",
+        ),
+        (
+            {"quality/samples": 40.0, "quality/samples_worse": 2.0, "quality/samples_better": 1.0},
+            "0.2500 arc (n=40; 2 worse, 1 better)",
+        ),
+        (
+            {"quality/moo": 0.5, "quality/moo_samples": 9.0, "quality/samples": 49.0, "quality/samples_worse": 2.0}
+            | {"quality/samples_better": 1.0},
+            "0.2500 arc (n=40), 0.5000 moo (n=9)",
+        ),
+    ],
+)
+def test_a_task_with_its_own_samples_states_their_number(values: dict[str, float], text: str) -> None:
+    task = {"quality/arc": 0.25, "quality/arc_samples": 40.0, "quality/arc_stderr": 0.1, "quality/arc_low": 0.1}
+    row = Row("alpha", "lm", "fp16", values={**task, **values})
+    assert table_text.cells(row, table_text.COLUMNS, "en")[-1] == text
+
+
+@pytest.mark.parametrize(
     ("method", "expected"),
     [
         ("original", "Оригинал"),

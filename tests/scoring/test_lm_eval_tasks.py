@@ -142,7 +142,7 @@ def of_harness(folder: Path, model: Model, name: str, **options: Any) -> dict[st
     own = HFLM(pretrained=model.module, tokenizer=companions(model).tokenizer, batch_size=1)
     manager = TaskManager(include_path=str(folder), include_defaults=False)
     results = simple_evaluate(own, tasks=[name], task_manager=manager, bootstrap_iters=10, **options)
-    return dict(results["results"][name])
+    return dict({**results["results"], **results.get("groups", {})}[name])
 
 
 @needs_harness
@@ -219,6 +219,28 @@ def test_tasks_follow_the_scores_of_the_data(tmp_path: Path) -> None:
 def hurried(variant: Variant) -> Variant:
     """Return a variant that is scored for no more than one answer."""
     return dataclasses.replace(variant, budget=dataclasses.replace(variant.budget, score_seconds=0.0))
+
+
+@needs_harness
+@pytest.mark.parametrize("is_by_size", [True, False])
+def test_a_group_is_scored_as_the_harness_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_by_size: bool
+) -> None:
+    folder = tasks(tmp_path)
+    rows = (folder / "data" / "questions.jsonl").read_text().splitlines()
+    (folder / "data" / "few.jsonl").write_text("\n".join(rows[2:9]) + "\n")
+    few = CHOICES.replace("task: choices", "task: few").replace("test: data/questions.jsonl", "test: data/few.jsonl")
+    (folder / "few.yaml").write_text(few)
+    (folder / "both.yaml").write_text(
+        "group: both\ntask: [choices, few]\naggregate_metric_list:\n"
+        f"  - {{metric: acc, aggregation: mean, weight_by_size: {str(is_by_size).lower()}}}\nmetadata: {{version: 1}}\n"
+    )
+    monkeypatch.chdir(folder)
+    family, model = model_of()
+    numbers = scored(folder, family, model, "lm_eval:./both.yaml").measurements
+    assert numbers["quality/both"] == pytest.approx(of_harness(folder, model, "both")["acc,none"], rel=1e-9)
+    assert numbers["quality/both_samples"] == COUNT + 7
+    assert numbers["quality/both_low"] < numbers["quality/both"] < numbers["quality/both_high"]
 
 
 @needs_harness

@@ -76,7 +76,7 @@ def language_model(**architecture: Any) -> tuple[Family, Model]:
     return tiny_model("causal_lm", {"initializer_range": 0.5, "vocab_size": 288, "hidden_size": 32, **architecture})
 
 
-@pytest.mark.parametrize(("method", "least"), [("bf16", 0.9), ("int4_weight_only:group_size=32", 0.6)])
+@pytest.mark.parametrize(("method", "least"), [("bf16", 0.95), ("int4_weight_only:group_size=32", 0.8)])
 def test_agreement_is_exact_and_the_bound_is_below_the_divergence(
     tmp_path: Path, texts: list[str], method: str, least: float
 ) -> None:
@@ -113,7 +113,7 @@ def test_a_small_vocabulary_is_compared_exactly(vocabulary: int, is_exact: bool)
     divergence = float((logs[0].exp() * (logs[0] - logs[1])).sum(-1).mean())
     numbers = fidelity.of_tokens(NextTokens.of(after, targets, 300), NextTokens.of(before, targets, 300))
     assert numbers[BOUND] == pytest.approx(divergence, rel=1e-5) if is_exact else numbers[BOUND] < divergence
-    assert numbers[BOUND] > 0.6 * divergence
+    assert numbers[BOUND] > 0.8 * divergence
 
 
 def test_unlikely_tokens_give_finite_divergences() -> None:
@@ -169,9 +169,9 @@ def test_tables_that_are_not_valid_are_not_compared() -> None:
     logits, _, targets = tables(30, 200)
     predicted = NextTokens.of(logits, targets, 10)
     kept = token_table.statistics(predicted)
-    wide = Statistics(np.zeros((10, 1 + 2 * 4000), np.float32))
+    wide = Statistics(np.zeros((10, 64 + 2 * 4000), np.float32))
     above = copy.copy(kept[token_table.SCORES].values) + 50
-    for broken in (wide, Statistics(np.zeros((31, 129), np.float32)), Statistics(above)):
+    for broken in (wide, Statistics(np.zeros((31, 192), np.float32)), Statistics(above)):
         with pytest.raises(ValueError, match="predicted token"):
             token_table.read({**kept, token_table.SCORES: broken})
     with pytest.raises(ValueError, match="different tokens"):
