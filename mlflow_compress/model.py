@@ -160,7 +160,7 @@ class Model:
     Attributes:
         module: A `torch.nn.Module`, or its replacement by a method for another runtime (called in the same way).
         assets: Objects that an external family keeps by name.
-        weights: Origin of the weights: `pretrained`, `random` or `local`.
+        weights: Origin of the weights: `pretrained`, `random`, `local`, or `remote` if a service has them.
         device: Device of the module: `cpu`, `cuda`, `mps` or `xpu`.
         caution: A caution about how it was loaded. It can only be set, and is added to `cautions`.
         batch_size: Samples in the timed call, for methods whose result has a fixed batch size.
@@ -188,7 +188,7 @@ class Model:
 
     module: Any
     assets: _AssetsOf = _AssetsOf()
-    weights: Literal["pretrained", "random", "local"] = "random"
+    weights: Literal["pretrained", "random", "local", "remote"] = "random"
     device: str = "cpu"
     caution: _LoadingCaution = _LoadingCaution()
     batch_size: int = 1

@@ -12,11 +12,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.model import Evaluation, LayerSizes, Model
-from mlflow_compress.records import LAST_RANK, CautionKind, Comparison, MetricFacts, Scale
+from mlflow_compress.records import LAST_RANK, CautionKind, Comparison, MetricFacts, Part, Scale
 from mlflow_compress.torch_devices import LABELS
 
 __all__ = [
@@ -41,6 +41,18 @@ RANDOM_CALIBRATION = CautionKind(
 )
 
 Mark = Callable[[str], None]
+
+
+class Reporter(Protocol):
+    """Receives the progress of a long measurement."""
+
+    def stage(self, name: str) -> None:
+        """Report that a stage begins."""
+
+    def progress(self, done: int, total: int | None, seconds_left: float | None) -> None:
+        """Report the progress of the stage."""
+
+
 State = Literal["float", "half", "packed", "runtime"]
 
 
@@ -174,6 +186,8 @@ class Family(ABC):
         calibrates_on: The data that calibration and training need, as part of a message.
         has_random_weights: Whether `load` supports `weights=random`.
         runs_users_code: Whether its models are Python code of the user, which is tried before anything is measured.
+        is_remote: Whether its models run in another process, so that their size, memory and energy can't be measured,
+            and they can't be logged.
     """
 
     timed: ClassVar[str]
@@ -190,6 +204,7 @@ class Family(ABC):
     )
     has_random_weights: ClassVar[bool] = True
     runs_users_code: ClassVar[bool] = False
+    is_remote: ClassVar[bool] = False
     auto_dtype: ClassVar[Literal["native", "float32"]] = "native"
     revision: ClassVar[int] = 1
 
@@ -235,6 +250,15 @@ class Family(ABC):
             folder: See `load`.
         """
         return ""
+
+    @classmethod
+    def require_loggable(cls, source: str) -> None:
+        """Check that a source contains no secret, before anything is logged.
+
+        Raises:
+            RecipeError: It does. The message does not repeat it.
+        """
+        return
 
     @abstractmethod
     def batch(self, model: Model, size: int, seed: int) -> Any:
@@ -430,6 +454,17 @@ class Family(ABC):
             Numbers by metric name without the device: `real_time_factor_scored`.
         """
         return {}
+
+    def under_load(self, model: Model, seed: int, reporter: Reporter, folder: Path) -> Part | None:
+        """Measure a remote model that serves several callers at the same time; None if this is not requested.
+
+        Args:
+            model: The model.
+            seed: Seed of the inputs, and of the moments at which they arrive.
+            reporter: Receives the progress.
+            folder: Folder for a table.
+        """
+        return None
 
     def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
         """Return the labelled samples that quality is scored on, held out from all training and calibration.

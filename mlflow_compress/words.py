@@ -43,6 +43,8 @@ QUANTITIES = {
     "latency": {"en": "inference time", "ru": "время инференса"},
     "throughput": {"en": "throughput", "ru": "пропускная способность"},
     "load": {"en": "load time", "ru": "время загрузки"},
+    "requests_per_second": {"en": "requests per second", "ru": "запросов в секунду"},
+    "errors": {"en": "share of errors", "ru": "доля ошибок"},
     "first_call": {
         "en": "first call, including compilation",
         "ru": "первый вызов вместе с компиляцией",
@@ -64,7 +66,10 @@ QUANTITIES = {
         "ru": "энергия процессора на пример в том же запуске, оценка",
     },
 }
-PREPARE = {"en": "compression:", "ru": "сжатие:"}
+GROUPS: Mapping[str, Text] = {
+    "prepare": {"en": "compression:", "ru": "сжатие:"},
+    "load": {"en": "under load:", "ru": "под нагрузкой:"},
+}
 STATISTICS = {
     "p50": {"en": "median", "ru": "медиана"},
     "mean": {"en": "mean", "ru": "среднее"},

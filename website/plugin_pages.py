@@ -17,7 +17,7 @@ from mlflow_compress.words import LANGUAGES
 from website.docstrings import attributes, description
 from website.tables import code, prose, table
 
-_OF_READY_MODELS = ("file", "mlflow_model")  # measured as they are
+_OF_READY_MODELS = ("endpoint", "file", "mlflow_model")  # measured as they are
 _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 

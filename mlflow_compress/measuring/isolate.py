@@ -16,10 +16,11 @@ from mlflow_compress.measuring.one_process import Listener, work
 from mlflow_compress.measuring.prepared_originals import PreparedOriginals, fits_in_memory, original_of
 from mlflow_compress.measuring.quality import CLASSES, CONFUSION, FLIPS, PREDICTIONS, STATISTICS
 from mlflow_compress.measuring.worker import MODEL_FOLDER
+from mlflow_compress.meters.load import TIME_LINE
 from mlflow_compress.records import Part, Result, Variant
 
 MOST_TABLE_BYTES = 512 * 2**20  # millions of predictions
-TABLES = (PREDICTIONS, STATISTICS, CONFUSION, CLASSES, FLIPS, LAYERS)
+TABLES = (PREDICTIONS, STATISTICS, CONFUSION, CLASSES, FLIPS, LAYERS, TIME_LINE)
 _ORIGINALS = "originals"
 
 

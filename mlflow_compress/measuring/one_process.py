@@ -10,6 +10,7 @@ from typing import Any
 from mlflow_compress.errors import WorkerError
 from mlflow_compress.measuring.worker import VARIANT
 from mlflow_compress.measuring.worker_process import Worker
+from mlflow_compress.meters.memory import ELSEWHERE
 from mlflow_compress.meters.timeline import Timeline
 from mlflow_compress.records import Outcome, Part, Variant, metric_group, write_json
 
@@ -39,6 +40,6 @@ def work(verb: str, variant: Variant, folder: Path, listener: Listener, device: 
             part = worker.part()
     except (WorkerError, OSError) as error:  # OSError: the disk is full
         return Part(Outcome("failed", str(error)))
-    if verb != "measure":
+    if verb != "measure" or part.facts.get("memory_source") == ELSEWHERE:
         return part
     return dataclasses.replace(part, samples={**part.samples, **timeline.samples(metric_group(device))})

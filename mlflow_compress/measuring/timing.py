@@ -14,6 +14,7 @@ from mlflow_compress.meters.memory import MemoryMeter
 from mlflow_compress.percentiles import percentile
 from mlflow_compress.records import Budget, Caution, Outcome, Part, metric_group
 from mlflow_compress.sockets import Mark
+from mlflow_compress.sockets import Reporter as StageReporter
 
 LAUNCHES = "launches"  # a fact of a part: the number of launches that share the budget
 
@@ -55,14 +56,8 @@ class TimedCall:
         return metric_group(self.device)
 
 
-class Reporter(Protocol):
+class Reporter(StageReporter, Protocol):
     """Receives the progress of the timing."""
-
-    def stage(self, name: str) -> None:
-        """Report that a stage begins."""
-
-    def progress(self, done: int, total: int | None, seconds_left: float | None) -> None:
-        """Report the progress of the stage."""
 
     def turn(self, count: int, seconds: float, call_ms: float) -> float:
         """Wait for the turn, in a measurement in turns with another process.

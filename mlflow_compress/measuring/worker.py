@@ -47,6 +47,9 @@ _SET_DEATH_SIGNAL, _SET_SUBREAPER = 1, 36  # PR_SET_PDEATHSIG, PR_SET_CHILD_SUBR
 NO_EXAMPLE = "no_input_example"  # the fact: why the logged model has none
 UNFINISHED = Outcome("failed", "scoring did not end")  # outcome of quality until scoring ends
 _ERROR_LINES = 30
+# numbers of the measuring process, which are not those of a model in another one
+_OF_THIS_PROCESS = re.compile(r"/(load_ms|ram_|cpu_time_share|context_switches|page_faults)")
+_OF_BUSY_THREADS = ("interference", "page_faults")  # cautions about them: a client waits for its service
 # torch's message: The operator 'aten::x' is not currently implemented for the MPS device
 _NO_OPERATOR = re.compile(r"operator '([\w:.]+)' is not currently (?:implemented|supported) (?:for|on) the (\w+)")
 
@@ -149,7 +152,7 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     return Part(
         Outcome("ok"),
         measurements={
-            **size.on_disk(target, own_folder.weights_read_again(target)),
+            **({} if family.is_remote else size.on_disk(target, own_folder.weights_read_again(target))),
             **(size.in_memory(model.module) if model.elsewhere else {}),
             **operations,
             **(cost.numbers() if is_changed else {}),
@@ -163,6 +166,8 @@ def _operations(family: Family, model: Model, variant: Variant) -> dict[str, flo
     """Return `size/macs` of a model with float weights; nothing if its operations can't be counted."""
     from mlflow_compress.meters import macs
 
+    if family.is_remote:
+        return {}
     try:
         operations = macs.count(family, model, variant.batch_size, variant.seed)
     except Exception:  # any error of the model's code or of torch's counter: only this number is missing
@@ -194,10 +199,20 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
     numbers = {f"{group}/load_ms": (time.perf_counter() - started) * 1000}
     surroundings["runtime"] = environment.runtime(model.runtime)
     meter.end_phase("load")
+    if family.is_remote:  # the energy of this process says nothing about it
+        variant = dataclasses.replace(variant, budget=dataclasses.replace(variant.budget, energy_seconds=0.0))
 
     timed = _time(family, model, device, variant, meter, report)
     numbers |= timed.measurements
-    cautions += timed.cautions
+    cautions += [caution for caution in timed.cautions if not (family.is_remote and caution.code in _OF_BUSY_THREADS)]
+    samples, facts = dict(timed.samples), dict(timed.facts)
+    if family.is_remote:
+        numbers = {name: number for name, number in numbers.items() if not _OF_THIS_PROCESS.search(name)}
+    if score and family.is_remote and (loaded := family.under_load(model, variant.seed, report, folder)) is not None:
+        numbers |= loaded.measurements
+        cautions += loaded.cautions
+        samples |= loaded.samples
+        facts |= loaded.facts
     numbers |= size.in_memory(model.module)
     cautions += [NO_KERNEL.of(bits=bits) for bits in kernels.bits_without_kernel(model.module)]
     kernel = kernels.kernels_of(model.module)  # after the calls, which choose between kernel and dense product
@@ -213,10 +228,14 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
     part = Part(
         Outcome("ok"),
         measurements=finite(numbers),
-        samples=timed.samples,
+        samples=samples,
         cautions=tuple(cautions),
         environment={**surroundings, **timed.environment, "load_after": environment.load_average()},
-        facts={"memory_source": meter.source, **timed.facts, **({f"kernel.{group}": kernel} if kernel else {})},
+        facts={
+            "memory_source": memory.ELSEWHERE if family.is_remote else meter.source,
+            **facts,
+            **({f"kernel.{group}": kernel} if kernel else {}),
+        },
     )
     if score and model.weights != "random" and quality.is_scored(variant):
         # keep the timing in case the process is stopped or killed while it scores

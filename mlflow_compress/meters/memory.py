@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import psutil
 
+ELSEWHERE = "none: the model runs in a service"  # a source
 _MIB = 2**20
 _SAMPLING_SECONDS = 0.002
 

@@ -206,11 +206,14 @@ def restore_others(folder: Path) -> Restored:
     user forbade MLflow to load pickles, they are rejected.
 
     Raises:
-        WeightsError: another model would run code, or read files outside the folder, or see `restore`.
+        WeightsError: another model would run code, or read files outside the folder, or send data to a service, or see
+            `restore`.
         Unsupported: see `restore`.
     """
     require_own_files(folder)
     manifest = read_manifest(folder)
+    if registry.find("families", manifest.family).is_remote:
+        raise WeightsError(f"{folder} holds the address of a service, not a model: requests to it are not sent.")
     is_trusted = bool(manifest.options.get("trust"))
     brings_code = registry.find("families", manifest.family).runs_users_code or (
         is_trusted and (manifest.family == "mlflow_model" or custom_code.lies_in(folder))

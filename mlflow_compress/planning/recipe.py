@@ -158,6 +158,7 @@ def read(name: str, family: str = "", *, is_named: bool = False) -> Recipe:
     batch_size = data.get("batch_size", 1)
     if type(batch_size) is not int or batch_size < 1:
         raise RecipeError(f"{path}: batch_size must be a whole number of at least 1, not {shown(batch_size)}.")
+    plugin.require_loggable(data["source"])
     for key in ("source", "data"):
         require_inside(path, key, str(data.get(key) or "").partition(":")[0])
     return Recipe(
@@ -189,6 +190,7 @@ def plan(recipe: Recipe, chains: Sequence[Named], settings: Settings) -> list[Va
     if weights not in ("auto", "pretrained", "random"):
         weights = _path(weights)
     family = registry.find("families", recipe.family)
+    family.require_loggable(recipe.source)
     trusting = {"trust": True} if settings.trust and "trust" in {option.name for option in fields(family)} else {}
     if not settings.trust:
         require_users_trust(recipe.name, recipe.options, settings)

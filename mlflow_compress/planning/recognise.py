@@ -14,7 +14,7 @@ from typing import Any
 
 from mlflow_compress.compression.runtime_files import FORMATS
 from mlflow_compress.errors import RecipeError
-from mlflow_compress.networks import ultralytics_checkpoint, weight_files
+from mlflow_compress.networks import http_service, ultralytics_checkpoint, weight_files
 from mlflow_compress.networks.hub import adapter_of, cached_file, config_fields, gguf_files, is_config_cached
 from mlflow_compress.networks.lora_adapters import Adapter
 from mlflow_compress.networks.torchscript_scan import is_script
@@ -32,7 +32,8 @@ _ULTRALYTICS_TASKS: Mapping[str, str] = {  # names of ultralytics releases that 
 _OF_YOLO = re.compile(r"yolo[\w.+-]*", re.IGNORECASE)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w./-]+)?(@[\w./-]+)?", re.ASCII)
 _OLD_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(@[\w./-]+)?", re.ASCII)  # ids of the hub's first models: `gpt2`
-_HUB_ADDRESS = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([^/?#]+/[^/?#]+)(?:/tree/([^/?#]+))?/?")
+_HUB = r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/"
+_HUB_ADDRESS = re.compile(rf"{_HUB}([^/?#]+/[^/?#]+)(?:/tree/([^/?#]+))?/?")
 _ZOOS = ("torchvision:", "timm:")
 _LOGGED, _LOGGED_FOLDER = ("models:/", "runs:/"), "MLmodel"
 _CLASSES: Mapping[str, str] = {
@@ -78,7 +79,7 @@ class Recognised:
 
 
 def recognise(name: str, family: str = "") -> Recognised | None:
-    """Find the family of a model: one on the hub or in MLflow, a local path, or an ultralytics name.
+    """Find the family of a model: one on the hub or in MLflow, a local path, an ultralytics name, or a service.
 
     Args:
         name: the model as the user wrote it.
@@ -88,11 +89,13 @@ def recognise(name: str, family: str = "") -> Recognised | None:
         None if the name can't mean a model.
 
     Raises:
-        RecipeError: no family supports it, or a folder has no configuration.
+        RecipeError: no family supports it, a folder has no configuration, or an address contains a secret.
         WeightsError: its configuration is not available.
     """
     if (address := _HUB_ADDRESS.fullmatch(name)) is not None:
         name = "@".join(filter(None, address.groups()))
+    if http_service.is_address(name) and not re.match(_HUB, name):
+        return Recognised(http_service.address_of(name).name, family or "endpoint", name)
     path = Path(name)
     if path.suffix in (".pt", ".gguf") and _is_file(path):
         weight_files.require_no_pointer(path)

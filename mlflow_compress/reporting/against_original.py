@@ -12,7 +12,7 @@ from mlflow_compress.percentiles import LogError, difference_interval
 from mlflow_compress.records import Reference, Run, finite
 from mlflow_compress.reporting import metric_facts
 from mlflow_compress.reporting.launch_noise import MOST_LAUNCHES
-from mlflow_compress.reporting.table_text import DIFFERENCE, PREPARE
+from mlflow_compress.reporting.table_text import DIFFERENCE, LOAD, PREPARE
 from mlflow_compress.words import DEVICES
 
 # Two launches of one model on a shared machine differ by less than a factor of 2. If a ratio in turns and the ratio of
@@ -143,7 +143,7 @@ def ratios_to(values: Mapping[str, float], base: Mapping[str, float], apart: Col
         base: the original's numbers.
         apart: devices, or metric names, whose numbers were measured under other circumstances.
     """
-    apart = {*apart, PREPARE}  # an original is not compressed
+    apart = {*apart, PREPARE, LOAD}  # an original is not compressed, and the noise of one load is not known
     names = (name for name in values if name not in apart and name.partition("/")[0] not in apart)
     shared = (name for name in names if base.get(name) and not name.endswith(_ESTIMATED))
     return finite({name: values[name] / base[name] for name in shared})

@@ -21,6 +21,7 @@ _ABOUT_TIMING = frozenset(
         "drift",
         "few_samples",
         "interference",
+        "load_client",
         "lost_launches",
         "not_in_turns",
         "not_settled",

@@ -13,7 +13,7 @@ from mlflow_compress.records import Failure, Run, row_label
 from mlflow_compress.reporting import launch_noise
 from mlflow_compress.reporting.against_original import shown_scores
 from mlflow_compress.reporting.possible import dated, without_impossible
-from mlflow_compress.reporting.table_text import PREPARE, natural
+from mlflow_compress.reporting.table_text import LOAD, PREPARE, natural
 from mlflow_compress.torch_devices import ACCELERATORS
 from mlflow_compress.words import DEVICES
 
@@ -148,9 +148,10 @@ class Line:
 
     @cached_property
     def values(self) -> Mapping[str, float]:
-        """Each device's numbers from its own run; size, cost and quality from the newest run that has them."""
+        """Each device's numbers from its own run; size, cost, load and quality from the newest run that has them."""
         values = next((numbers for run in self.runs.values() if (numbers := numbers_of(run, _SIZE))), {})
-        values |= next((numbers for run in self.runs.values() if (numbers := numbers_of(run, PREPARE))), {})
+        for group in (PREPARE, LOAD):
+            values |= next((numbers for run in self.runs.values() if (numbers := numbers_of(run, group))), {})
         values |= {} if (run := self.scored) is None else shown_scores(numbers_of(run, "quality"))
         for device, run in self.runs.items():
             values.update(numbers_of(run, device))

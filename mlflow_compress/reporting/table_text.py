@@ -22,7 +22,8 @@ MEMORY_NOISE = 0.01  # the peaks of RAM and VRAM of one model repeat to 0.3 %
 NOTHING_SAID: Known = {}  # the runs record no facts: use those of the installed metrics
 
 PREPARE = "prepare"  # the group of what compressing takes
-_GROUPS = ("size", "cpu", "gpu", "quality", PREPARE)
+LOAD = "load"  # the group of what a service does under load
+_GROUPS = ("size", "cpu", "gpu", LOAD, "quality", PREPARE)
 _WEIGHTS, _DISK = "size/weights_mib", "size/disk_mib"
 _MUCH_LESS = 0.9
 _NO_DIFFERENCE = "±0"
@@ -360,7 +361,7 @@ def label(name: str, language: str, known: Known = NOTHING_SAID, *, with_unit: b
         quantity, statistic = match.groups()
         statistic = words.STATISTICS.get(statistic, {}).get(language, statistic)
     text = words.QUANTITIES.get(quantity, {}).get(language, quantity.replace("_", " "))
-    device = words.PREPARE[language] if group == PREPARE else DEVICES.get(group, "")
+    device = words.GROUPS[group][language] if group in words.GROUPS else DEVICES.get(group, "")
     return ", ".join(part for part in (f"{device} {text}".strip(), statistic, unit(name) if with_unit else "") if part)
 
 

@@ -117,6 +117,12 @@ METRICS = (
     LoggedMetric("{device}/context_switches_per_call", "", "Times per call that other programs interrupted the "
                  "process."),
     LoggedMetric("{device}/page_faults_per_call", "", "Minor page faults per call."),
+    LoggedMetric("load/requests_per_second", "1/s", "Requests per second that a service answered without an error, "
+                 "under the load in the tag `compress.load`."),
+    LoggedMetric("load/p50_ms", "ms", "Median latency of these requests; with a rate, from the intended arrival."),
+    LoggedMetric("load/p95_ms", "ms", "Their 95th percentile, where there are enough requests for its 95 % interval."),
+    LoggedMetric("load/p99_ms", "ms", "Their 99th percentile, likewise."),
+    LoggedMetric("load/errors", "", "Share of the requests under load that failed."),
     LoggedMetric("quality/samples", "", "Number of scored samples."),
     LoggedMetric("quality/output_error_rel_l2", "", "Distance between the outputs of the variant and of its original "
                  "on the same random inputs: 2-norm of the difference divided by that of the original's outputs."),
@@ -170,9 +176,11 @@ TAGS = (
               "only where it agrees. Numbers with a fraction are `float` in any precision."),
     LoggedTag("compress.seconds", "How long the variant took, in seconds."),
     LoggedTag("compress.launches", "Number of launches that shared the timed calls, where that was decided."),
-    LoggedTag("compress.memory_source", "How the RAM peak was found: `kernel`, `sampled every 2 ms`, or both."),
+    LoggedTag("compress.memory_source", "How the RAM peak was found: `kernel`, `sampled every 2 ms`, both, or "
+              "`none` for a service."),
     LoggedTag("compress.read_again", "Weight files that `model()` of your own file reads again at each restore."),
     LoggedTag("compress.vram_source", "Who reports `gpu/vram_peak_mib`: `allocator` (torch) or `driver`."),
+    LoggedTag("compress.load", "The load on a service: pattern, rate or callers, and duration."),
     LoggedTag("compress.kernel.{device}", "Kernel that multiplied the packed weights."),
     LoggedTag("compress.data", "The data that quality was scored on, as it was requested."),
     LoggedTag("compress.data_name", "Name of the data set."),

@@ -36,6 +36,11 @@ _SHOWN = (
     "gpu/real_time_factor_estimated",
     "gpu/real_time_factor_scored",
     "gpu/vram_peak_mib",
+    "load/requests_per_second",
+    "load/p50_ms",
+    "load/p95_ms",
+    "load/p99_ms",
+    "load/errors",
 )
 _TO_LAUNCHES = ("/latency_p50_ms", "/launches")
 _TAIL = re.compile(r"/latency_p(?!50_)\d+_ms$")

@@ -86,7 +86,10 @@ def write(store: Store, run_id: str, shipment: Shipment) -> None:
     writing.write_result(store, run_id, result, {**address.asked, **_resolved(result)}, run_summary.page(result), {})
     missing["files"] = _refusal(store, lambda: writing.write_files(store, run_id, files))
     is_for_another_machine = result.status == "skipped" and "size/weights_mib" in result.measurements
-    if address.with_model and result.outcomes and (result.status != "skipped" or is_for_another_machine):
+    is_wanted = address.with_model and result.outcomes and (result.status != "skipped" or is_for_another_machine)
+    if is_wanted and registry.find("families", result.variant.family).is_remote:
+        missing["model"] = "a service can't be registered" if address.register else ""
+    elif is_wanted:
         missing["model"] = _refusal(store, lambda: _write_model(store, run_id, shipment))
     elif address.lost:
         missing["model"] = address.lost

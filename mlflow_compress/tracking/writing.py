@@ -31,7 +31,8 @@ PROGRAM = "compress-bench"
 METRICS_PER_CALL, TAGS_PER_CALL, _PARAMS_PER_CALL = 1000, 100, 100
 _ALREADY_THERE = ("UNIQUE constraint failed", "duplicate key value", "Duplicate entry")  # messages of databases
 _TABLE = "predictions.json"
-_TABLES = (_TABLE, "confusion_matrix.json", "classes.json", "flips.json", "layers.json")  # that the UI shows
+_OTHER_TABLES = ("confusion_matrix.json", "classes.json", "flips.json", "layers.json", "load.json")
+_TABLES = (_TABLE, *_OTHER_TABLES)  # that the UI shows
 RESULT = "result.json"
 
 _Item = TypeVar("_Item")

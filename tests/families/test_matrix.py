@@ -70,7 +70,11 @@ IMPOSSIBLE = {  # too narrow for any group size; a smaller model must be named
     ("python", "openvino_int4"),
     *((name, OPTIONS["distill"]) for name in NAMED_STUDENTS),
 }
-ELSEWHERE = {"file": "test_file.py", "mlflow_model": "test_mlflow_model.py"}  # families of what others made: own tests
+ELSEWHERE = {  # families of what others made: own tests
+    "endpoint": "test_endpoint.py",
+    "file": "test_file.py",
+    "mlflow_model": "test_mlflow_model.py",
+}
 CELLS = [
     (name, chain)
     for name in TINY
