@@ -37,6 +37,7 @@ def write(graph: Graph, path: Path, change: Callable[[Any, tuple[Any, ...]], Any
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
+    _register_int8_kernels()
     plain = fixed(graph)
     examples = tuple(plain.inputs.values())
     with torch.no_grad():
@@ -50,6 +51,11 @@ def write(graph: Graph, path: Path, change: Callable[[Any, tuple[Any, ...]], Any
     path.write_bytes(program.buffer)
     FixedShapes.of(graph).write(path.with_suffix(".json"))
     return _delegated(lowered.exported_program().graph_module)
+
+
+def _register_int8_kernels() -> None:
+    """Register the kernels of int8 operators that XNNPACK does not take."""
+    import executorch.kernels.quantized  # noqa: F401  (importing it registers them)
 
 
 def _require_kernels(program: Any) -> None:
@@ -102,6 +108,7 @@ class ExecutorchCall(FixedCall):
 
         super().__init__(FixedShapes.read(path.with_suffix(".json")), self._execute)
         self._path = path
+        _register_int8_kernels()
         _use_threads()
         self._program = Runtime.get().load_program(path)
         try:

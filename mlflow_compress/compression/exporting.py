@@ -265,6 +265,7 @@ def record(
     import torch
 
     recorded: dict[str, list[tuple[Any, ...]]] = {name: [] for name in calls}
+    of_call: dict[str, list[tuple[Any, ...]]] = {}  # at first also of what drawing the data runs
 
     def recorder(name: str) -> Call:
         def run(*inputs: Any) -> tuple[Any, ...]:
@@ -277,12 +278,12 @@ def record(
     model = family.attach(model, {name: recorder(name) for name in calls})
     with torch.inference_mode():
         for batch in _calibration(model, family, samples, recorded):
-            of_call: dict[str, list[tuple[Any, ...]]] = {}
             family.run(model, batch, lambda stage: None)
             if len(of_call) < len(calls):
                 family.forward(model, batch)
             for name, inputs in of_call.items():
                 recorded[name] += inputs
+            of_call.clear()
     model.module = None
     return recorded
 

@@ -121,12 +121,12 @@ class FixedCall:
         )
 
     def samples(self, *inputs: Any) -> Iterator[tuple[Any, ...]]:
-        """Yield the inputs of each sample in the shapes of the graph."""
+        """Yield the inputs of each sample in the shapes of the graph; longer ones, for calibration, are cut."""
         axes = [_axis(names) for names in self.shapes.input_axes]
         pairs = list(zip(inputs, axes, strict=True))
         for index in range(max((tensor.shape[axis] for tensor, axis in pairs if axis is not None), default=1)):
             rows = (tensor if axis is None else tensor.narrow(axis, index, 1) for tensor, axis in pairs)
-            yield tuple(self._filled(row, position) for position, row in enumerate(rows))
+            yield tuple(self._fitted(row, position) for position, row in enumerate(rows))
 
     def _lengths(self, inputs: Sequence[Any]) -> dict[str, int]:
         """Return the lengths of the axes that may change, by name, without the batch.
@@ -146,14 +146,14 @@ class FixedCall:
                         )
         return lengths
 
-    def _filled(self, row: Any, position: int) -> Any:
+    def _fitted(self, row: Any, position: int) -> Any:
         from torch.nn import functional
 
         padding: list[int] = []
         for axis in reversed(range(row.dim())):
             is_variable = self.shapes.input_axes[position].get(axis, _BATCH) != _BATCH
             padding += [0, self.shapes.inputs[position][axis] - row.shape[axis] if is_variable else 0]
-        return functional.pad(row, padding) if any(padding) else row
+        return functional.pad(row, padding) if any(padding) else row  # a negative padding cuts
 
     def _cut(self, outputs: Sequence[Any], lengths: Mapping[str, int]) -> list[Any]:
         parts = []

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mlflow_compress.compression.exporting import Values, has_weights
+from mlflow_compress.compression.exporting import Values, array, has_weights
 from mlflow_compress.compression.fixed_shapes import FixedCall, FixedShapes, fixed
 from mlflow_compress.networks.litert_module import LiteRt
 from mlflow_compress.networks.stored_weights import Held
@@ -69,6 +69,14 @@ class LiteRtCall(FixedCall):
     def __init__(self, path: Path, buffers: Sequence[Values]) -> None:
         self._file = LiteRt(path, lambda constant, step: has_weights(constant, buffers, step))
         super().__init__(FixedShapes.read(path.with_suffix(".json")), self._file)
+
+    def arrays(self, *inputs: Any) -> Iterator[list[Any]]:
+        """Yield the inputs of each sample as arrays, in the shapes and types of the file."""
+        for sample in self.samples(*inputs):
+            yield [
+                array(tensor).astype(port.dtype, copy=False)
+                for tensor, port in zip(sample, self._file.inputs, strict=True)
+            ]
 
     def held_weights(self) -> Iterator[Held]:
         """Yield every constant of the file that holds weights (see `stored_weights.held`)."""

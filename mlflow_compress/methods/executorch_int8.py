@@ -66,7 +66,7 @@ class ExecutorchInt8(ExportMethod):
                 require_alike(graph, calls[name], TOLERANCE)
             inputs: dict[str, list[tuple[Any, ...]]] = {name: [] for name in graphs}
             if self.mode == "static":
-                inputs = record(model, family, calls, self.samples)
+                inputs = record(model, family, {name: graph.module for name, graph in graphs.items()}, self.samples)
             integers = 0
             for name, graph in graphs.items():
                 rows = [row for tensors in inputs[name] for row in calls[name].samples(*tensors)]

@@ -14,7 +14,7 @@ from annotated_types import Ge
 
 from mlflow_compress.compression.calibration import require_data_to_score
 from mlflow_compress.compression.export_check import require_alike
-from mlflow_compress.compression.exporting import Call, ExportMethod, Values, array, record, require_integers
+from mlflow_compress.compression.exporting import Call, ExportMethod, Values, record, require_integers
 from mlflow_compress.compression.fixed_shapes import NO_CACHE
 from mlflow_compress.compression.litert_files import (
     INSTALL,
@@ -80,8 +80,7 @@ class LitertInt8(ExportMethod):
                 require_alike(graph, LiteRtCall(paths[name], ()), TOLERANCE)
             inputs: dict[str, list[tuple[Any, ...]]] = {name: [] for name in graphs}
             if self.mode == "static":
-                calls = {name: LiteRtCall(path, ()) for name, path in paths.items()}
-                inputs = record(model, family, calls, self.samples)
+                inputs = record(model, family, {name: graph.module for name, graph in graphs.items()}, self.samples)
             for name, path in paths.items():
                 self._quantise(path, folder / path.name, inputs[name])
                 shutil.copy(path.with_suffix(".json"), folder)
@@ -106,11 +105,11 @@ class LitertInt8(ExportMethod):
             engine.update_quantization_recipe(
                 regex=f"^{re.escape(name)}(;|$)", operation_name=operation.ALL_SUPPORTED, algorithm_key=no_change
             )
-        shapes = LiteRtCall(plain, ())
+        call = LiteRtCall(plain, ())
         samples = [
-            {f"args_{position}": array(tensor) for position, tensor in enumerate(row)}
+            {f"args_{position}": values for position, values in enumerate(sample)}
             for tensors in inputs
-            for row in shapes.samples(*tensors)
+            for sample in call.arrays(*tensors)
         ]
         recipes = recipe_manager.RecipeManager()
         recipes.load_quantization_recipe(engine.get_quantization_recipe())

@@ -205,8 +205,9 @@ def watched(model: Model) -> Iterator[Mapping[str, list[Any]]]:
 
 def forget_alignment(model: Model, stack: Stack) -> None:
     """Remove Whisper's alignment heads, which give time stamps of words: they name heads by layer and number."""
-    if stack.part == "decoder" and hasattr(model.module.generation_config, "alignment_heads"):
-        model.module.generation_config.alignment_heads = None
+    settings: Any = getattr(model.module, "generation_config", None)  # a detector has none
+    if stack.part == "decoder" and hasattr(settings, "alignment_heads"):
+        settings.alignment_heads = None
 
 
 def configs_of(model: Model) -> list[Any]:

@@ -135,7 +135,7 @@ def error_of(url: str, folder: Path, **options: Any) -> CompressError:
 
 def test_a_row_of_a_service(server: tuple[str, list[Any]], folder: Path) -> None:
     url, requests = server
-    options = {"answer": "predictions.0.label", "load_callers": 2, "load_seconds": 0.5}
+    options: dict[str, Any] = {"answer": "predictions.0.label", "load_callers": 2, "load_seconds": 0.5}
     variant = variant_of(f"{url}/invocations", folder, **options)
     variant = Variant.from_json({**vars(variant), "data": "data.jsonl"})
     work = folder / "work"

@@ -61,7 +61,7 @@ BRIEF = {  # families built like others: some methods of each kind are enough
     "seq2seq": SOME | {"ctranslate2", *TEXT_ONLY, OPTIONS["fine_tune"]},
     "text_embedding": SOME | TEXT_ONLY,
     "masked_lm": SOME | TEXT_ONLY,
-    "zero_shot_image_classification": SOME,
+    "zero_shot_image_classification": SOME | {OPTIONS["openvino_int8"]},
     "object_detection": SOME,
     "semantic_segmentation": SOME,
 }
