@@ -187,6 +187,7 @@ def test_the_original_alone_gets_the_verdict(tmp_path: Path) -> None:
     assert (judged.verdict, judged.own) == ("differs", 0.9)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("value", [".nan", ".inf", str(2**1024 - 1), "1" + "0" * 400, "true", "'0.9'"])
 def test_what_is_not_a_number_is_not_a_published_score(tmp_path: Path, value: str) -> None:
     (tmp_path / "README.md").write_text(CARD.replace("value: 0.9", f"value: {value}"))
