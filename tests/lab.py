@@ -63,6 +63,7 @@ class Lab:
         (folder / "broken.py").write_text(MODEL + BROKEN_PREDICT)
         (folder / "bad.pt").write_bytes(b"PK\x03\x04 cut short")
         self._known: dict[str, Result] = {}
+        self._changes: dict[str, Mapping[str, Any]] = {}
         self.events: dict[str, list[Mapping[str, Any]]] = {}
 
     def folder_of(self, method: str) -> Path:
@@ -70,6 +71,7 @@ class Lab:
 
     def measure(self, method: str, source: str = "model.py", **changes: Any) -> Result:
         key = f"{method} {source} {sorted(changes)}"
+        assert self._changes.setdefault(key, changes) == changes, f"{key} was measured with other values"
         if key not in self._known:
             folder = self.folder_of(key)
             folder.mkdir()
