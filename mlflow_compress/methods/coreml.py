@@ -28,7 +28,7 @@ class Coreml(ExportMethod):
     run one after the other, and shorter texts are filled with zeros. The row is the CPU's; `units` states where Core ML
     may run the model besides.
 
-    Source: coremltools.convert of the traced graph, coremltools.models.MLModel.
+    Source: coremltools.convert of the graph from torch.export, coremltools.models.MLModel.
 
     Attributes:
         precision: Precision of the weights and the arithmetic.
@@ -51,18 +51,11 @@ class Coreml(ExportMethod):
     def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:
         """Write `NAME.mlpackage`, and its shapes, for each graph."""
         import coremltools
-        import torch
 
         for name, graph in graphs.items():
             plain = fixed(graph)
-            with torch.no_grad():
-                traced = torch.jit.trace(plain.module, tuple(plain.inputs.values()), check_trace=False)
             package = coremltools.convert(
-                traced,
-                inputs=[
-                    coremltools.TensorType(name=key, shape=tuple(tensor.shape), dtype=array(tensor[:0]).dtype.type)
-                    for key, tensor in plain.inputs.items()
-                ],
+                _program(plain),
                 outputs=[coremltools.TensorType(name=key) for key in plain.outputs],
                 convert_to="mlprogram",
                 compute_precision=getattr(coremltools.precision, f"FLOAT{self.precision.removeprefix('fp')}"),
@@ -128,3 +121,17 @@ class _Package(_PackageElsewhere):
         feed = {name: array(tensor) for name, tensor in zip(self._inputs, inputs, strict=True)}
         outputs = self._model.predict(feed)
         return [torch.from_numpy(outputs[name]) for name in self._outputs]
+
+
+def _program(graph: Graph) -> Any:
+    """Export a graph to operators that coremltools converts."""
+    import torch
+
+    operators = torch.ops.aten
+    with torch.no_grad():
+        program = torch.export.export(graph.module, tuple(graph.inputs.values()), strict=False)
+    program = program.run_decompositions(torch._decomp.get_decompositions([operators.new_ones]))
+    for node in program.graph.nodes:
+        if node.target is operators.__and__.Tensor and node.meta["val"].dtype == torch.bool:  # of attention masks
+            node.target = operators.logical_and.default
+    return program

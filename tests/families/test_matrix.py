@@ -35,7 +35,7 @@ OPTIONS: dict[str, str] = {  # for methods whose defaults are too large for a ti
     "torch_compile": "torch_compile:backend=eager",  # captured as usual; Inductor would take minutes
 }
 CHAINS = [
-    *(OPTIONS.get(name, name) for name in registry.own("methods")),
+    *(OPTIONS.get(name, name) for name in registry.own("methods") if name != "coreml"),  # runs on macOS: test_phones.py
     "int8_dynamic:per_channel=true",
     "openvino_int4:group_size=-1",
     "prune_magnitude:amount=0.9,scope=global",

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from exported import PARAMETERS, WEIGHTS, compress, forward, own, text
+from tiny import SOURCE, TINY
 
 from mlflow_compress import registry
 from mlflow_compress.errors import MachineLacks, Unsupported
@@ -21,7 +22,7 @@ from mlflow_compress.methods.coreml import Coreml
 from mlflow_compress.networks import model_folder, stored_weights
 from mlflow_compress.planning.chains import parse_chain
 from mlflow_compress.records import Outcome, Variant
-from mlflow_compress.sockets import Method
+from mlflow_compress.sockets import Family, Method
 
 DETECTOR = """
 import torch
@@ -167,32 +168,33 @@ def test_decoders_are_excluded_with_a_reason(name: str) -> None:
 
 
 class FakePackage:
-    """A model of Core ML: it runs the traced module that it was converted from."""
+    """A model of Core ML: it runs the exported program that it was converted from."""
 
     kept: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, path: str = "", compute_units: str = "") -> None:
         self.units = compute_units
-        self.traced, self.names = FakePackage.kept.get(path, (None, ((), ())))
+        self.module, self.names = FakePackage.kept.get(path, (None, ((), ())))
 
     def save(self, path: str) -> None:
         Path(path, "weights").mkdir(parents=True)
         Path(path, "weights", "weight.bin").write_bytes(bytes(200))
-        FakePackage.kept[path] = self.traced, self.names
+        FakePackage.kept[path] = self.module, self.names
 
     def get_spec(self) -> Any:
         inputs, outputs = ([types.SimpleNamespace(name=name) for name in names] for names in self.names)
         return types.SimpleNamespace(description=types.SimpleNamespace(input=inputs, output=outputs))
 
     def predict(self, feed: dict[str, Any]) -> dict[str, Any]:
-        outputs = self.traced(*map(torch.from_numpy, feed.values()))
+        outputs = self.module(*map(torch.from_numpy, feed.values()))
         return {name: output.numpy() for name, output in zip(self.names[1], outputs, strict=True)}
 
 
 def fake_coremltools() -> Any:
-    def convert(traced: Any, inputs: Any, outputs: Any, **settings: Any) -> FakePackage:
+    def convert(program: Any, outputs: Any, **settings: Any) -> FakePackage:
         package = FakePackage()
-        package.traced, package.names = traced, ([one.name for one in inputs], [one.name for one in outputs])
+        package.module = program.module()
+        package.names = program.graph_signature.user_inputs, [one.name for one in outputs]
         FakePackage.kept["settings"] = settings
         return package
 
@@ -257,3 +259,16 @@ def test_without_macos_core_ml_is_sized_and_its_measuring_is_skipped(
     batch = restored.family.batch(restored.model, 1, 0)
     with pytest.raises(MachineLacks, match="on a Mac"):
         forward(restored.family, restored.model, batch)
+
+
+@pytest.mark.parametrize("family_name", ["text_classification", "yolo"])
+def test_core_ml_converts_attention_masks_and_detectors(family_name: str, tmp_path: Path) -> None:
+    pytest.importorskip("coremltools")
+    family: Family = registry.build("families", family_name, TINY[family_name])
+    model = family.load(SOURCE.get(family_name, "tiny"), "random", tmp_path, 0)
+    graphs = family.graphs(model)
+    Coreml().export(model, family, graphs, tmp_path)
+    for name, graph in graphs.items():
+        parameters = sum(weight.numel() for weight in graph.module.parameters())
+        weights = tmp_path / f"{name}.mlpackage" / "Data/com.apple.CoreML/weights/weight.bin"
+        assert parameters < weights.stat().st_size < 2.4 * parameters  # float16; unused positions are left out
