@@ -10,7 +10,15 @@ import cv2
 import numpy as np
 
 _SIDE = 32
-_NETS = {"detect": "yolo11n.yaml", "segment": "yolo11n-seg.yaml", "classify": "yolo11n-cls.yaml"}
+_NETS = {
+    "detect": "yolo11n.yaml",
+    "segment": "yolo11n-seg.yaml",
+    "classify": "yolo11n-cls.yaml",
+    "pose": "yolo11n-pose.yaml",
+    "obb": "yolo11n-obb.yaml",
+}
+_BOX, _CORNERS = "0.5 0.5 0.6 0.6", "0.2 0.2 0.8 0.2 0.8 0.8 0.2 0.8"
+_SHAPES = {"detect": _BOX, "segment": _CORNERS, "obb": _CORNERS, "pose": f"{_BOX} 0.3 0.3 2 0.7 0.7 2"}
 
 
 def trained(task: str, folder: Path) -> dict[str, Path]:
@@ -20,7 +28,7 @@ def trained(task: str, folder: Path) -> dict[str, Path]:
     from ultralytics.utils.callbacks import mlflow as logging
 
     LOGGER.setLevel("ERROR")
-    data = _pictures_in_folders(folder) if task == "classify" else _pictures_with_shapes(folder, task == "segment")
+    data = _pictures_in_folders(folder) if task == "classify" else _pictures_with_shapes(folder, _SHAPES[task])
     net: Any = YOLO(_NETS[task], task=task)
     with patch.dict(logging.callbacks, clear=True):
         net.train(
@@ -46,8 +54,7 @@ def _pictures_in_folders(folder: Path) -> Path:
     return folder / "data"
 
 
-def _pictures_with_shapes(folder: Path, are_outlines: bool) -> Path:
-    shape = "0.2 0.2 0.8 0.2 0.8 0.8 0.2 0.8" if are_outlines else "0.5 0.5 0.6 0.6"
+def _pictures_with_shapes(folder: Path, shape: str) -> Path:
     for split in ("train", "val"):
         for part in ("images", "labels"):
             (folder / "data" / part / split).mkdir(parents=True)
@@ -56,5 +63,7 @@ def _pictures_with_shapes(folder: Path, are_outlines: bool) -> Path:
             (folder / "data" / "labels" / split / f"{index}.txt").write_text(f"{index} {shape}\n", encoding="utf-8")
     names = "names: {0: cat, 1: dog}"
     lines = [f"path: {folder / 'data'}", "train: images/train", "val: images/val", names]
+    if shape == _SHAPES["pose"]:
+        lines.append("kpt_shape: [2, 3]")
     (folder / "data.yaml").write_text("\n".join(lines), encoding="utf-8")
     return folder / "data.yaml"

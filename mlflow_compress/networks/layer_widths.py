@@ -30,6 +30,7 @@ _FEED_FORWARDS = (
     (("intermediate.dense",), "output.dense"),
     (("gate_proj", "up_proj"), "down_proj"),
     (("fc1",), "fc2"),
+    (("intermediate_dense",), "output_dense"),  # Wav2Vec2, HuBERT
 )
 
 

@@ -21,25 +21,30 @@ ALONE = """
 import sys
 import torch, transformers
 from safetensors.torch import load_file, save_file
-auto_class, folder = sys.argv[1:]
+auto_class, answer, folder = sys.argv[1:]
 model, told = getattr(transformers, auto_class).from_pretrained(folder, output_loading_info=True)
 assert not any(told[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), told
-if auto_class != "AutoModelForImageClassification":
+reads = set(load_file(folder + "/../inputs.safetensors"))
+if "input_ids" in reads:
     assert transformers.AutoTokenizer.from_pretrained(folder)("a boat")["input_ids"]
 if auto_class == "AutoModelForSpeechSeq2Seq":
     assert transformers.AutoFeatureExtractor.from_pretrained(folder).sampling_rate == 16000
 with torch.inference_mode():
     given = load_file(folder + "/../inputs.safetensors")
     output = model.eval()(**given)
-save_file({"logits": output.logits.contiguous()}, folder + "/../outputs.safetensors")
+save_file({"output": output[answer].contiguous()}, folder + "/../outputs.safetensors")
 """
+ANSWERS = {"text_embedding": "last_hidden_state", "zero_shot_image_classification": "logits_per_image"}
 TRANSFORMERS = [name for name in TINY if name not in ("yolo", "python")]
 
 
 def inputs_of(name: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     ids = torch.arange(5, 13)[None]
-    if name == "image_classification":
-        return {"pixel_values": torch.ones(1, 3, 32, 32, dtype=dtype)}
+    pixels = {"pixel_values": torch.ones(1, 3, 32, 32, dtype=dtype)}
+    if name in ("image_classification", "object_detection", "semantic_segmentation"):
+        return pixels
+    if name == "zero_shot_image_classification":
+        return {"input_ids": ids, **pixels}
     if name == "asr_ctc":
         return {"input_values": torch.linspace(-1, 1, 4000, dtype=dtype)[None]}
     if name == "asr":
@@ -59,16 +64,16 @@ def saved(name: str, chain: str, folder: Path) -> Path:
 def test_transformers_alone_computes_the_same(name: str, chain: str, tmp_path: Path) -> None:
     model = saved(name, chain, tmp_path)
     module = model_folder.restore(model).model.module
-    inputs = inputs_of(name, next(module.parameters()).dtype)
+    inputs, answer = inputs_of(name, next(module.parameters()).dtype), ANSWERS.get(name, "logits")
     save_file(inputs, tmp_path / "inputs.safetensors")
     auto_class = tiny_model(name)[0].auto_class  # type: ignore[attr-defined]
-    done = outsider.run(ALONE, auto_class, str(model))
+    done = outsider.run(ALONE, auto_class, answer, str(model))
     assert done.returncode == 0, done.output[-2000:]
     with torch.inference_mode():
-        expected = module(**inputs).logits
-    logits = load_file(tmp_path / "outputs.safetensors")["logits"]
-    assert logits.dtype == expected.dtype
-    assert torch.equal(logits, expected)
+        expected = module(**inputs)[answer]
+    output = load_file(tmp_path / "outputs.safetensors")["output"]
+    assert output.dtype == expected.dtype
+    assert torch.equal(output, expected)
 
 
 def test_large_weights_are_written_in_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +87,7 @@ def test_large_weights_are_written_in_shards(tmp_path: Path, monkeypatch: pytest
     assert module.lm_head.weight is module.model.embed_tokens.weight  # tied again, across shards
     inputs = inputs_of("causal_lm", torch.float32)
     save_file(inputs, tmp_path / "inputs.safetensors")
-    done = outsider.run(ALONE, "AutoModelForCausalLM", str(model))
+    done = outsider.run(ALONE, "AutoModelForCausalLM", "logits", str(model))
     assert done.returncode == 0, done.output[-2000:]
     with torch.inference_mode():
-        assert torch.equal(load_file(tmp_path / "outputs.safetensors")["logits"], module(**inputs).logits)
+        assert torch.equal(load_file(tmp_path / "outputs.safetensors")["output"], module(**inputs).logits)

@@ -104,7 +104,7 @@ def test_a_description_within_itself_is_refused() -> None:
         Architecture(described(more=endless), {0: "a"}, "detect")
 
 
-@pytest.mark.parametrize(("names", "task"), [({"a": "b"}, "detect"), ({0: 1}, "detect"), ([], "detect"), ({}, "pose")])
+@pytest.mark.parametrize(("names", "task"), [({"a": "b"}, "detect"), ({0: 1}, "detect"), ([], "detect"), ({}, "count")])
 def test_names_and_task_are_known(names: Any, task: str) -> None:
-    with pytest.raises(WeightsError, match=r"its classes are not a mapping of numbers to names|its task is 'pose'"):
+    with pytest.raises(WeightsError, match=r"its classes are not a mapping of numbers to names|its task is 'count'"):
         Architecture(described(), names, task)

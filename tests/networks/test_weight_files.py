@@ -113,7 +113,7 @@ def test_weights_of_other_libraries_are_named(tmp_path: Path, file: str, message
         ("best.pth", "PyTorch weights without a description of their model.*compress-bench init"),
         ("model.safetensors", r"Put the model's config\.json beside them"),
         ("checkpoint-500/config.json", "but in checkpoint-500: give that folder"),
-        ("modules.json", "a sentence-transformers model.*embeddings.*compress-bench init"),
+        ("modules.json", "a sentence-transformers model whose encoder is in its own folder.*--family text_embedding"),
         ("model_index.json", "a diffusers pipeline"),
         ("notes.txt", "give a folder that save_pretrained wrote"),
     ],
@@ -123,11 +123,13 @@ def test_a_folder_without_a_configuration_says_what_it_holds(tmp_path: Path, fil
         recognise(str(folder(tmp_path, file, config=False)))
 
 
-def test_an_encoder_of_sentence_transformers_is_not_called_unknown(tmp_path: Path) -> None:
+def test_an_encoder_of_sentence_transformers_is_recognised(tmp_path: Path) -> None:
     config = {"architectures": ["BertModel"], "model_type": "bert"}
     (folder(tmp_path, "modules.json") / "config.json").write_text(json.dumps(config))
-    with pytest.raises(RecipeError, match="sentence-transformers"):
-        recognise(str(tmp_path))
+    (tmp_path / "modules.json").write_text("[]")
+    recognised = recognise(str(tmp_path))
+    assert recognised is not None
+    assert recognised.family == "text_embedding"
 
 
 def test_a_variant_is_taken_where_there_is_nothing_else(tmp_path: Path) -> None:
