@@ -12,7 +12,7 @@ from typing import Any
 from mlflow_compress.networks import made_weights
 from mlflow_compress.sockets import LayerSizes, Model
 
-_MADE, _TURNED = "made weights", "transposed linear layers"  # names in the record
+MADE, _TURNED = "made weights", "transposed linear layers"  # names in the record
 _WHOLE = ""  # name of the module itself
 
 
@@ -23,7 +23,7 @@ def make_plain(model: Model, turn: bool = True) -> None:
         model: the model.
         turn: whether `Conv1D` layers of transformers, as in GPT-2, become `nn.Linear`.
     """
-    changes = [_MADE] if made_weights.fold(model.module) else []
+    changes = [MADE] if made_weights.fold(model.module) else []
     if turn and (layers := transposed(model.module)):
         model.module = _turned(model.module, layers)
         changes.append(_TURNED)
@@ -40,7 +40,7 @@ def make_plain(model: Model, turn: bool = True) -> None:
 def make_plain_again(model: Model) -> None:
     """Convert the recorded layers in a model that was built again."""
     noted = noted_in(model)
-    if _MADE in noted:
+    if MADE in noted:
         made_weights.fold(model.module)
     if _TURNED in noted:
         model.module = _turned(model.module, transposed(model.module))

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError, one_line
-from mlflow_compress.networks import custom_code, memory_need, quantised_checkpoints, saved_models, weight_files
+from mlflow_compress.networks import (
+    custom_code,
+    memory_need,
+    plain_layers,
+    quantised_checkpoints,
+    saved_models,
+    weight_files,
+)
 from mlflow_compress.networks.export_graphs import dtype_of
 from mlflow_compress.networks.gguf_checkpoints import add_special_tokens, file_of
 from mlflow_compress.networks.hub import Origin, config_fields, find_weights, is_config_cached
@@ -165,8 +172,13 @@ class TransformersFamily(Family):
         return model
 
     def publish(self, saved: Path, folder: Path) -> Published:
-        """Copy the files that `from_pretrained` reads: they are in the folder unchanged."""
+        """Copy the files that `from_pretrained` reads: they are in the folder unchanged.
+
+        Raises:
+            Unsupported: transformers alone would not find all weights.
+        """
         require_weights(saved)
+        _require_own_layout(saved)
         copy_plain(saved, folder)
         trusted = ", trust_remote_code=True" if custom_code.is_needed(_saved_fields(str(saved))) else ""
         code = f'import transformers; transformers.{self.auto_class}.from_pretrained("FOLDER", dtype="auto"{trusted})'
@@ -181,6 +193,7 @@ class TransformersFamily(Family):
             raise Unsupported(
                 "the model is built by code beside it, which MLflow's transformers flavor would run without asking"
             )
+        _require_own_layout(saved)
         names = [name for name in self.keeps if name in _AUTO_CLASSES]
         components = {_COMPONENTS[name]: _reader_name(name, saved) for name in names}
         return transformers_flavor(saved, self.auto_class, self.pipeline, components)
@@ -472,6 +485,19 @@ def _saved_fields(location: str) -> Mapping[str, Any]:
         return config_fields(location)
     except (RecipeError, WeightsError):
         return {}
+
+
+def _require_own_layout(saved: Path) -> None:
+    """Check that transformers alone finds the weights that its class computes from others, such as by weight norm.
+
+    Raises:
+        Unsupported: The method replaced these by their product.
+    """
+    if plain_layers.MADE in (_saved_fields(str(saved)).get("plain_layers") or ()):
+        raise Unsupported(
+            "transformers computes some of its weights by weight norm or similar, but the method saved the results: "
+            "only this package loads them"
+        )
 
 
 def _plain(loader: Any, module: Any) -> Any:

@@ -114,7 +114,7 @@ def test_int8_is_calibrated_and_symmetric(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 def test_decoders_are_excluded_with_a_reason() -> None:
-    assert set(Tensorrt.excludes) == {"asr", "causal_lm"}
+    assert set(Tensorrt.excludes) == {"asr", "causal_lm", "seq2seq"}
     assert all("key-value cache" in reason for reason in Tensorrt.excludes.values())
     assert (Tensorrt.devices, Tensorrt.needs[0]) == (("cuda",), "tensorrt")
 

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import TINY, tiny_model
 
+from mlflow_compress.errors import Unsupported
 from mlflow_compress.measuring import worker
 from mlflow_compress.networks import model_folder, stored_weights
 from mlflow_compress.planning import chains
@@ -35,6 +36,7 @@ with torch.inference_mode():
 save_file({"output": output[answer].contiguous()}, folder + "/../outputs.safetensors")
 """
 ANSWERS = {"text_embedding": "last_hidden_state", "zero_shot_image_classification": "logits_per_image"}
+FOLDED = ("asr_ctc", CHAINS[-1])  # pruning replaces a weight norm by its product
 TRANSFORMERS = [name for name in TINY if name not in ("yolo", "python")]
 
 
@@ -63,6 +65,10 @@ def saved(name: str, chain: str, folder: Path) -> Path:
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_transformers_alone_computes_the_same(name: str, chain: str, tmp_path: Path) -> None:
     model = saved(name, chain, tmp_path)
+    if (name, chain) == FOLDED:
+        with pytest.raises(Unsupported, match="only this package loads them"):
+            tiny_model(name)[0].publish(model, tmp_path)
+        return
     module = model_folder.restore(model).model.module
     inputs, answer = inputs_of(name, next(module.parameters()).dtype), ANSWERS.get(name, "logits")
     save_file(inputs, tmp_path / "inputs.safetensors")
