@@ -78,10 +78,10 @@ def loaded(family: Family, variant: Variant, stage: Tell, warn: Tell) -> Model:
     if quality.is_scored(variant) and model.weights != "random":
         stage(_CHECKING)  # now, not after an hour of compressing and measuring
         with _of_the_model(variant, _CHECKING):
-            metrics, tasks = quality.split(quality.metrics_for(family, model, variant))
+            _, tasks = quality.split(quality.metrics_for(family, model, variant))
             if tasks:
                 family.text_model(model)
-            if variant.data and metrics:
+            if variant.data:  # calibration draws from it too
                 samples = family.samples(model, variant.data, folder, variant.limit, variant.seed)
                 decode_some([sample.inputs for sample in samples], _DECODING_SECONDS)
     if type(family).runs_users_code:
