@@ -170,7 +170,7 @@ class HarnessTask(AdditiveMetric):
             ]
             if not self._is(stated, answered):
                 raise RecipeError(
-                    f"{PREFIX}{self.source}: the harness computes {stated:.6g}, which is no mean over samples. Name "
+                    f"{PREFIX}{self.source}: the harness computes {stated:.6g}, which is not a mean over samples. Name "
                     f"its tasks one by one: {', '.join(sorted(tasks)[:5])}."
                 )
         return Answered(answered, self._digest)
