@@ -30,6 +30,7 @@ KNOWN: dict[str, str] = {
     r"is_gradient_checkpointing": "2026-11: torch.jit.trace reads every property of a module",
     r"Passing `generation_config` together": "2026-11: Whisper's own generate does",
     # others
+    r"Function _TORCH_OPS_REGISTRY": "2026-11: coremltools' own, at import",
     r"``noload`` loader": "2026-11: MLflow's own",
     r"verify_requirements argument": "2026-11: bandit's own, of stevedore",
     r"starlette\.middleware\.wsgi": "2026-11: MLflow's own server",

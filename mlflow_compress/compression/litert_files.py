@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,9 @@ TOLERANCE = 0.01  # maximum relative difference of the outputs for another runti
 SIGNATURE = "serving_default"  # litert-torch's name of the only signature
 
 _LEAST_WEIGHTS = 64  # of a layer; a layer with fewer belongs to the decoding of a detector
-_WITH_BIAS = 3  # inputs of a layer: the last one is the bias
+_BIAS = 2  # its position in the inputs of a layer
+_LARGEST_BIAS = 2**30  # half of int32: the sum of the products is added to it
+_LEAST_SPAN = 1e-9  # of a range: the quantizer widens smaller ones
 _LAYERS = ("CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 
 
@@ -36,12 +38,14 @@ class _Operator(NamedTuple):
         inputs: Names of its inputs.
         outputs: Names of its outputs.
         weights: Number of elements of its largest constant.
+        is_constant: Whether all its inputs are constants.
     """
 
     kind: str
     inputs: list[str]
     outputs: list[str]
     weights: int
+    is_constant: bool
 
 
 def write(graph: Graph, path: Path) -> None:
@@ -99,6 +103,14 @@ def final_outputs(path: Path) -> list[str]:
     return names
 
 
+def constant_outputs(path: Path) -> list[str]:
+    """Return the names of the outputs of operators whose inputs are all constants: LiteRT has no int8 kernel for them.
+
+    Queries of DETR are constants, and so is their first product with each other.
+    """
+    return [name for operator in _operators(path) if operator.is_constant for name in operator.outputs]
+
+
 def flatten_biases(path: Path) -> None:
     """Make the biases of layers one-dimensional in a file, in place: the quantizer expects one scale per element.
 
@@ -106,40 +118,86 @@ def flatten_biases(path: Path) -> None:
     """
     from ai_edge_litert.tools import flatbuffer_utils
 
-    schema = _schema()
-    content = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
-    kinds = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+    content, operators = _content(path)
     (subgraph, *_) = content.subgraphs
-    uses = Counter(index for operator in subgraph.operators for index in operator.inputs)
+    uses = Counter(index for _, operator in operators for index in operator.inputs)
     is_changed = False
-    for operator in subgraph.operators:
-        code = content.operatorCodes[operator.opcodeIndex]
-        is_layer = kinds[max(code.builtinCode, code.deprecatedBuiltinCode)] in _LAYERS
-        if not is_layer or len(operator.inputs) < _WITH_BIAS or operator.inputs[_WITH_BIAS - 1] < 0:
+    for kind, operator in operators:
+        if not _has_bias(kind, operator):
             continue
-        bias = subgraph.tensors[operator.inputs[_WITH_BIAS - 1]]
+        bias = subgraph.tensors[operator.inputs[_BIAS]]
         count = _constants(content, bias)
-        if len(bias.shape) > 1 and count == bias.shape[-1] and uses[operator.inputs[_WITH_BIAS - 1]] == 1:
+        if len(bias.shape) > 1 and count == bias.shape[-1] and uses[operator.inputs[_BIAS]] == 1:
             bias.shape, bias.shapeSignature = [count], None
             is_changed = True
     if is_changed:
         flatbuffer_utils.write_model(content, str(path))
 
 
+def fit_biases(path: Path, ranges: Mapping[str, Mapping[str, Any]]) -> None:
+    """Make the biases of layers fit into int32, in place, before layers with calibrated ranges are quantised.
+
+    The step of a bias is the input's step times that of the channel's weights. It is too small for the bias of a dead
+    channel, whose weights are almost 0: the quantizer would cut the bias, and the channel would give 0. So one weight
+    of such a channel is raised: it changes the output by at most 1e-4 of the bias.
+
+    Args:
+        path: File in float32, after `flatten_biases`.
+        ranges: `min` and `max` of each activation, by name.
+    """
+    import numpy as np
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    content, operators = _content(path)
+    (subgraph, *_) = content.subgraphs
+    is_changed = False
+    for kind, operator in operators:
+        if not _has_bias(kind, operator):
+            continue
+        source, weight, bias = (subgraph.tensors[index] for index in operator.inputs[: _BIAS + 1])
+        limits = ranges.get(source.name.decode())
+        if limits is None or not (_constants(content, weight) and _constants(content, bias)):
+            continue
+        span = max(0.0, float(np.max(limits["max"]))) - min(0.0, float(np.min(limits["min"])))
+        weights = np.frombuffer(content.buffers[weight.buffer].data, np.float32).reshape(weight.shape).copy()
+        channels = np.moveaxis(weights, -1 if kind == "DEPTHWISE_CONV_2D" else 0, 0)
+        biases = np.frombuffer(content.buffers[bias.buffer].data, np.float32)
+        # |bias| = step of the input (span / 255) x step of the weights (largest / 127) x the largest integer
+        least = 255 * 127 * np.abs(biases) / (max(span, _LEAST_SPAN) * _LARGEST_BIAS)
+        for channel in np.flatnonzero(np.abs(channels).reshape(len(biases), -1).max(axis=1) < least):
+            channels[channel].flat[0] = least[channel]
+            is_changed = True
+        content.buffers[weight.buffer].data = np.frombuffer(weights.tobytes(), np.uint8)
+    if is_changed:
+        flatbuffer_utils.write_model(content, str(path))
+
+
 def _operators(path: Path) -> Iterator[_Operator]:
+    content, operators = _content(path)
+    (subgraph, *_) = content.subgraphs
+    for kind, operator in operators:
+        inputs = [subgraph.tensors[index] for index in operator.inputs if index >= 0]
+        constants = [_constants(content, tensor) for tensor in inputs]
+        yield _Operator(
+            kind,
+            [tensor.name.decode() for tensor in inputs],
+            [subgraph.tensors[index].name.decode() for index in operator.outputs],
+            max(constants, default=0),
+            all(constants),
+        )
+
+
+def _content(path: Path) -> tuple[Any, list[tuple[str, Any]]]:
+    """Return a file's content, and the operators of its only graph with their names in LiteRT."""
     schema = _schema()
     content = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
     kinds = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
-    (subgraph, *_) = content.subgraphs
-    for operator in subgraph.operators:
-        inputs = [subgraph.tensors[index] for index in operator.inputs if index >= 0]
-        code = content.operatorCodes[operator.opcodeIndex]
-        yield _Operator(
-            kinds[max(code.builtinCode, code.deprecatedBuiltinCode)],
-            [tensor.name.decode() for tensor in inputs],
-            [subgraph.tensors[index].name.decode() for index in operator.outputs],
-            max((_constants(content, tensor) for tensor in inputs), default=0),
-        )
+    codes = [kinds[max(code.builtinCode, code.deprecatedBuiltinCode)] for code in content.operatorCodes]
+    return content, [(codes[operator.opcodeIndex], operator) for operator in content.subgraphs[0].operators]
+
+
+def _has_bias(kind: str, operator: Any) -> bool:
+    return kind in _LAYERS and len(operator.inputs) > _BIAS and operator.inputs[_BIAS] >= 0
 
 
 def _constants(content: Any, tensor: Any) -> int:

@@ -22,7 +22,9 @@ from mlflow_compress.compression.litert_files import (
     SIGNATURE,
     TOLERANCE,
     LiteRtCall,
+    constant_outputs,
     final_outputs,
+    fit_biases,
     flatten_biases,
     write,
 )
@@ -37,7 +39,7 @@ class LitertInt8(ExportMethod):
 
     `dynamic`: activations are rounded at each call, and no data is needed. `static` (full int8): activations have
     calibrated ranges, and all operators up to the last layers compute in int8, as accelerators of phones require;
-    inputs and outputs stay in float32, and so does everything after the last layers.
+    inputs and outputs stay in float32, and so do divisions and everything after the last layers.
 
     A file takes one sample of one length: samples of a batch run one after the other, and shorter texts are filled
     with zeros.
@@ -88,36 +90,51 @@ class LitertInt8(ExportMethod):
         return model
 
     def _quantise(self, plain: Path, path: Path, inputs: Sequence[tuple[Any, ...]]) -> None:
-        from ai_edge_quantizer import calibrator, qtyping, quantizer, recipe, recipe_manager
-        from ai_edge_quantizer.utils import qsv_utils
+        from ai_edge_quantizer import quantizer
 
-        operation, no_change = qtyping.TFLOperationName, recipe.AlgorithmName.NO_QUANTIZE
         flatten_biases(plain)
-        engine = quantizer.Quantizer(str(plain))
-        if self.mode == "dynamic":
-            engine.load_quantization_recipe(recipe.dynamic_wi8_afp32())
-            engine.quantize().export_model(str(path))
-            return
-        engine.load_quantization_recipe(recipe.static_wi8_ai8())
-        for kind in (operation.INPUT, operation.OUTPUT):
-            engine.update_quantization_recipe(regex=".*", operation_name=kind, algorithm_key=no_change)
-        for name in final_outputs(plain):
-            engine.update_quantization_recipe(
-                regex=f"^{re.escape(name)}(;|$)", operation_name=operation.ALL_SUPPORTED, algorithm_key=no_change
-            )
-        call = LiteRtCall(plain, ())
-        samples = [
-            {f"args_{position}": values for position, values in enumerate(sample)}
-            for tensors in inputs
-            for sample in call.arrays(*tensors)
-        ]
-        recipes = recipe_manager.RecipeManager()
-        recipes.load_quantization_recipe(engine.get_quantization_recipe())
-        # `engine.calibrate` takes moving averages of the ranges: it cuts values of all samples but the first ones
-        ranges = calibrator.Calibrator(str(plain), qsv_update_func=qsv_utils.min_max_update)
-        ranges.calibrate({SIGNATURE: samples}, recipes)
-        engine.quantize(ranges.get_model_qsvs()).export_model(str(path))
+        rules, ranges = self._rules(plain), None
+        if self.mode == "static":
+            ranges = _ranges(plain, rules, inputs)
+            fit_biases(plain, ranges)
+        quantizer.Quantizer(str(plain), rules).quantize(ranges).export_model(str(path))
+
+    def _rules(self, plain: Path) -> Any:
+        """Return which operators are quantised and how, as a recipe of ai-edge-quantizer."""
+        from ai_edge_quantizer import qtyping, recipe, recipe_manager
+
+        kinds, in_float = qtyping.TFLOperationName, recipe.AlgorithmName.NO_QUANTIZE
+        is_static = self.mode == "static"
+        manager = recipe_manager.RecipeManager()
+        manager.load_quantization_recipe(recipe.static_wi8_ai8() if is_static else recipe.dynamic_wi8_afp32())
+        for name in (*constant_outputs(plain), *(final_outputs(plain) if is_static else ())):
+            manager.add_quantization_config(f"^{re.escape(name)}(;|$)", kinds.ALL_SUPPORTED, algorithm_key=in_float)
+        if is_static:
+            for kind in (kinds.INPUT, kinds.OUTPUT, kinds.DIV):  # a divisor rounded to 0 stops the interpreter
+                manager.add_quantization_config(".*", kind, algorithm_key=in_float)
+        return manager.get_quantization_recipe()
 
     def open(self, name: str, buffers: Sequence[Values], model: Model, folder: Path) -> Call:
         """Open a file in the interpreter."""
         return LiteRtCall(folder / f"{name}.tflite", buffers)
+
+
+def _ranges(plain: Path, rules: Any, inputs: Sequence[tuple[Any, ...]]) -> Any:
+    """Return the smallest and largest value of each activation, by name, over all calibration samples.
+
+    `Quantizer.calibrate` takes moving averages of the ranges: it cuts values of all samples but the first ones.
+    """
+    from ai_edge_quantizer import calibrator, recipe_manager
+    from ai_edge_quantizer.utils import qsv_utils
+
+    call = LiteRtCall(plain, ())
+    samples = [
+        {f"args_{position}": values for position, values in enumerate(sample)}
+        for tensors in inputs
+        for sample in call.arrays(*tensors)
+    ]
+    manager = recipe_manager.RecipeManager()
+    manager.load_quantization_recipe(rules)
+    calibration = calibrator.Calibrator(str(plain), qsv_update_func=qsv_utils.min_max_update)
+    calibration.calibrate({SIGNATURE: samples}, manager)
+    return calibration.get_model_qsvs()

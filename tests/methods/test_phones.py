@@ -46,6 +46,28 @@ def training():
     return torch.rand(64, 3, 8, 8)
 """
 
+DEAD_CHANNELS = """
+import torch
+from torch import nn
+
+def model():
+    net = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.ReLU(),
+        nn.Flatten(), nn.Linear(16 * 64, 10),
+    )
+    with torch.no_grad():  # as batch normalisation leaves them, when it is folded
+        for layer in (net[0], net[2], net[5]):
+            layer.weight[3] = 1e-30
+            layer.bias[3] = 0.5
+    return net
+
+def batch(size):
+    return torch.rand(size, 3, 8, 8)
+
+def training():
+    return torch.rand(64, 3, 8, 8)
+"""
+
 
 def needed(chain: str) -> None:
     """Skip a test whose libraries are not installed."""
@@ -113,6 +135,26 @@ def test_ranges_cover_all_calibration_samples(chain: str, tmp_path: Path) -> Non
     needed(chain)
     growing = "torch.rand(64, 3, 8, 8) * torch.linspace(0, 1, 64).view(-1, 1, 1, 1)"
     family, model = own(tmp_path, DETECTOR.replace("torch.rand(64, 3, 8, 8)", growing))
+    batch = family.batch(model, 2, 5)
+    want = forward(family, model, batch)
+    assert stored_weights.distance(forward(family, compress(chain, family, model), batch), want) < 0.05
+
+
+@pytest.mark.parametrize("chain", ["litert_int8:mode=static,samples=4", "executorch_int8:samples=4"])
+def test_dead_channels_keep_their_bias(chain: str, tmp_path: Path) -> None:
+    needed(chain)
+    family, model = own(tmp_path, DEAD_CHANNELS)
+    batch = family.batch(model, 2, 5)
+    want = forward(family, model, batch)
+    assert stored_weights.distance(forward(family, compress(chain, family, model), batch), want) < 0.02
+
+
+@pytest.mark.parametrize("chain", ["litert_int8", "litert_int8:mode=static,samples=2"])
+def test_a_product_of_constants_and_a_division_stay_in_float(chain: str) -> None:
+    """DETR multiplies its queries, which are constants, and divides where a rounded divisor may be 0."""
+    needed(chain)
+    family: Family = registry.build("families", "object_detection", TINY["object_detection"])
+    model = family.load("tiny", "random", Path(), 0)
     batch = family.batch(model, 2, 5)
     want = forward(family, model, batch)
     assert stored_weights.distance(forward(family, compress(chain, family, model), batch), want) < 0.05
