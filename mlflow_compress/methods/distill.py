@@ -45,7 +45,7 @@ class Distill(Method):
     Efficient Object Detection Models with Knowledge Distillation, NIPS 2017, section 3.
 
     Attributes:
-        keep: Share of the original's layers, or of its width, that the student keeps, unless `student` names another.
+        keep: Share of the original's layers, or of its width, that the student keeps; not for a named student.
         student: Source of another model of the same family, as in a recipe: a hub id, a folder, `yolo11n.pt`,
             `torchvision:NAME`; for the user's own file, a function in it that builds the student.
         student_weights: Initial weights of a named student: pretrained, or random to train it from the start. They are
@@ -91,6 +91,8 @@ class Distill(Method):
         if self.hidden and self.student:
             raise Unsupported("hidden states are compared only with a student of the original's layers: leave hidden "
                               "at 0, or leave out student")  # fmt: skip
+        if self.student and self.keep != type(self).keep:
+            raise Unsupported("a named student has its own size: leave out keep, or leave out student")
         precision = dtype_of(model.module)
         widen(model, "training")
         torch.manual_seed(self.seed)

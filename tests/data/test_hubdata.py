@@ -10,6 +10,7 @@ import datasets as arrow
 import numpy as np
 import pytest
 from datafiles import ROLES, picture, sound, values
+from huggingface_hub import constants
 
 from mlflow_compress.data.datasets import read
 from mlflow_compress.errors import RecipeError
@@ -44,6 +45,8 @@ def cached(root: Path, source: str, splits: dict[str, Any], commit: str, config:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(arrow.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    for settings in (constants, arrow.config):  # as if the environment did not say so
+        monkeypatch.setattr(settings, "HF_HUB_OFFLINE", False)
     return tmp_path / "cache"
 
 

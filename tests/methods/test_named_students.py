@@ -98,6 +98,8 @@ def test_a_student_must_be_there_and_smaller(teacher: tuple[Family, Model]) -> N
         distilled(family, model, student="larger")
     with pytest.raises(Unsupported, match="hidden states are compared only with a student of the original's layers"):
         distilled(family, model, student="larger", hidden=1.0)
+    with pytest.raises(Unsupported, match="a named student has its own size: leave out keep"):
+        distilled(family, model, student="larger", keep=0.25)
 
 
 def test_students_of_random_weights_have_the_architecture_in_the_recipe() -> None:
