@@ -22,6 +22,7 @@ from mlflow_compress.networks.torchscript_scan import code_in_script
 from mlflow_compress.version import installed
 
 _LONGEST_CAUSE = 300
+_SCRIPT_TRACEBACK = "Traceback of TorchScript"  # where the file was made; the error is its last line
 _ONNX_PREFIX = "[ONNXRuntimeError] : "
 _ZIPMAP = ": convert a model of scikit-learn with options={'zipmap': False}"
 _OWN_PLACE = re.compile(r"\S*/\S+\.(?:cc|cpp|h):\d+(?:\s*:?\s*[\w:]+\([^)]*\))?")
@@ -118,7 +119,10 @@ def open_file(path: Path, precision: str = "default") -> Opened:
 
 def cause(error: Exception, path: Path) -> str:
     """Return a runtime's message without the path, and without places in the runtime's own code."""
-    text = one_line(error, most=None).replace(str(path), path.name)
+    message = str(error).strip()
+    if _SCRIPT_TRACEBACK in message:
+        message = message.splitlines()[-1].removeprefix("RuntimeError: ")
+    text = one_line(message, most=None).replace(str(path), path.name)
     text = _OWN_PLACE.sub(" ", text.removeprefix(_ONNX_PREFIX)).strip(" :.")
     return f"...{text[-_LONGEST_CAUSE:]}" if len(text) > _LONGEST_CAUSE else text or type(error).__name__
 
