@@ -343,7 +343,7 @@ def test_an_archive_that_ends_early_is_not_trusted_but_reported(tmp_path: Path) 
 
 def test_inputs_that_do_not_fit_are_reported_before_measuring(tmp_path: Path) -> None:
     path = torchscript_file(tmp_path / "net.ts")
-    with pytest.raises(RecipeError, match=r"option inputs: net\.ts can't run with such inputs: mat1 and mat2 shapes cannot be multiplied"):
+    with pytest.raises(RecipeError, match=r"net\.ts can't run with such inputs: mat1 and mat2 shapes cannot"):
         opened(path, inputs="float32 batch 5")
     for lengths in ("batch batch", "0 4", "batch 0"):
         with pytest.raises(RecipeError, match="is not NAME: TYPE LENGTHS"):
