@@ -24,7 +24,7 @@ TOLERANCE = 0.01  # maximum relative difference of the outputs for another runti
 SIGNATURE = "serving_default"  # litert-torch's name of the only signature
 
 _LEAST_WEIGHTS = 64  # of a layer; a layer with fewer belongs to the decoding of a detector
-_BIAS = 2  # its position in the inputs of a layer
+_BIAS = 2  # its position in the inputs of a layer; TRANSPOSE_CONV has another, and its bias is left as it is
 _LARGEST_BIAS = 2**30  # half of int32: the sum of the products is added to it
 _LEAST_SPAN = 1e-9  # of a range: the quantizer widens smaller ones
 _LAYERS = ("CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
@@ -104,9 +104,9 @@ def final_outputs(path: Path) -> list[str]:
 
 
 def constant_outputs(path: Path) -> list[str]:
-    """Return the names of the outputs of operators whose inputs are all constants: LiteRT has no int8 kernel for them.
+    """Return the names of the outputs of operators whose inputs are all constants.
 
-    Queries of DETR are constants, and so is their first product with each other.
+    In int8, LiteRT's product of two constants is not a number. DETR multiplies its queries, which are constants.
     """
     return [name for operator in _operators(path) if operator.is_constant for name in operator.outputs]
 
