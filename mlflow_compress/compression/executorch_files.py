@@ -13,8 +13,12 @@ from mlflow_compress.sockets import Graph
 
 TOLERANCE = 0.01  # maximum relative difference of the outputs for another runtime in float32
 
+_ANNOTATION = "quantization_annotation"  # key in a node's `meta`
 _LEAST_WEIGHTS = 64  # of a layer; a layer with fewer belongs to the decoding of a detector
-_LAYERS = ("conv1d", "conv2d", "conv3d", "conv_transpose", "convolution", "linear", "matmul", "bmm", "addmm")
+_LAYERS = (
+    *("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "convolution"),
+    *("linear", "matmul", "bmm", "addmm"),
+)
 
 
 def write(graph: Graph, path: Path, change: Callable[[Any, tuple[Any, ...]], Any] | None = None) -> str:
@@ -176,7 +180,8 @@ class Int8:
             def annotate(self, model: Any) -> Any:
                 annotated = super().annotate(model)
                 for node in _final_nodes(annotated):
-                    node.meta.pop("quantization_annotation", None)
+                    if not _ends_a_layer(node):
+                        node.meta.pop(_ANNOTATION, None)
                 return annotated
 
         quantizer = Quantizer()
@@ -191,7 +196,7 @@ class Int8:
 
 
 def _final_nodes(module: Any) -> list[Any]:
-    """Return the nodes of an exported module that no layer depends on, without the layers themselves."""
+    """Return the nodes of an exported module that no layer depends on, without the layers themselves, in order."""
     sizes = {name: tensor.numel() for name, tensor in (*module.named_parameters(), *module.named_buffers())}
     before_layers: set[Any] = set()
     final = []
@@ -202,7 +207,16 @@ def _final_nodes(module: Any) -> list[Any]:
             before_layers.update(node.all_input_nodes)
         elif node.op == "call_function":
             final.append(node)
-    return final
+    return final[::-1]
+
+
+def _ends_a_layer(node: Any) -> bool:
+    """Return whether XNNPACK computes a node together with its layer, as the ReLU after a convolution.
+
+    The scale of the layer's outputs is then stated at this node: without it the layer's results are wrong.
+    """
+    before = (source.meta.get(_ANNOTATION) for source in node.all_input_nodes if source.op == "call_function")
+    return any(annotation is not None and annotation.output_qspec is None for annotation in before)
 
 
 def _name(node: Any) -> str:

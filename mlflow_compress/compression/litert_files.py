@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,10 +24,15 @@ TOLERANCE = 0.01  # maximum relative difference of the outputs for another runti
 SIGNATURE = "serving_default"  # litert-torch's name of the only signature
 
 _LEAST_WEIGHTS = 64  # of a layer; a layer with fewer belongs to the decoding of a detector
-_BIAS = 2  # its position in the inputs of a layer; TRANSPOSE_CONV has another, and its bias is left as it is
 _LARGEST_BIAS = 2**30  # half of int32: the sum of the products is added to it
 _LEAST_SPAN = 1e-9  # of a range: the quantizer widens smaller ones
-_LAYERS = ("CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
+_WITH_INT8 = {  # layers that the quantizer knows: positions of activation, weights and bias in their inputs
+    "CONV_2D": (0, 1, 2),
+    "DEPTHWISE_CONV_2D": (0, 1, 2),
+    "FULLY_CONNECTED": (0, 1, 2),
+    "TRANSPOSE_CONV": (2, 1, 3),  # the first input is the shape of the output
+}
+_LAYERS = (*_WITH_INT8, "CONV_3D")
 
 
 class _Operator(NamedTuple):
@@ -39,6 +44,7 @@ class _Operator(NamedTuple):
         outputs: Names of its outputs.
         weights: Number of elements of its largest constant.
         is_constant: Whether all its inputs are constants.
+        scope: Its name in rules of ai-edge-quantizer.
     """
 
     kind: str
@@ -46,6 +52,19 @@ class _Operator(NamedTuple):
     outputs: list[str]
     weights: int
     is_constant: bool
+
+    @property
+    def scope(self) -> str:
+        return "".join(f"{name};" for name in self.outputs)
+
+
+class _BiasedLayer(NamedTuple):
+    """A layer with a bias: its name in LiteRT, and the indices of its tensors."""
+
+    kind: str
+    activation: int
+    weights: int
+    bias: int
 
 
 def write(graph: Graph, path: Path) -> None:
@@ -87,28 +106,28 @@ class LiteRtCall(FixedCall):
         return self._file.held_weights()
 
 
-def final_outputs(path: Path) -> list[str]:
-    """Return the names of the outputs of the operators after the last layers, which add large errors in int8.
+def final_scopes(path: Path) -> list[str]:
+    """Return the scopes of the operators after the last layers, which add large errors in int8.
 
     A detector decodes its boxes there (see `onnx_graphs.final_arithmetic`).
     """
     before_layers: set[str] = set()
-    names: list[str] = []
+    scopes: list[str] = []
     for operator in reversed(list(_operators(path))):
         is_layer = operator.kind in _LAYERS and operator.weights >= _LEAST_WEIGHTS
         if is_layer or before_layers.intersection(operator.outputs):
             before_layers.update(operator.inputs)
         else:
-            names += operator.outputs
-    return names
+            scopes.append(operator.scope)
+    return scopes
 
 
-def constant_outputs(path: Path) -> list[str]:
-    """Return the names of the outputs of operators whose inputs are all constants.
+def constant_scopes(path: Path) -> list[str]:
+    """Return the scopes of the operators whose inputs are all constants.
 
     In int8, LiteRT's product of two constants is not a number. DETR multiplies its queries, which are constants.
     """
-    return [name for operator in _operators(path) if operator.is_constant for name in operator.outputs]
+    return [operator.scope for operator in _operators(path) if operator.is_constant]
 
 
 def flatten_biases(path: Path) -> None:
@@ -122,12 +141,10 @@ def flatten_biases(path: Path) -> None:
     (subgraph, *_) = content.subgraphs
     uses = Counter(index for _, operator in operators for index in operator.inputs)
     is_changed = False
-    for kind, operator in operators:
-        if not _has_bias(kind, operator):
-            continue
-        bias = subgraph.tensors[operator.inputs[_BIAS]]
+    for layer in _biased_layers(operators):
+        bias = subgraph.tensors[layer.bias]
         count = _constants(content, bias)
-        if len(bias.shape) > 1 and count == bias.shape[-1] and uses[operator.inputs[_BIAS]] == 1:
+        if len(bias.shape) > 1 and count == bias.shape[-1] and uses[layer.bias] == 1:
             bias.shape, bias.shapeSignature = [count], None
             is_changed = True
     if is_changed:
@@ -151,16 +168,14 @@ def fit_biases(path: Path, ranges: Mapping[str, Mapping[str, Any]]) -> None:
     content, operators = _content(path)
     (subgraph, *_) = content.subgraphs
     is_changed = False
-    for kind, operator in operators:
-        if not _has_bias(kind, operator):
-            continue
-        source, weight, bias = (subgraph.tensors[index] for index in operator.inputs[: _BIAS + 1])
+    for layer in _biased_layers(operators):
+        source, weight, bias = (subgraph.tensors[index] for index in (layer.activation, layer.weights, layer.bias))
         limits = ranges.get(source.name.decode())
         if limits is None or not (_constants(content, weight) and _constants(content, bias)):
             continue
         span = max(0.0, float(np.max(limits["max"]))) - min(0.0, float(np.min(limits["min"])))
         weights = np.frombuffer(content.buffers[weight.buffer].data, np.float32).reshape(weight.shape).copy()
-        channels = np.moveaxis(weights, -1 if kind == "DEPTHWISE_CONV_2D" else 0, 0)
+        channels = np.moveaxis(weights, -1 if layer.kind == "DEPTHWISE_CONV_2D" else 0, 0)
         biases = np.frombuffer(content.buffers[bias.buffer].data, np.float32)
         # |bias| = step of the input (span / 255) x step of the weights (largest / 127) x the largest integer
         least = 255 * 127 * np.abs(biases) / (max(span, _LEAST_SPAN) * _LARGEST_BIAS)
@@ -196,8 +211,13 @@ def _content(path: Path) -> tuple[Any, list[tuple[str, Any]]]:
     return content, [(codes[operator.opcodeIndex], operator) for operator in content.subgraphs[0].operators]
 
 
-def _has_bias(kind: str, operator: Any) -> bool:
-    return kind in _LAYERS and len(operator.inputs) > _BIAS and operator.inputs[_BIAS] >= 0
+def _biased_layers(operators: Iterable[tuple[str, Any]]) -> Iterator[_BiasedLayer]:
+    for kind, operator in operators:
+        positions = _WITH_INT8.get(kind, ())
+        if positions and len(operator.inputs) > max(positions):
+            layer = _BiasedLayer(kind, *(int(operator.inputs[position]) for position in positions))
+            if layer.bias >= 0:
+                yield layer
 
 
 def _constants(content: Any, tensor: Any) -> int:

@@ -22,8 +22,8 @@ from mlflow_compress.compression.litert_files import (
     SIGNATURE,
     TOLERANCE,
     LiteRtCall,
-    constant_outputs,
-    final_outputs,
+    constant_scopes,
+    final_scopes,
     fit_biases,
     flatten_biases,
     write,
@@ -107,8 +107,8 @@ class LitertInt8(ExportMethod):
         is_static = self.mode == "static"
         manager = recipe_manager.RecipeManager()
         manager.load_quantization_recipe(recipe.static_wi8_ai8() if is_static else recipe.dynamic_wi8_afp32())
-        for name in (*constant_outputs(plain), *(final_outputs(plain) if is_static else ())):
-            manager.add_quantization_config(f"^{re.escape(name)}(;|$)", kinds.ALL_SUPPORTED, algorithm_key=in_float)
+        for scope in (*constant_scopes(plain), *(final_scopes(plain) if is_static else ())):
+            manager.add_quantization_config(f"^{re.escape(scope)}$", kinds.ALL_SUPPORTED, algorithm_key=in_float)
         if is_static:
             for kind in (kinds.INPUT, kinds.OUTPUT, kinds.DIV):  # a divisor rounded to 0 stops the interpreter
                 manager.add_quantization_config(".*", kind, algorithm_key=in_float)

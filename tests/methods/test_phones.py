@@ -53,13 +53,29 @@ from torch import nn
 def model():
     net = nn.Sequential(
         nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.ReLU(),
-        nn.Flatten(), nn.Linear(16 * 64, 10),
+        nn.ConvTranspose2d(16, 16, 2, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 256, 10),
     )
     with torch.no_grad():  # as batch normalisation leaves them, when it is folded
-        for layer in (net[0], net[2], net[5]):
-            layer.weight[3] = 1e-30
+        for layer in (net[0], net[2], net[4], net[7]):
+            channels = layer.weight.swapaxes(0, 1) if layer is net[4] else layer.weight
+            channels[3] = 1e-30
             layer.bias[3] = 0.5
     return net
+
+def batch(size):
+    return torch.rand(size, 3, 8, 8)
+
+def training():
+    return torch.rand(64, 3, 8, 8)
+"""
+
+
+LAST_LAYER = """
+import torch
+from torch import nn
+
+def model():
+    return nn.Sequential(nn.LAYER(3, 16, 2, stride=2), nn.ReLU(), nn.Flatten())
 
 def batch(size):
     return torch.rand(size, 3, 8, 8)
@@ -147,6 +163,18 @@ def test_dead_channels_keep_their_bias(chain: str, tmp_path: Path) -> None:
     batch = family.batch(model, 2, 5)
     want = forward(family, model, batch)
     assert stored_weights.distance(forward(family, compress(chain, family, model), batch), want) < 0.02
+
+
+@pytest.mark.parametrize("layer", ["Conv2d", "ConvTranspose2d"])
+@pytest.mark.parametrize("chain", ["litert_int8:mode=static,samples=4", "executorch_int8:samples=4"])
+def test_a_layer_just_before_the_outputs_is_quantised(chain: str, layer: str, tmp_path: Path) -> None:
+    """ExecuTorch computes it with its ReLU; in LiteRT its name begins with the name of the transposed output."""
+    needed(chain)
+    family, model = own(tmp_path, LAST_LAYER.replace("LAYER", layer))
+    batch = family.batch(model, 2, 5)
+    want = forward(family, model, batch)
+    model = compress(chain, family, model)
+    assert 0 < stored_weights.distance(forward(family, model, batch), want) < 0.02
 
 
 @pytest.mark.parametrize("chain", ["litert_int8", "litert_int8:mode=static,samples=2"])
