@@ -720,6 +720,13 @@ class Metric(ABC):
         options = ", ".join(f"{option.name}={getattr(self, option.name)}" for option in fields(self))
         return f"{summary} ({options})" if options else summary
 
+    def require_scorable(self, references: Sequence[Any]) -> None:
+        """Check, before anything is measured, that answers to these references can have a score.
+
+        Raises:
+            ValueError: No answers can, for example because a class that the metric is about does not occur.
+        """
+
     @abstractmethod
     def compute(self, references: Sequence[Any], predictions: Sequence[Any]) -> float:
         """Score all predictions at once.
@@ -763,14 +770,14 @@ class AdditiveMetric(Metric):
             raise ValueError(f"{len(references)} references and {len(predictions)} predictions can't be scored")
         score = float(self.reduce(self.statistics(references, predictions).sum(axis=0)))
         if not math.isfinite(score):
-            raise ValueError(no_number(type(self).__name__, self))
+            raise ValueError(no_number(self))
         return score
 
 
-def no_number(name: str, metric: Metric) -> str:
+def no_number(metric: Metric) -> str:
     """Return a message that a metric is undefined for some samples, with the reason if the metric has one."""
     why = metric.undefined if isinstance(metric, (AdditiveMetric, PooledMetric)) else ""
-    return f"{name} of these samples is not a finite number" + (f": {why}" if why else "")
+    return "it is not a finite number" + (f": {why}" if why else "")
 
 
 @dataclass
@@ -816,7 +823,7 @@ class PooledMetric(Metric):
         summarize = self.summarizer(self.items(references, predictions), *([names] if names else []))
         score = self.pick(summarize(np.ones(len(references), dtype=np.int64)))
         if not math.isfinite(score):
-            raise ValueError(no_number(type(self).__name__, self))
+            raise ValueError(no_number(self))
         return score
 
 

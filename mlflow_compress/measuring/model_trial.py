@@ -78,12 +78,14 @@ def loaded(family: Family, variant: Variant, stage: Tell, warn: Tell) -> Model:
     if quality.is_scored(variant) and model.weights != "random":
         stage(_CHECKING)  # now, not after an hour of compressing and measuring
         with _of_the_model(variant, _CHECKING):
-            _, tasks = quality.split(quality.metrics_for(family, model, variant))
+            metrics, tasks = quality.split(quality.metrics_for(family, model, variant))
             if tasks:
                 family.text_model(model)
             if variant.data:  # calibration draws from it too
                 samples = family.samples(model, variant.data, folder, variant.limit, variant.seed)
                 decode_some([sample.inputs for sample in samples], _DECODING_SECONDS)
+                for reason in quality.unscorable(metrics, samples).values() if samples else ():
+                    warn(reason)
     if type(family).runs_users_code:
         stage(_TRYING)
         with _of_the_model(variant, _TRYING):
@@ -253,23 +255,25 @@ def _score(family: Family, model: Model, variant: Variant, samples: Sequence[Sam
     metrics, _ = quality.split(quality.metrics_for(family, model, variant))
     model.asked = frozenset(metric.takes for metric in metrics.values())
     scores: list[str] = []
+    undefined: list[str] = []
     for few in (samples[:_FEW], samples[:_SEVERAL]):
         predictions = _predictions(family, model, few)
         references = [sample.reference for sample in few]
-        try:
-            scores = [
-                f"{name} {metric.compute(references, taken(metric.takes, predictions)):.4g}"
-                for name, metric in metrics.items()
-            ]
-        except Exception as error:
-            if len(few) == len(samples):
-                raise RecipeError(
-                    f"the score can't be computed from what samples() and predict() return: {one_line(error)}. The "
-                    f"first reference is {_described(references[0])}, the first prediction {_described(predictions[0])}"
-                ) from error
-            scores = [f"undefined for so few samples: {one_line(error)}"]
-        else:
+        scores, undefined = [], []
+        for name, metric in metrics.items():
+            try:
+                scores.append(f"{name} {metric.compute(references, taken(metric.takes, predictions)):.4g}")
+            except Exception as error:
+                undefined.append(f"{name}: {one_line(error)}")
+        if not undefined:
             break
+        if not scores and len(few) == len(samples):
+            raise RecipeError(
+                f"the score can't be computed from what samples() and predict() return: {'; '.join(undefined)}. The "
+                f"first reference is {_described(references[0])}, the first prediction {_described(predictions[0])}"
+            )
+    if undefined:
+        scores.append(f"undefined for so few samples: {'; '.join(undefined)}")
     return f"{', '.join(scores)} on {len(few)} samples"
 
 

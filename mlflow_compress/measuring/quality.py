@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_compress.data import spec
-from mlflow_compress.errors import RecipeError
+from mlflow_compress.errors import RecipeError, WorkerError
 from mlflow_compress.files import whole_file
 from mlflow_compress.measuring import checks, harness_scores, published
 from mlflow_compress.model import SCORING, TEXTS_SCORING
 from mlflow_compress.networks import model_card, next_tokens
-from mlflow_compress.networks.class_scores import Ranking, taken
+from mlflow_compress.networks.class_scores import Ranking, lacks_number, taken
 from mlflow_compress.networks.next_tokens import Kept, NextTokens
 from mlflow_compress.networks.random_state import seed_all
 from mlflow_compress.records import PUBLISHED, Caution, CautionKind, Outcome, Part, Variant, metric_group
@@ -65,6 +65,16 @@ INTERVAL_UNKNOWN = CautionKind(
     advice={
         "en": f"Score at least {bootstrap.FEWEST_SAMPLES} samples, preferably hundreds.",
         "ru": f"Возьмите хотя бы {bootstrap.FEWEST_SAMPLES} примеров, лучше сотни.",
+    },
+)
+
+METRIC_UNDEFINED = CautionKind(
+    "metric_undefined",
+    short={"en": "a metric has no value for these samples", "ru": "метрика не определена на этих примерах"},
+    message={"en": "{metric} has no value: {reason}", "ru": "у метрики {metric} нет значения: {reason}"},
+    advice={
+        "en": "Score other samples, or leave the metric out.",
+        "ru": "Возьмите другие примеры или уберите метрику.",
     },
 )
 
@@ -139,8 +149,16 @@ def _of_data(
     seed_all(variant.seed)  # a module may draw random numbers
     predictions, tokens, seconds = _predicted(family, model, samples, variant.budget.score_seconds, progress)
     predicted = samples[: len(predictions)]
+    if lacking := sum(map(lacks_number, predictions)):
+        raise WorkerError(
+            f"the model's scores of {lacking:,} of {len(predictions):,} samples are not finite numbers (NaN or "
+            "infinity), so there is no quality. Check the inputs and the weights for such values."
+        )
     references = [sample.reference for sample in predicted]
-    scores = bootstrap.score(metrics, references, predictions, variant.seed, progress)
+    try:
+        scores = bootstrap.score(metrics, references, predictions, variant.seed, progress)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
     answers_shown = taken("labels", predictions)
     is_text = all(isinstance(answer, Mapping) and "text" in answer for answer in predictions)
     with whole_file(folder / PREDICTIONS) as partial_path:
@@ -150,6 +168,7 @@ def _of_data(
     if any(metric.takes in ("labels", "scores") for metric in metrics.values()):
         _write_classes(references, answers_shown, class_scores, folder)
     cautions = _of_count(len(predicted))
+    cautions += [METRIC_UNDEFINED.of(metric=name, reason=reason) for name, reason in scores.undefined.items()]
     cautions += writing_style.compared(metrics, references, taken("texts", predictions) if is_text else answers_shown)
     if len(predicted) < len(samples):
         cautions.append(SCORING_CUT.of(done=len(predicted), all=len(samples)))
@@ -173,6 +192,24 @@ def metrics_for(family: Family, model: Model, variant: Variant) -> dict[str, Met
     """
     names = family.metrics_for(model) if tuple(variant.metrics) == family.metrics else variant.metrics
     return metrics_of(names, Path(variant.folder), load=True, gives=family.kinds(model))
+
+
+def unscorable(metrics: Mapping[str, Metric], samples: Sequence[Sample]) -> dict[str, str]:
+    """Return which metrics have no value for any answers to these samples, and why.
+
+    Raises:
+        RecipeError: None has a value.
+    """
+    references = [sample.reference for sample in samples]
+    reasons = {}
+    for name, metric in metrics.items():
+        try:
+            metric.require_scorable(references)
+        except ValueError as error:
+            reasons[name] = f"{name} has no value: {error}"
+    if reasons and len(reasons) == len(metrics):
+        raise RecipeError("; ".join(reasons.values()))
+    return reasons
 
 
 def scoring_of(metrics: Mapping[str, Metric], facts: Mapping[str, str]) -> dict[str, str]:

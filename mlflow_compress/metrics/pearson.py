@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mlflow_compress.records import Scale
-from mlflow_compress.scoring.correlations import number_pairs
+from mlflow_compress.scoring.correlations import number_pairs, require_spread
 from mlflow_compress.sockets import AdditiveMetric
 
 
@@ -26,6 +26,10 @@ class Pearson(AdditiveMetric):
     greater_is_better: ClassVar[bool] = True
     takes = "numbers"
     undefined = "all true values, or all predictions, are equal"
+
+    def require_scorable(self, references: Sequence[Any]) -> None:
+        """Check that the true values differ (see `Metric.require_scorable`)."""
+        require_spread(references)
 
     def statistics(self, references: Sequence[Any], predictions: Sequence[Any]) -> Any:
         """Return 1, both numbers, their squares and their product for each sample."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from mlflow_compress.scoring.answers import plain_label
 from mlflow_compress.scoring.ranking_curves import ClassCurves, RankedClasses
 
 
@@ -28,6 +29,12 @@ class RocAuc(RankedClasses):
     label: ClassVar[Mapping[str, str]] = {"en": "ROC AUC", "ru": "ROC AUC"}
     rank: ClassVar[int] = 42
     spelling: ClassVar[str] = r"(?:roc[- ]?)?auc(?:[- ]?roc)?"
+
+    def require_scorable(self, references: Sequence[Any]) -> None:
+        """Check that several classes occur (see `Metric.require_scorable`)."""
+        super().require_scorable(references)
+        if len(set(map(plain_label, references))) == 1:
+            raise ValueError(self.undefined)
 
     def of_classes(self, curves: ClassCurves) -> Any:
         """Return the area of each class."""

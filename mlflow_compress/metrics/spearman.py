@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mlflow_compress.records import Scale
-from mlflow_compress.scoring.correlations import Ranks, correlation, number_pairs
+from mlflow_compress.scoring.correlations import Ranks, correlation, number_pairs, require_spread
 from mlflow_compress.sockets import PooledMetric
 
 
@@ -28,6 +28,11 @@ class Spearman(PooledMetric):
     greater_is_better: ClassVar[bool] = True
     pool: ClassVar[str] = "ranked_numbers"
     takes = "numbers"
+    undefined = "all true values, or all predictions, are equal"
+
+    def require_scorable(self, references: Sequence[Any]) -> None:
+        """Check that the true values differ (see `Metric.require_scorable`)."""
+        require_spread(references)
 
     def items(self, references: Sequence[Any], predictions: Sequence[Any]) -> Any:
         """Return an array [samples, 3]: index of the sample, its true number, its prediction."""

@@ -34,7 +34,7 @@ class Top5Accuracy(AdditiveMetric):
         import numpy as np
 
         if not all(isinstance(prediction, (list, tuple)) for prediction in predictions):
-            raise ValueError("top5_accuracy needs predictions that are lists of labels, best first")
+            raise ValueError("predictions must be lists of labels, best first. Of scores use top_k_accuracy:k=5")
         pairs = zip(references, ranked(references, predictions), strict=True)
         return np.array([(reference in ranking[:5], 1) for reference, ranking in pairs], dtype=np.float64)
 

@@ -152,7 +152,7 @@ def read(name: str, family: str = "", *, is_named: bool = False) -> Recipe:
     metrics = tuple(texts(path, "metrics", metric_names))
     if len(metrics) > _MOST_METRICS:
         raise RecipeError(f"{path}: a recipe can have at most {_MOST_METRICS} metrics, not {len(metrics):,}.")
-    metrics_of(metrics, path.parent, gives=plugin.gives)
+    scored = metrics_of(metrics, path.parent, gives=plugin.gives)
     if not isinstance(data.get("data", ""), (str, type(None))):
         raise RecipeError(f"{path}: data must be text, not {shown(data['data'])}.")
     batch_size = data.get("batch_size", 1)
@@ -172,7 +172,7 @@ def read(name: str, family: str = "", *, is_named: bool = False) -> Recipe:
         batch_size=batch_size,
         variants=named_chains(path, "variants", data.get("variants", [ORIGINAL])),
         requires=requirements.check(mapping(path, "requires", data.get("requires"))),
-        published=published(path, data.get("published"), data.get("data") or ""),
+        published=published(path, data.get("published"), data.get("data") or "", scored),
     )
 
 

@@ -10,12 +10,14 @@ from typing import Any
 from mlflow_compress.errors import RecipeError, UnknownName, one_line
 from mlflow_compress.plain_text import plain
 from mlflow_compress.records import PublishedScore
+from mlflow_compress.sockets import Metric
 from mlflow_compress.untrusted import Malformed
 from mlflow_compress.untrusted_yaml import read_yaml, shown
 
 LONGEST_NAME = 250  # characters of what MLflow shows as a run's name
 MOST_VARIANTS = 10_000  # per command, before exclusions; at two minutes each they take two weeks
 _OF_PUBLISHED = ("value", "data", "source", "tolerance")
+_NEVER_NEGATIVE = ("share", "hundred", "error_rate")  # scales of metrics
 _ONLY_OF_SWEEPS = {"methods", "threads", "exclude"}
 
 
@@ -111,7 +113,7 @@ def require_few(count: int, name: str) -> None:
         )
 
 
-def published(path: Path, value: object, data: str) -> dict[str, PublishedScore]:
+def published(path: Path, value: object, data: str, metrics: Mapping[str, Metric]) -> dict[str, PublishedScore]:
     """Read the published scores of a recipe, by metric.
 
     A score is a number, or a mapping with its `value`, the `data` it was computed on (default: the recipe's), its
@@ -123,14 +125,19 @@ def published(path: Path, value: object, data: str) -> dict[str, PublishedScore]
         path: Path of the recipe.
         value: The value of the key `published`.
         data: The recipe's data.
+        metrics: The recipe's metrics.
 
     Raises:
-        RecipeError: A score is not of this form.
+        RecipeError: A score is not of this form, or below the smallest value of its metric.
         UnknownName: A key is unknown.
     """
-    return {
+    scores = {
         str(name): _published(path, str(name), score, data) for name, score in mapping(path, "published", value).items()
     }
+    for name, score in scores.items():
+        if score.value < 0 and name in metrics and metrics[name].facts.scale in _NEVER_NEGATIVE:
+            raise RecipeError(f"{path}: published: {name}: value can't be negative, but is {score.value:g}.")
+    return scores
 
 
 def _published(path: Path, name: str, score: object, data: str) -> PublishedScore:

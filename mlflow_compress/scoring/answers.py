@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from mlflow_compress.errors import RecipeError
 from mlflow_compress.records import Scale
 from mlflow_compress.sockets import AdditiveMetric
 
@@ -14,6 +15,7 @@ _NOT_A_LABEL = (
     "a reference is a mapping, such as boxes, not a label: set metrics that compare such references, for example "
     "map50_95 (compress-bench list metrics)"
 )
+POSITIVE = "1"  # the positive class unless one is named
 _COUNTS = ("right", "predicted", "true")
 
 
@@ -58,7 +60,11 @@ class ClassCounts(AdditiveMetric):
     takes = "labels"
 
     average: Literal["macro", "micro", "weighted", "binary"] = "macro"
-    positive: str = "1"
+    positive: str = POSITIVE
+
+    def __post_init__(self) -> None:
+        """Check that the options fit together."""
+        require_binary(self.average, self.positive)
 
     @abstractmethod
     def ratio(self, right: Any, predicted: Any, true: Any) -> Any:
@@ -84,17 +90,37 @@ class ClassCounts(AdditiveMetric):
         ratios = self.ratio(*counts.T)
         return float(np.average(ratios, weights=counts[:, 2] if self.average == "weighted" else None))
 
+    def require_scorable(self, references: Sequence[Any]) -> None:
+        """Check that the positive class can be scored (see `Metric.require_scorable`)."""
+        if self.average == "binary":
+            labels = {str(plain_label(reference)) for reference in references}
+            if len(labels - {self.positive}) > 1:
+                raise ValueError(self._of_two_classes(sorted(labels)))
+
     def _classes(self, references: Sequence[Any], predictions: Sequence[Any]) -> list[Any]:
         labels = classes_of(references, predictions)
         if self.average != "binary":
             return labels
         positive = [label for label in labels if str(label) == self.positive]
         if not positive or len(labels) > 2:
-            raise ValueError(
-                f"average=binary needs two classes, one of them positive={self.positive}; these are "
-                f"{', '.join(map(str, labels[:10]))}. Use positive=LABEL, or average=macro."
-            )
+            raise ValueError(self._of_two_classes(labels))
         return positive
+
+    def _of_two_classes(self, labels: Sequence[Any]) -> str:
+        return (
+            f"average=binary needs two classes, one of them positive={self.positive}; these are "
+            f"{', '.join(map(str, labels[:10]))}. Use positive=LABEL, or average=macro"
+        )
+
+
+def require_binary(average: str, positive: str) -> None:
+    """Check that an option `positive` is not without effect.
+
+    Raises:
+        RecipeError: It names a class, but the average is over all classes.
+    """
+    if average != "binary" and positive != POSITIVE:
+        raise RecipeError(f"positive={positive} names one class. It needs average=binary, not average={average}.")
 
 
 def classes_of(references: Sequence[Any], predictions: Sequence[Any]) -> list[Any]:

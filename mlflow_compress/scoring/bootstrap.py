@@ -17,20 +17,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 from typing import Any
 
+from mlflow_compress.errors import named_line, one_line
 from mlflow_compress.networks.class_scores import taken
 from mlflow_compress.records import MetricFacts
 from mlflow_compress.scoring.drawing import Progress, drawn_sums, silent, swapped_sums
-from mlflow_compress.scoring.pools import Pool, pools_of
+from mlflow_compress.scoring.pools import Pool
 from mlflow_compress.scoring.statistics_file import Statistics
 from mlflow_compress.sockets import AdditiveMetric, Metric, PooledMetric, no_number
 
 FEWEST_SAMPLES = 10  # minimum for an interval
 _CONFIDENCE = 0.95
 _ROUNDED = 1e-9
+_UNDEFINED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)  # what metrics raise
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,17 @@ class Score:
 
 @dataclass(frozen=True)
 class Scores:
-    """The values of all metrics, by name, and the number of samples."""
+    """The values of all metrics.
+
+    Attributes:
+        samples: the number of samples.
+        by_name: the values by the metric's name.
+        undefined: why other metrics have no value, by name.
+    """
 
     samples: int
     by_name: Mapping[str, Score]
+    undefined: Mapping[str, str] = field(default_factory=dict)
 
     def numbers(self) -> dict[str, float]:
         """Return the numbers by their name on the tracking server: `quality/wer`, `quality/wer_low` and so on."""
@@ -91,7 +100,7 @@ def score(
     seed: int,
     progress: Progress = silent,
 ) -> Scores:
-    """Score predictions.
+    """Score predictions. A metric that has no value for them does not cost the others theirs.
 
     Args:
         metrics: metrics by the names of their numbers.
@@ -101,15 +110,20 @@ def score(
         progress: called with the number of resamples done, their total, and the estimated seconds left.
 
     Raises:
-        ValueError: there are no samples, the numbers of predictions and references differ, or a metric has no value.
+        ValueError: there are no samples, the numbers of predictions and references differ, or no metric has a value.
     """
     if not len(references) or len(references) != len(predictions):
         raise ValueError(f"{len(references)} references and {len(predictions)} predictions can't be scored")
-    pools = pools_of(metrics, references, predictions)
-    values = {
-        name: _value(name, metric, references, taken(metric.takes, predictions), pools)
-        for name, metric in metrics.items()
-    }
+    pools: dict[str, Pool] = {}
+    values: dict[str, Score] = {}
+    undefined: dict[str, str] = {}
+    for name, metric in metrics.items():
+        try:
+            values[name] = _value(name, metric, references, taken(metric.takes, predictions), pools)
+        except _UNDEFINED as error:
+            undefined[name] = one_line(error) if type(error) is ValueError else named_line(error)
+    if not values:
+        raise ValueError("; ".join(f"{name} has no value: {reason}" for name, reason in undefined.items()))
     is_bounded = len(references) >= FEWEST_SAMPLES
     tables = {
         name: score.statistics.values
@@ -126,6 +140,7 @@ def score(
             name: _bounded(value, metrics[name], sums.get(name), summaries, len(references))
             for name, value in values.items()
         },
+        undefined,
     )
 
 
@@ -193,25 +208,27 @@ def _paired_pools(
 
 
 def _value(
-    name: str, metric: Metric, references: Sequence[Any], predictions: Sequence[Any], pools: Mapping[str, Pool]
+    name: str, metric: Metric, references: Sequence[Any], predictions: Sequence[Any], pools: dict[str, Pool]
 ) -> Score:
-    """Return the value of a metric, without an interval."""
+    """Return the value of a metric, without an interval; add its pool if it is the first of it."""
     import numpy as np
 
     statistics = None
     if isinstance(metric, PooledMetric):
+        if metric.pool not in pools:
+            pools[metric.pool] = Pool.of(metric, references, predictions)
         pool = pools[metric.pool]
         value, statistics = metric.pick(pool.whole()), pool.statistics
     elif isinstance(metric, AdditiveMetric):
         values = np.asarray(metric.statistics(references, predictions), dtype=np.float64)
         if len(invalid := np.flatnonzero(~np.isfinite(values).all(axis=1))):
-            raise ValueError(f"{name}: sample {invalid[0]} (and {len(invalid) - 1} more) has no finite value")
+            raise ValueError(f"sample {invalid[0]} (and {len(invalid) - 1} more) has no finite value")
         value = metric.reduce(values.sum(axis=0))
         statistics = Statistics(values, metric.columns(references, predictions))
     else:
         value = metric.compute(references, predictions)
     if not np.isfinite(value):
-        raise ValueError(no_number(name, metric))
+        raise ValueError(no_number(metric))
     return Score(float(value), None, None, metric.protocol, metric.facts, statistics, kept_as(name, metric))
 
 

@@ -23,6 +23,16 @@ def number_pairs(references: Sequence[Any], predictions: Sequence[Any]) -> Any:
     return pairs.reshape(-1, 2)
 
 
+def require_spread(references: Sequence[Any]) -> None:
+    """Check that true numbers can correlate with others.
+
+    Raises:
+        ValueError: one is not a finite number, or all are equal.
+    """
+    if len({true for true, _ in number_pairs(references, references)}) == 1:
+        raise ValueError("all true values are equal")
+
+
 class Ranks:
     """Numbers, ranked by value; equal ones share the mean of their ranks.
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
-from mlflow_compress.networks.class_scores import taken
 from mlflow_compress.scoring.drawing import Progress, drawings, silent
 from mlflow_compress.scoring.statistics_file import Statistics
-from mlflow_compress.sockets import Metric, PooledMetric
+from mlflow_compress.sockets import PooledMetric
 
 RESAMPLES = 300  # fewer than for sums, since each one takes longer
 
@@ -30,6 +29,12 @@ class Pool:
         self.statistics = statistics
         self.samples = _samples_of(statistics.values)
         self._metric = metric
+
+    @classmethod
+    def of(cls, metric: PooledMetric, references: Sequence[Any], predictions: Sequence[Any]) -> Pool:
+        """Return the pool of a metric's predictions."""
+        names = metric.item_names(references, predictions)
+        return cls(metric, Statistics(metric.items(references, predictions), names))
 
     def whole(self) -> Any:
         """Summarise all samples, each once."""
@@ -62,17 +67,6 @@ class Pool:
                 yield self._summarize(times)
                 done += 1
                 progress(done, RESAMPLES, (time.monotonic() - started) / done * (RESAMPLES - done))
-
-
-def pools_of(metrics: Mapping[str, Metric], references: Sequence[Any], predictions: Sequence[Any]) -> dict[str, Pool]:
-    """Return the pools of metrics that have one, by the pool's name."""
-    pools: dict[str, Pool] = {}
-    for metric in metrics.values():
-        if isinstance(metric, PooledMetric) and metric.pool not in pools:
-            answers = taken(metric.takes, predictions)
-            names = metric.item_names(references, answers)
-            pools[metric.pool] = Pool(metric, Statistics(metric.items(references, answers), names))
-    return pools
 
 
 def _samples_of(items: Any) -> int:

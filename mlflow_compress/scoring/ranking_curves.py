@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from mlflow_compress.records import Scale
 from mlflow_compress.scoring import class_table
+from mlflow_compress.scoring.answers import POSITIVE, plain_label, require_binary
 from mlflow_compress.scoring.class_table import ClassTable
 from mlflow_compress.scoring.statistics_file import Statistics
 from mlflow_compress.sockets import PooledMetric
@@ -49,7 +50,17 @@ class RankedClasses(PooledMetric):
     undefined = "all references belong to one class"
 
     average: Literal["macro", "weighted", "binary"] = "macro"
-    positive: str = "1"
+    positive: str = POSITIVE
+
+    def __post_init__(self) -> None:
+        """Check that the options fit together."""
+        require_binary(self.average, self.positive)
+
+    def require_scorable(self, references: Sequence[Any]) -> None:
+        """Check that the positive class occurs (see `Metric.require_scorable`)."""
+        labels = sorted({str(plain_label(reference)) for reference in references})
+        if self.average == "binary" and self.positive not in labels:
+            raise ValueError(self._no_positive(labels))
 
     @abstractmethod
     def of_classes(self, curves: ClassCurves) -> Any:
@@ -79,16 +90,19 @@ class RankedClasses(PooledMetric):
         if self.average == "binary":
             names = list(map(str, summary.labels))
             if self.positive not in names:
-                raise ValueError(
-                    f"average=binary needs the class positive={self.positive}; the classes are "
-                    f"{', '.join(names[:10])}. Use positive=LABEL, or average=macro."
-                )
+                raise ValueError(self._no_positive(names))
             return float(numbers[names.index(self.positive)])
         is_defined = (weights > 0) & np.isfinite(numbers)
         if not is_defined.any():
             return float("nan")
         return float(
             np.average(numbers[is_defined], weights=weights[is_defined] if self.average == "weighted" else None)
+        )
+
+    def _no_positive(self, labels: Sequence[str]) -> str:
+        return (
+            f"average=binary needs the class positive={self.positive}; the classes are {', '.join(labels[:10])}. "
+            "Use positive=LABEL, or average=macro"
         )
 
 

@@ -48,7 +48,11 @@ class Rescored:
     def lines(self) -> list[str]:
         """Return a line for each score, with its interval, and whether it equals the logged one."""
         return [
-            f"{name}: {self._value(name)} (n={self.scores.samples}{self._before(name)})" for name in self.scores.by_name
+            *(
+                f"{name}: {self._value(name)} (n={self.scores.samples}{self._before(name)})"
+                for name in self.scores.by_name
+            ),
+            *(f"{name}: no value: {reason}" for name, reason in self.scores.undefined.items()),
         ]
 
     def _value(self, name: str) -> str:

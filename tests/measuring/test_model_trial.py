@@ -133,6 +133,15 @@ def test_a_score_that_can_not_be_computed_is_reported_at_once_and_ends_only_a_ch
         try_scoring(family, model, planned, samples)
 
 
+def test_a_metric_without_a_value_is_reported_before_anything_is_measured(tmp_path: Path) -> None:
+    one_class = "def samples():\n    return [(torch.rand(4), 1)] * 3\n"
+    of_both = (MODEL, BATCH, WEIGHTS, one_class, "metrics = ['accuracy', 'roc_auc']\n")
+    _, warnings = trial(tmp_path, *of_both)
+    assert "roc_auc has no value: all references belong to one class" in warnings
+    with pytest.raises(ModelError, match="roc_auc has no value: all references belong to one class"):
+        trial(tmp_path, MODEL, BATCH, WEIGHTS, one_class, "metrics = ['roc_auc']\n")
+
+
 def test_missing_weights_keep_their_exit_code(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"gone\.pt") as raised:
         trial(tmp_path, MODEL, BATCH, weights="gone.pt")

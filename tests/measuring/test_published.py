@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any, cast
 
@@ -149,6 +150,7 @@ def test_a_recipe_states_scores_of_its_own_data(tmp_path: Path) -> None:
         ("published: {accuracy: high}", "published: accuracy: value must be a number, not 'high'"),
         ("published: {accuracy: {data: x}}", "value must be a number, not None"),
         ("published: {accuracy: true}", "value must be a number"),
+        ("published: {accuracy: -1}", "value can't be negative, but is -1"),
         ("published: {accuracy: {value: 1, source: 3}}", "source must be text"),
     ],
 )
@@ -185,6 +187,18 @@ def test_the_original_alone_gets_the_verdict(tmp_path: Path) -> None:
     judged = PublishedVerdict.from_text(part.facts["published.accuracy"])
     assert judged is not None
     assert (judged.verdict, judged.own) == ("differs", 0.9)
+
+
+@pytest.mark.full
+def test_a_metric_without_a_value_is_a_caution_and_alone_an_error(tmp_path: Path) -> None:
+    variant = Variant("m", "original", "t", "f", "x", data="own", metrics=("accuracy", "f1:average=binary"))
+    part = quality.score(cast(Family, Constant()), Model(None), variant, tmp_path, lambda *_: None)
+    assert part.measurements["quality/accuracy"] == 0.9
+    (caution,) = [caution for caution in part.cautions if caution.code == "metric_undefined"]
+    assert caution.message.startswith("f1_binary has no value: average=binary needs two classes")
+    alone = dataclasses.replace(variant, metrics=("f1:average=binary",))
+    with pytest.raises(RecipeError, match=r"^f1_binary has no value: average=binary needs two classes"):
+        quality.score(cast(Family, Constant()), Model(None), alone, tmp_path, lambda *_: None)
 
 
 @pytest.mark.full

@@ -38,6 +38,7 @@ ABOUT_RESULTS = {
     "interval_unknown",
     "load_errors",
     "measured_from_outside",
+    "metric_undefined",
     "new_connections",
     "no_cache",
     "no_kernel",

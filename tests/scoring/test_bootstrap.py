@@ -2,13 +2,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from mlflow_compress import registry
+from mlflow_compress.errors import RecipeError
 from mlflow_compress.scoring import bootstrap, statistics_file
+from mlflow_compress.scoring.hf_evaluate import metrics_of
 from mlflow_compress.sockets import AdditiveMetric, Metric
 
 
@@ -239,9 +242,56 @@ def test_other_samples_and_other_metrics_are_not_paired() -> None:
 
 def test_what_is_no_number_is_reported_with_its_sample() -> None:
     predictions = [{"nll": 1.0, "tokens": 1}, {"nll": float("nan"), "tokens": 1}]
-    with pytest.raises(ValueError, match="perplexity: sample 1"):
+    with pytest.raises(ValueError, match="perplexity has no value: sample 1 "):
         bootstrap.score(metrics("perplexity"), ["", ""], predictions, seed=0)
     with pytest.raises(ValueError, match="not a finite number"):
         bootstrap.score(metrics("perplexity"), [""], [{"nll": 1.0, "tokens": 0}], seed=0)
     with pytest.raises(ValueError, match="2 references and 1 predictions"):
         bootstrap.score(metrics("accuracy"), [1, 2], [1], seed=0)
+
+
+@pytest.mark.parametrize(
+    ("entry", "references", "reason"),
+    [
+        ("roc_auc", ["a", "a"], "all references belong to one class"),
+        ("f1:average=binary,positive=b", ["a", "c"], "needs two classes, one of them positive=b; these are a, c"),
+        ("roc_auc:average=binary,positive=b", ["a", "c"], "needs the class positive=b; the classes are a, c"),
+        ("spearman", [0.5, 0.5], "all true values are equal"),
+        ("pearson", [0.5, float("nan")], "not a finite number"),
+    ],
+)
+def test_what_no_answers_can_score_is_known_before_they_are_given(
+    entry: str, references: list[Any], reason: str
+) -> None:
+    (metric,) = metrics_of([entry], Path()).values()
+    with pytest.raises(ValueError, match=reason):
+        metric.require_scorable(references)
+
+
+@pytest.mark.parametrize(
+    ("entry", "references"),
+    [
+        ("roc_auc", ["a", "b"]),
+        ("average_precision", ["a", "a"]),
+        ("f1:average=binary,positive=b", ["a", "a"]),
+        ("f1:average=binary,positive=b", ["a", "b"]),
+        ("spearman", [0.5, 0.25]),
+    ],
+)
+def test_what_some_answers_can_score_is_no_error(entry: str, references: list[Any]) -> None:
+    (metric,) = metrics_of([entry], Path()).values()
+    metric.require_scorable(references)
+
+
+def test_a_metric_without_a_value_costs_the_others_nothing() -> None:
+    answers = [{"a": 0.9, "b": 0.1}, {"a": 0.2, "b": 0.8}]
+    scores = bootstrap.score(metrics("accuracy", "roc_auc", "top_k_accuracy"), ["a", "a"], answers, seed=0)
+    assert {name: score.value for name, score in scores.by_name.items()} == {"accuracy": 0.5, "top_k_accuracy": 1.0}
+    assert scores.undefined == {"roc_auc": "it is not a finite number: all references belong to one class"}
+
+
+@pytest.mark.parametrize("name", ["f1", "precision", "recall", "roc_auc", "average_precision"])
+def test_a_positive_class_needs_the_binary_average(name: str) -> None:
+    with pytest.raises(RecipeError, match=r"positive=b names one class\. It needs average=binary, not average=macro"):
+        metrics_of([f"{name}:positive=b"], Path())
+    assert metrics_of([f"{name}:average=binary,positive=b"], Path())
