@@ -81,6 +81,7 @@ def loaded(family: Family, variant: Variant, stage: Tell, warn: Tell) -> Model:
             metrics, tasks = quality.split(quality.metrics_for(family, model, variant))
             if tasks:
                 family.text_model(model)
+            model.asked = frozenset(metric.takes for metric in metrics.values())
             if variant.data:  # calibration draws from it too
                 samples = family.samples(model, variant.data, folder, variant.limit, variant.seed)
                 decode_some([sample.inputs for sample in samples], _DECODING_SECONDS)

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mlflow_compress.errors import RecipeError, one_line
+
 _MOST_PROMPT = 512  # tokens of half a text
+_SHOWN = 60  # characters of a text
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,19 @@ def split(tokenizer: Any, text: Any, ids: Sequence[int], prompt_tokens: int | No
         prompt_tokens: Number of tokens of the prompt; None: half of the text, at most 512. At least one token is left
             for the reference if the text has two.
         new_tokens: Maximum number of tokens of the reference.
+
+    Raises:
+        RecipeError: No token is left for the reference.
     """
     count = min(len(ids) // 2, _MOST_PROMPT) if prompt_tokens is None else min(prompt_tokens, len(ids) - 1)
     count = max(count, 1)
     reference = tokenizer.decode(list(ids[count : count + new_tokens]), skip_special_tokens=True)
+    if not reference:
+        raise RecipeError(
+            f"The text {one_line(tokenizer.decode(list(ids), skip_special_tokens=True), _SHOWN)!r} is too short: after "
+            "the prompt, nothing is left to compare a continuation with. Remove it from the data, or name only metrics "
+            "of likelihoods, such as perplexity."
+        )
     return Continued(text, tuple(ids[:count]), reference)
 
 

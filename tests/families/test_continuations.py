@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tiny import tiny_model
 
+from mlflow_compress.errors import RecipeError
 from mlflow_compress.measuring import quality
 from mlflow_compress.model import Model
 from mlflow_compress.networks.continuations import Continued
@@ -43,6 +44,17 @@ def test_the_models_own_continuation_is_an_exact_match(tmp_path: Path) -> None:
     answers = family.answers(model, [sample.inputs for sample in samples])
     own = [family._continue(model, sample.inputs.prompt, 5) for sample in samples]  # type: ignore[attr-defined]
     assert answers == own
+
+
+def test_a_text_of_one_token_has_no_continuation(tmp_path: Path) -> None:
+    family, model = tiny_model("causal_lm", {})
+    tokenizer = companions(model).tokenizer
+    short = "a"
+    write(tmp_path, [{"text": text} for text in (*TEXTS, short)])
+    assert len(family.samples(model, "data.jsonl", tmp_path, None, 0)) == 3
+    model.asked = frozenset({"texts"})
+    with pytest.raises(RecipeError, match=r"The text 'a' is too short"):
+        family.samples(model, "data.jsonl", tmp_path, None, 0)
 
 
 def test_texts_and_likelihoods_are_scored_in_one_pass(tmp_path: Path) -> None:
