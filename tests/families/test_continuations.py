@@ -48,9 +48,7 @@ def test_the_models_own_continuation_is_an_exact_match(tmp_path: Path) -> None:
 
 def test_a_text_of_one_token_has_no_continuation(tmp_path: Path) -> None:
     family, model = tiny_model("causal_lm", {})
-    tokenizer = companions(model).tokenizer
-    short = "a"
-    write(tmp_path, [{"text": text} for text in (*TEXTS, short)])
+    write(tmp_path, [{"text": text} for text in (*TEXTS, "a")])
     assert len(family.samples(model, "data.jsonl", tmp_path, None, 0)) == 3
     model.asked = frozenset({"texts"})
     with pytest.raises(RecipeError, match=r"The text 'a' is too short"):
