@@ -16,7 +16,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlflow_compress.errors import RecipeError, StoreError, UnknownName, Unsupported, WorkerError
 from mlflow_compress.plain_text import plain
-from mlflow_compress.records import Budget, CautionKind, Outcome, Part, Result, Selection, Step, Variant, metric_group
+from mlflow_compress.records import (
+    Budget,
+    Caution,
+    CautionKind,
+    Outcome,
+    Part,
+    Result,
+    Selection,
+    Step,
+    Variant,
+    metric_group,
+)
 from mlflow_compress.sockets import Family, Mark, Model
 from mlflow_compress.torch_devices import CPU, LABELS
 from mlflow_compress.words import ORIGINAL
@@ -187,6 +198,7 @@ def compress(model: nn.Module, method: str, *, copy: bool = True) -> nn.Module:
             the first two.
         UnknownName, RecipeError: There is no such method or option.
     """
+    from mlflow_compress.compression import coverage
     from mlflow_compress.measuring import compression_check
     from mlflow_compress.networks import model_folder
     from mlflow_compress.planning import chains
@@ -199,14 +211,16 @@ def compress(model: nn.Module, method: str, *, copy: bool = True) -> nn.Module:
     compressed = Model((_copied(model) if copy else model).eval(), weights="local", device=_device(model, "auto"))
     family, state_before = _InMemory(method), compression_check.State.of(compressed)
     state = state_before
+    untrue: list[Caution] = []
     for step, plugin in zip(chain, methods, strict=True):
+        untrue += coverage.outdated(compressed.cautions, plugin)
         compressed = plugin.compress(compressed, family)
         if plugin.changes != "nothing":
             state = compression_check.require_change(state, compressed, str(step))
     if state is not state_before:
         removes = any(plugin.changes == "architecture" for plugin in methods)
         compressed.cautions += compression_check.cautions(state_before, state, removes)
-    for caution in compressed.cautions:
+    for caution in coverage.without(compressed.cautions, untrue):
         warnings.warn(plain(f"{caution.message}. {caution.advice}"), stacklevel=2)
     module: nn.Module = compressed.module
     return module

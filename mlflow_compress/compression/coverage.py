@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mlflow_compress.networks.stored_weights import held
-from mlflow_compress.records import CautionKind
-from mlflow_compress.sockets import Model
+from mlflow_compress.records import Caution, CautionKind
+from mlflow_compress.sockets import Method, Model
 
 REACHED = "reached"  # name of the fact
 _SMALL_SHARE = 0.5
@@ -64,12 +64,12 @@ STORED_ONLY = CautionKind(
 DENSE_ZEROS = CautionKind(
     "dense_zeros",
     short={
-        "en": "zeros are computed like any weight: latency and memory are those of the original",
-        "ru": "нули считаются как все веса: время и память как у оригинала",
+        "en": "zeros are computed like any weight: pruning changes neither latency nor memory",
+        "ru": "нули считаются как все веса: прореживание не меняет ни время, ни память",
     },
     message={
-        "en": "the pruned weights are zeros in a dense model: latency and memory are those of the original",
-        "ru": "удалённые веса стали нулями в плотной модели: время и память как у оригинала",
+        "en": "the pruned weights are zeros in a dense model: pruning changes neither latency nor memory",
+        "ru": "удалённые веса стали нулями в плотной модели: прореживание не меняет ни время, ни память",
     },
     advice={
         "en": "Compare the quality and size/disk_gzip_mib. To make the model itself smaller, use prune_structured.",
@@ -91,6 +91,21 @@ HELD_TWICE = CautionKind(
         "ru": "Поэтому модель больше; int8_dynamic не трогает выходной слой.",
     },
 )
+
+
+def outdated(cautions: Sequence[Caution], method: Method) -> list[Caution]:
+    """Return the cautions about earlier steps of a chain that its next method makes untrue.
+
+    After a method that changes layers, precision or runtime, weights are neither stored nor run as `cluster` left them.
+    """
+    if method.changes in ("nothing", "weights", "storage") and method.gives is None:
+        return []
+    return [caution for caution in cautions if caution.code == STORED_ONLY.code]
+
+
+def without(cautions: Sequence[Caution], dropped: Sequence[Caution]) -> list[Caution]:
+    """Return cautions without those very objects: an equal one of a later step stays."""
+    return [caution for caution in cautions if not any(caution is one for one in dropped)]
 
 
 def note(model: Model, weights: Iterable[Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from mlflow_compress.compression.exporting import Call, quiet
 from mlflow_compress.errors import CompressError, MachineLacks, Unsupported, WeightsError, one_line
-from mlflow_compress.networks import value_trees
+from mlflow_compress.networks import torch_archives, value_trees
 from mlflow_compress.networks.export_graphs import TorchCall
 from mlflow_compress.networks.exported_program_scan import code_in_program
 from mlflow_compress.networks.litert_module import LiteRt
@@ -22,8 +21,11 @@ from mlflow_compress.networks.torchscript_scan import code_in_script
 from mlflow_compress.version import installed
 
 _LONGEST_CAUSE = 300
+_UNBOUNDED = 2**31 - 1  # lengths from here on are not limited
+_UNCHECKED = 2  # the smallest length that torch.export writes
 _SCRIPT_TRACEBACK = "Traceback of TorchScript"  # where the file was made; the error is its last line
 _ONNX_PREFIX = "[ONNXRuntimeError] : "
+_ONNX_REASON = "Status Message: "  # the name of the node comes before it
 _ZIPMAP = ": convert a model of scikit-learn with options={'zipmap': False}"
 _OWN_PLACE = re.compile(r"\S*/\S+\.(?:cc|cpp|h):\d+(?:\s*:?\s*[\w:]+\([^)]*\))?")
 
@@ -37,12 +39,14 @@ class Input:
         dtype: Name of its type, as numpy names it; empty: the file does not state it.
         shape: Lengths of its axes, None for a length that may change; None: the file does not state them.
         is_quantised: Whether its integers stand for floating-point numbers, which the file's call accepts too.
+        samples: The fewest and the most samples in a call, if their number may change; None: any number.
     """
 
     name: str
     dtype: str
     shape: tuple[int | None, ...] | None
     is_quantised: bool = False
+    samples: tuple[int, int | None] = (1, None)
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ def cause(error: Exception, path: Path) -> str:
     message = str(error).strip()
     if _SCRIPT_TRACEBACK in message:
         message = message.splitlines()[-1].removeprefix("RuntimeError: ")
-    text = one_line(message, most=None).replace(str(path), path.name)
+    text = one_line(message, most=None).replace(str(path), path.name).rpartition(_ONNX_REASON)[2]
     text = _OWN_PLACE.sub(" ", text.removeprefix(_ONNX_PREFIX)).strip(" :.")
     return f"...{text[-_LONGEST_CAUSE:]}" if len(text) > _LONGEST_CAUSE else text or type(error).__name__
 
@@ -175,11 +179,20 @@ def _openvino(path: Path, precision: str) -> Opened:
             _name_of(port, f"input_{index}"),
             port.get_element_type().to_dtype().name,
             tuple(None if length.is_dynamic else length.get_length() for length in port.get_partial_shape()),
+            samples=_bounds(port.get_partial_shape()),
         )
         for index, port in enumerate(compiled.inputs)
     ]
     outputs = tuple(_name_of(port, f"output_{index}") for index, port in enumerate(compiled.outputs))
     return Opened(compiled, tuple(inputs), outputs)
+
+
+def _bounds(shape: Any) -> tuple[int, int | None]:
+    """Return the fewest and the most samples that a shape of OpenVINO allows."""
+    if shape.rank.is_dynamic or not len(shape):
+        return 1, None
+    most = shape[0].get_max_length()
+    return max(1, shape[0].get_min_length()), most if 0 < most < _UNBOUNDED else None
 
 
 def _name_of(port: Any, default: str) -> str:
@@ -196,6 +209,7 @@ def _litert(path: Path, precision: str) -> Opened:
 def _torch_export(path: Path, precision: str) -> Opened:
     import torch
 
+    torch_archives.require(path, torch_archives.PROGRAM)
     call = _Program(torch.export.load(path))
     return Opened(call, call.inputs, (), call.to)
 
@@ -203,6 +217,7 @@ def _torch_export(path: Path, precision: str) -> Opened:
 def _torchscript(path: Path, precision: str) -> Opened:
     import torch
 
+    torch_archives.require(path, torch_archives.SCRIPT)
     module = torch.jit.load(str(path), map_location="cpu").eval()
     arguments = module.forward.schema.arguments[1:]
     inputs = tuple(Input(argument.name, "", None) for argument in arguments if not argument.has_default_value())
@@ -235,7 +250,7 @@ class _Program(TorchCall):
         self._program = program
         shapes = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
         names = [name for name in program.graph_signature.user_inputs if name in shapes]
-        self.inputs = tuple(_described(name, shapes[name]) for name in names)
+        self.inputs = tuple(_described(name, shapes[name], program.range_constraints) for name in names)
 
     def __call__(self, *inputs: Any) -> tuple[Any, ...]:
         """Run the graph."""
@@ -251,8 +266,13 @@ class _Program(TorchCall):
         self.module = move_to_device_pass(self._program, device).module()
 
 
-def _described(name: str, value: Any) -> Input:
+def _described(name: str, value: Any, ranges: Mapping[Any, Any]) -> Input:
     """Describe an input of a graph of `torch.export` by the tensor that it was exported with.
+
+    Args:
+        name: Its name.
+        value: The tensor.
+        ranges: The range of each length that may change, by its symbol.
 
     Raises:
         Unsupported: it is not a tensor.
@@ -262,7 +282,16 @@ def _described(name: str, value: Any) -> Input:
     if not isinstance(value, torch.Tensor):
         raise Unsupported(f"the graph takes {name}, which is not a tensor")
     shape = tuple(length if isinstance(length, int) else None for length in value.shape)
-    return Input(name, str(value.dtype).removeprefix("torch."), shape)
+    limits = ranges.get(value.shape[0].node.expr) if shape and shape[0] is None else None
+    return Input(name, str(value.dtype).removeprefix("torch."), shape, samples=_range(limits))
+
+
+def _range(limits: Any) -> tuple[int, int | None]:
+    """Return the fewest and the most samples of a range of torch. It writes 2 for 1, and does not check that limit."""
+    if limits is None:
+        return 1, None
+    least = int(limits.lower) if limits.lower > _UNCHECKED else 1
+    return least, int(limits.upper) if limits.upper < _UNBOUNDED else None
 
 
 class _Script(TorchCall):
@@ -314,14 +343,11 @@ def random_input(port: Input, shape: tuple[int, ...], generator: Any) -> Any:
     return torch.ones(shape, dtype=dtype)
 
 
-def _in_archive(scan: Callable[[Path], str]) -> Callable[[Path], str]:
-    """Return a scan of torch's archives that reports a damaged file instead of its code."""
+def _in_archive(scan: Callable[[Path], str], content: str) -> Callable[[Path], str]:
+    """Return a scan of torch's archives that reports a damaged file, or one of other content, instead of its code."""
 
     def code(path: Path) -> str:
-        try:
-            zipfile.ZipFile(path).close()
-        except Exception as error:  # zipfile raises several types
-            raise WeightsError(f"{path} is damaged, or torch did not write it: {one_line(error)}") from error
+        torch_archives.require(path, content)
         return scan(path)
 
     return code
@@ -350,7 +376,7 @@ _SCRIPT = Format(
     "pip install torch",
     _torchscript,
     'import torch; torch.jit.load("FILE")',
-    _in_archive(code_in_script),
+    _in_archive(code_in_script, torch_archives.SCRIPT),
 )
 _ENGINE = Format(
     "TensorRT",
@@ -390,7 +416,7 @@ FORMATS: Mapping[str, Format] = {
         "pip install torch",
         _torch_export,
         'import torch; torch.export.load("FILE").module()',
-        _in_archive(code_in_program),
+        _in_archive(code_in_program, torch_archives.PROGRAM),
     ),
     ".ts": _SCRIPT,
     ".torchscript": _SCRIPT,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from mlflow_compress.data.media import RATE_HZ
 from mlflow_compress.data.transcribed import factor_over, how_long_ones_are_heard, transcribed, unscored
 from mlflow_compress.errors import RecipeError, WeightsError, one_line
 from mlflow_compress.model import SCORING
+from mlflow_compress.networks.class_scores import best_classes, lacks_number
 from mlflow_compress.networks.ctc_text import text_of, tokenizer_of_letters
 from mlflow_compress.networks.export_graphs import Attached, Calls, graph
 from mlflow_compress.networks.hub import Origin, config_fields
@@ -194,8 +196,10 @@ class AsrCtc(TransformersFamily):
             return super().calibration(model, count, seed, size)
         return [sounds[start : start + size] for start in range(0, len(sounds), size)]
 
-    def predict(self, model: Model, inputs: Sequence[Any]) -> list[str]:
+    def predict(self, model: Model, inputs: Sequence[Any]) -> list[Any]:
         """Transcribe each sound: 16 kHz mono samples in [-1, 1], an array or convertible to one.
+
+        The text of a sound is NaN if the model's scores of a frame are not numbers.
 
         Each frame gives its best token. A sound of more than `window_seconds` is recognised in overlapping windows, of
         which only the frames in the middle count.
@@ -205,7 +209,8 @@ class AsrCtc(TransformersFamily):
 
         with torch.inference_mode():
             sounds = (np.asarray(sound, dtype=np.float32) for sound in inputs)
-            return [self._text(model, self._best(model, sound)) for sound in sounds]
+            best = [self._best(model, sound) for sound in sounds]
+        return [math.nan if lacks_number(tokens) else self._text(model, tokens) for tokens in best]
 
     def _best(self, model: Model, sound: Any) -> list[int]:
         """Return the best token of each frame of a sound [samples]."""
@@ -214,7 +219,7 @@ class AsrCtc(TransformersFamily):
         best: list[int] = []
         for window in windows(len(sound), length, hop):
             scores = self.forward(model, [sound[window.start : window.end]])
-            best += scores[0].argmax(-1).tolist()[window.frames(hop)]
+            best += best_classes(scores[0]).tolist()[window.frames(hop)]
         return best
 
     def _hop(self, model: Model) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import re
 import shutil
 from collections import Counter
@@ -28,6 +30,7 @@ from mlflow_compress.data.datasets import remember, scored
 from mlflow_compress.data.labels import labels_of
 from mlflow_compress.data.media import Picture
 from mlflow_compress.data.spec import parse
+from mlflow_compress.error_causes import is_out_of_memory
 from mlflow_compress.errors import CompressError, RecipeError, Unsupported, WeightsError
 from mlflow_compress.networks.native_flavors import graph_flavor
 from mlflow_compress.networks.published_files import copy_plain
@@ -42,6 +45,7 @@ _RANKED = 5  # labels in an answer, for top-5 accuracy
 _ROLES = ("image", "label")
 _GREY, _COLOURS = 1, 3  # channels of pictures
 _HALF = 0.5  # the score above which the only class is true
+_ONE_ARRAY = ".npy"
 _SCRIPTS = (".pt", ".torchscript")
 _INPUT = re.compile(
     rf"(?:(?P<name>[^\s;]+?)\s*:\s*)?(?P<dtype>{'|'.join(TYPES)})"
@@ -140,9 +144,12 @@ class File(Family):
 
         generator = torch.Generator().manual_seed(seed)
         shapes = self._shapes(_of(model))
-        if (fixed := self._fixed(model)) not in (None, size):
+        least, most = self._in_a_call(model)
+        if size < least or (most is not None and size > most):
+            nearest = least if most is None else min(max(size, least), most)
             raise RecipeError(
-                f"The file takes {fixed} samples in a call, not {size}: use --batch-size {fixed}, or export it again."
+                f"The file takes {_counted(least, most)} samples in a call, not {size}: use --batch-size {nearest}, or "
+                "export it again."
             )
         tensors = [
             random_input(port, tuple(size if length is None else length for length in shape), generator)
@@ -165,10 +172,20 @@ class File(Family):
             RecipeError: the data can't be read, or a label is not one of the model's.
         """
         names = self._names(model)
-        if Path(parse(data).source).suffix == array_files.SUFFIX:
+        suffix = Path(parse(data).source).suffix
+        if suffix == _ONE_ARRAY:
+            raise RecipeError(
+                f"{parse(data).source} holds one array without labels: save both in a {array_files.SUFFIX} file, with "
+                "np.savez(FILE, input=x, label=y)."
+            )
+        if suffix == array_files.SUFFIX:
             table, arrays = array_files.read(data, folder, [port.name for port in self._inputs(model)], limit, seed)
             remember(model, table, Evaluation(data, folder, limit, seed))
-            return [Sample(sample, label) for sample, label in zip(arrays, labels_of(table.rows, names), strict=True)]
+            labels = labels_of(table.rows, names)
+            return [
+                Sample(_Arrays(sample, row.where), label)
+                for sample, row, label in zip(arrays, table.rows, labels, strict=True)
+            ]
         self._picture_axes(model)
         rows = scored(model, data, folder, _ROLES, limit, seed)
         labels = labels_of(rows, names)
@@ -189,16 +206,19 @@ class File(Family):
             results.append(arrays[0] if len(arrays) == 1 else dict(zip(keys, arrays, strict=True)))
         return results
 
-    def answers(self, model: Model, inputs: Sequence[Any]) -> list[list[str]]:
-        """Return the names of the five likeliest classes for each input, best first.
+    def answers(self, model: Model, inputs: Sequence[Any]) -> list[Any]:
+        """Return the names of the five likeliest classes for each input, best first; NaN if no score is a number.
 
         A model with one score has two classes, 0 and 1; the second is true if the score is above 0.5.
         """
         names = self._names(model)
         index = self._index(model)
-        rankings = []
+        rankings: list[Any] = []
         for outputs in self._outputs(model, inputs):
             scores = outputs[index].float().reshape(-1)
+            if not scores.amax().isfinite():
+                rankings.append(math.nan)
+                continue
             if len(scores) == 1:
                 is_true = bool(scores[0] > _HALF)
                 rankings.append([names[int(is_true)], names[int(not is_true)]])
@@ -260,7 +280,7 @@ class File(Family):
             if port.name in described:
                 dtype, shape = described[port.name]
                 _require_same(port, dtype, shape)
-                shapes.append((Input(port.name, dtype, shape, port.is_quantised), shape))
+                shapes.append((dataclasses.replace(port, dtype=dtype, shape=shape), shape))
             elif port.shape is None or not port.dtype or None in port.shape[1:]:
                 raise RecipeError(
                     f"{module.path.name} does not state all lengths of its input {port.name}"
@@ -271,24 +291,44 @@ class File(Family):
                 shapes.append((port, port.shape))
         return shapes
 
-    def _fixed(self, model: Model) -> int | None:
-        """Return the number of samples in a call; None: any number."""
-        firsts = {shape[0] for _, shape in self._shapes(_of(model)) if shape}
+    def _in_a_call(self, model: Model) -> tuple[int, int | None]:
+        """Return the fewest and the most samples in a call; None: any number."""
+        shapes = [(port, shape) for port, shape in self._shapes(_of(model)) if shape]
+        firsts = {shape[0] for _, shape in shapes}
         numbers = [length for length in firsts if length is not None]
-        return None if None in firsts or not numbers else min(numbers)
+        if numbers and None not in firsts:
+            return min(numbers), min(numbers)
+        limits = [port.samples for port, shape in shapes if shape[0] is None]
+        mosts = [most for _, most in limits if most is not None]
+        return max([1, *(least for least, _ in limits)]), min(mosts, default=None)
 
     def _outputs(self, model: Model, inputs: Sequence[Any]) -> list[list[Any]]:
-        """Run the graph on inputs, in calls of the file's batch size; return the outputs of each input."""
+        """Run the graph on inputs, in calls of the file's batch size; return the outputs of each input.
+
+        Raises:
+            RecipeError: its runtime can't compute an input.
+        """
         import torch
 
-        count = self._fixed(model) or 1
+        count = self._in_a_call(model)[0]
         outputs: list[list[Any]] = []
         with torch.inference_mode():
             for start in range(0, len(inputs), count):
-                part = [self._tensors(model, sample) for sample in inputs[start : start + count]]
+                samples = inputs[start : start + count]
+                part = [self._tensors(model, sample) for sample in samples]
                 filled = [*part, *part[-1:] * (count - len(part))]
                 batch = [torch.stack(tensors).to(model.device) for tensors in zip(*filled, strict=True)]
-                results = model.module(*batch)
+                try:
+                    results = model.module(*batch)
+                except (CompressError, Unsupported):
+                    raise
+                except Exception as error:  # each runtime raises its own errors
+                    if is_out_of_memory(error):
+                        raise
+                    path = _of(model).path
+                    raise RecipeError(
+                        f"{path.name} can't compute {_places(samples, start)}: {cause(error, path)}."
+                    ) from error
                 outputs += [[result[row] if result.dim() else result for result in results] for row in range(len(part))]
         return outputs
 
@@ -310,7 +350,11 @@ class File(Family):
         return [torch.from_numpy(self._array(sample[port.name], port, shape)) for port, shape in shapes]
 
     def _array(self, values: Any, port: Input, shape: Sequence[int | None]) -> Any:
-        """Return an array in the shape and type of an input; pixels of an uint8 array are scaled."""
+        """Return an array in the shape and type of an input; pixels of an uint8 array are scaled.
+
+        Raises:
+            RecipeError: it has another shape, or values that the input's type can't hold.
+        """
         import numpy as np
 
         array = np.asarray(values)
@@ -323,7 +367,7 @@ class File(Family):
         is_float = port.is_quantised or (port.dtype or "float32").startswith("float")
         if array.dtype == np.uint8 and is_float:
             array = self._scaled(array, _channel_axis(target))
-        return np.ascontiguousarray(array.astype(np.float32 if port.is_quantised else port.dtype or "float32"))
+        return _converted(array, port)
 
     def _pixels(self, model: Model, picture: Any) -> Any:
         """Return a picture as the file's input: resized, in its layout, scaled and normalised."""
@@ -344,10 +388,8 @@ class File(Family):
         pixels = np.asarray(picture)
         pixels = pixels[..., None] if pixels.ndim == len(shape) - 1 else pixels
         pixels = np.moveaxis(pixels, -1, axis)
-        if not (port.is_quantised or port.dtype.startswith("float")):
-            return np.ascontiguousarray(pixels.astype(port.dtype))
-        scaled = self._scaled(pixels, axis)
-        return np.ascontiguousarray(scaled if port.is_quantised else scaled.astype(port.dtype))
+        is_float = port.is_quantised or port.dtype.startswith("float")
+        return _converted(self._scaled(pixels, axis) if is_float else pixels, port)
 
     def _scaled(self, pixels: Any, axis: int | None) -> Any:
         """Return pixels as float32, scaled and normalised along the axis of channels.
@@ -452,7 +494,7 @@ class File(Family):
         module = _of(model)
         if module.first is None:
             with torch.inference_mode():
-                module.first = model.module(*self.batch(model, self._fixed(model) or 1, 0))
+                module.first = model.module(*self.batch(model, self._in_a_call(model)[0], 0))
         first: tuple[Any, ...] = module.first
         return first
 
@@ -550,12 +592,63 @@ def _require_same(port: Input, dtype: str, shape: Sequence[int | None]) -> None:
         raise RecipeError(f"option inputs: the file's input {port.name} is {_written(port)}.")
 
 
+def _counted(least: int, most: int | None) -> str:
+    """Return a number of samples as text: `8`, `1 to 8`, or `2 or more`."""
+    if most is None:
+        return f"{least} or more"
+    return str(least) if least == most else f"{least} to {most}"
+
+
 def _written(port: Input) -> str:
     """Return an input as the option `inputs` would describe it, with `?` for open lengths."""
     lengths = ["?" if length is None else str(length) for length in port.shape or ()]
     if lengths and lengths[0] == "?":
         lengths[0] = _BATCH
     return f"{port.name}: {port.dtype or '?'} {' '.join(lengths)}"
+
+
+class _Arrays(dict[str, Any]):
+    """The arrays of a sample by input.
+
+    Attributes:
+        place: its origin: `data.npz, sample 3`.
+    """
+
+    def __init__(self, arrays: Mapping[str, Any], place: str) -> None:
+        super().__init__(arrays)
+        self.place = place
+
+
+def _places(samples: Sequence[Any], start: int) -> str:
+    """Return where the samples of a call come from; `start` is the number of samples before them."""
+    first = samples[0]
+    if isinstance(first, _Arrays):
+        place = first.place
+    elif isinstance(first, Picture):
+        place = first.name
+    else:
+        place = str(first) if isinstance(first, (str, Path)) else f"sample {start}"
+    return place if len(samples) == 1 else f"{place} or one of the {len(samples) - 1} samples after it"
+
+
+def _converted(array: Any, port: Input) -> Any:
+    """Return an array in the type of an input; only digits after the point may be rounded, for a floating-point input.
+
+    Raises:
+        RecipeError: it has values that the type can't hold.
+    """
+    import numpy as np
+
+    dtype = np.dtype("float32" if port.is_quantised else port.dtype or "float32")
+    with np.errstate(invalid="ignore", over="ignore"):
+        converted = array.astype(dtype)
+    is_kept = np.isfinite(converted) == np.isfinite(array) if dtype.kind == "f" else converted == array
+    if not is_kept.all():
+        raise RecipeError(
+            f"The input {port.name} takes {dtype}, which can't hold {array[~is_kept][0]} in an array of type "
+            f"{array.dtype}: prepare the array as the model was trained, and save it as {dtype}."
+        )
+    return np.ascontiguousarray(converted)
 
 
 def _channel_axis(lengths: Sequence[int]) -> int | None:

@@ -58,6 +58,7 @@ from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import Evaluation, Family, Graph, Labelled, Mark, Model, Published, Sample
 
 _PLAIN = (int, float, str)
+_DRAWN_AT_ONCE = 32  # batches that methods which train draw at once
 CHECKPOINT = "checkpoint"  # fact: what was used from the checkpoint
 READ_AGAIN = "read_again"  # fact: weight files that model() reads each time the model is restored
 CAST_WEIGHTS = CautionKind(
@@ -233,7 +234,13 @@ class Python(Family):
             return []
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
-        """Draw from the file's `training()`; without one, from `batch` (see `Family.calibration`)."""
+        """Draw from the file's `training()`: no more batches than it has samples, or 32 if it has fewer.
+
+        Without `training()`, draw from `batch` (see `Family.calibration`).
+
+        Raises:
+            RecipeError: `training()` does not return what `batch()` returns.
+        """
         import torch
 
         own = model.data_as(OwnCode)
@@ -246,11 +253,31 @@ class Python(Family):
                 f"{own.path}: training() returned a {type(inputs).__name__} without tensors: return what batch() "
                 "returns, with all inputs in it."
             )
+        if type(inputs) is list and all(isinstance(sample, torch.Tensor) for sample in inputs):
+            self._require_a_batch(model, inputs)
         generator = torch.Generator().manual_seed(seed)
+        count = min(count, max(len(tensors[0]), _DRAWN_AT_ONCE))  # more batches would only repeat the samples
         selections = [torch.randint(0, len(tensors[0]), (size,), generator=generator) for _ in range(count)]
         return [
             self._arguments(model, _select(inputs, indices, len(tensors[0])), lambda: inputs) for indices in selections
         ]
+
+    def _require_a_batch(self, model: Model, inputs: list[Any]) -> None:
+        """Check that a list of tensors from `training()` holds the module's arguments, not one tensor for each sample.
+
+        Raises:
+            RecipeError: `batch()` returns something else.
+        """
+        own = model.data_as(OwnCode)
+        one, two = (defined(own, "batch")(size) for size in (1, 2))
+        is_list = isinstance(one, (list, tuple))
+        if is_list and (len(one) == len(inputs) or len(one) != len(two)):
+            return
+        given = f"{len(one)} tensors" if is_list else f"a {type(one).__name__}"
+        raise RecipeError(
+            f"{own.path}: training() returned a list of {len(inputs)} tensors, but batch() returns {given}: return "
+            "what batch() returns, with all inputs in it. torch.stack makes one tensor of a list of samples."
+        )
 
     def labelled(self, model: Model, count: int, seed: int, size: int = 1) -> list[Labelled]:
         """Draw from the file's `training()` and `training_labels()` (see `Family.labelled`).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from mlflow_compress.data import segmentations
 from mlflow_compress.data.datasets import remember
 from mlflow_compress.data.pictures import as_picture
 from mlflow_compress.errors import RecipeError
+from mlflow_compress.networks.class_scores import best_classes
 from mlflow_compress.networks.export_graphs import Attached, Calls, dtype_of, graph
 from mlflow_compress.networks.image_inputs import PHOTO, prepared, processor_of_type, resized, shape_of_photo
 from mlflow_compress.networks.transformers_models import (
@@ -108,7 +110,7 @@ class SemanticSegmentation(TransformersFamily):
             logits = self.run(model, self.batch(model, size, seed), lambda stage: None)
         return {
             "preprocess": lambda: [self._prepared(model, photo) for _ in range(size)],
-            "postprocess": lambda: _classes(logits, PHOTO[:2]),
+            "postprocess": lambda: _enlarged(logits, PHOTO[:2]).argmax(1),
         }
 
     def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
@@ -164,12 +166,18 @@ class SemanticSegmentation(TransformersFamily):
             for image in inputs:
                 picture = as_picture(image)
                 logits = self.run(model, self._prepared(model, picture)[None], lambda stage: None)
-                predictions.append(_classes(logits, picture.size[::-1])[0].cpu().numpy())
+                classes = best_classes(_enlarged(logits, picture.size[::-1])[0], 0)
+                predictions.append(classes.cpu().numpy())
         return predictions
 
-    def answers(self, model: Model, inputs: Sequence[Any]) -> list[dict[str, Any]]:
-        """Return the class of each pixel for scoring."""
-        return [{"pixels": encoded(pixels)} for pixels in self.predict(model, inputs)]
+    def answers(self, model: Model, inputs: Sequence[Any]) -> list[Any]:
+        """Return the class of each pixel for scoring; NaN for a picture with scores that are not numbers."""
+        import numpy as np
+
+        return [
+            math.nan if np.isnan(pixels).any() else {"pixels": encoded(pixels)}
+            for pixels in self.predict(model, inputs)
+        ]
 
     def _prepared(self, model: Model, picture: Any) -> Any:
         """Convert a picture to the model's input: [channels, height, width] in its dtype and on its device."""
@@ -197,9 +205,8 @@ def _logits(module: Any, pixels: Any) -> Any:
     return output["logits"] if isinstance(output, Mapping) else output
 
 
-def _classes(logits: Any, size: Sequence[int]) -> Any:
-    """Return the class of each pixel [batch, height, width] of images of a size (height, width)."""
+def _enlarged(logits: Any, size: Sequence[int]) -> Any:
+    """Return the scores of each pixel [batch, classes, height, width] of images of a size (height, width)."""
     from torch.nn.functional import interpolate
 
-    resized = interpolate(logits.float(), size=tuple(size), mode="bilinear", align_corners=False)
-    return resized.argmax(dim=1)
+    return interpolate(logits.float(), size=tuple(size), mode="bilinear", align_corners=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -261,8 +262,8 @@ class TextEmbedding(TextEncoder):
         queries = self._embed(model, [sentences.query_prompt + query for query, _ in inputs]).float()
         cosines_of = functional.normalize(queries, dim=-1) @ corpus.vectors.T
         best = torch.topk(cosines_of, min(_RANKED, len(corpus.documents))).indices
-        rankings: list[list[int]] = best.tolist()
-        return rankings
+        are_numbers = cosines_of.isfinite().all(-1).tolist()
+        return [row if is_number else math.nan for row, is_number in zip(best.tolist(), are_numbers, strict=True)]
 
     def _embed(self, model: Model, texts: Sequence[str]) -> Any:
         """Return the vectors of texts [texts, width], computed in the order of their length."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from mlflow_compress.data.label_forms import new_label, whole_number
 from mlflow_compress.data.labels import listed
 from mlflow_compress.data.spec import parse
 from mlflow_compress.errors import RecipeError
+from mlflow_compress.networks.class_scores import best_classes
 from mlflow_compress.networks.text_encoders import TextEncoder
 from mlflow_compress.networks.text_inputs import longest, taken
 from mlflow_compress.networks.transformers_models import Companions, companions, load_tokenizer, load_transformer
@@ -164,14 +166,19 @@ class TokenClassification(TextEncoder):
             for start in range(0, len(parts), _PREDICT_BATCH):
                 chunk = parts[start : start + _PREDICT_BATCH]
                 batch = _padded(model, [ids for _, ids, _ in chunk])
-                best = model.module(**taken(model.module, batch))["logits"].argmax(-1).tolist()
+                best = best_classes(model.module(**taken(model.module, batch))["logits"]).tolist()
                 for (number, _, first_tokens), row in zip(chunk, best, strict=True):
-                    tags[number] += [_OUTSIDE if first is None else names[row[first]] for first in first_tokens]
+                    tags[number] += [_OUTSIDE if first is None else _tag(names, row[first]) for first in first_tokens]
         return tags
 
     def example(self, model: Model) -> list[Any]:
         """Return a sentence, which `predict` splits at white space."""
         return ["Ada Lovelace was born in London ."]
+
+
+def _tag(names: Mapping[int, str], number: float) -> Any:
+    """Return the tag with a number; NaN if the model's scores are not numbers."""
+    return number if math.isnan(number) else names[int(number)]
 
 
 def _words(sentence: Any) -> list[str]:

@@ -100,6 +100,7 @@ class Report:
 def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     """Load the original, apply the chain of methods, and save the compressed model."""
     from mlflow_compress import registry
+    from mlflow_compress.compression import coverage
     from mlflow_compress.measuring import compression_check, output_error
     from mlflow_compress.measuring.compression_cost import CompressionCost
     from mlflow_compress.meters import size
@@ -123,7 +124,9 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     if variant.data and not is_changed and model.weights != "random":
         model_card.fetch(variant.source, variant.weights, Path(variant.folder))
     state_before = state = compression_check.State.of(model) if is_changed else None
+    untrue: list[Caution] = []
     for step, method in zip(variant.chain, methods, strict=True):
+        untrue += coverage.outdated(model.cautions, method)
         if step.method != ORIGINAL:
             report.stage(f"compressing: {step}")
         with cost.step():
@@ -132,6 +135,7 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
             operations = _operations(family, model, variant)
         if state is not None and step.method != ORIGINAL:
             state = compression_check.require_change(state, model, str(step), method)
+    model.cautions = coverage.without(model.cautions, untrue)
     if state_before is not None and state is not None:
         if not model.elsewhere:
             repeat = functools.partial(output_error.outputs, family, model, variant, len(original.passes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,6 +56,22 @@ def rankings(outputs: Any, classes: tuple[Any, ...], count: int = 1) -> list[Ran
     best = outputs.argmax(-1, keepdim=True) if count == 1 else outputs.topk(min(count, outputs.shape[-1])).indices
     rows = zip(best.tolist(), as_logits(outputs).cpu().numpy(), strict=True)
     return [Ranking([classes[index] for index in indices], classes, logits) for indices, logits in rows]
+
+
+def best_classes(scores: Any, axis: int = -1) -> Any:
+    """Return the index of the greatest score along an axis; NaN in place of it if the greatest score is not finite."""
+    best = scores.argmax(axis)
+    is_number = scores.amax(axis).isfinite()
+    return best if is_number.all() else best.float().masked_fill(~is_number, math.nan)
+
+
+def lacks_number(answer: Any) -> bool:
+    """Return whether a model's scores for a sample, or for a part of it, are not numbers, so that it has no answer."""
+    if isinstance(answer, Ranking):
+        return not math.isfinite(answer.logits.max())
+    if isinstance(answer, list):
+        return any(map(lacks_number, answer))
+    return isinstance(answer, float) and math.isnan(answer)
 
 
 def as_logits(outputs: Any) -> Any:

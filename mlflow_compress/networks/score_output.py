@@ -6,7 +6,7 @@ from typing import Any
 
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.networks import value_trees
-from mlflow_compress.networks.class_scores import rankings
+from mlflow_compress.networks.class_scores import best_classes, rankings
 
 _SCORES = "logits"  # the name in transformers and most other libraries
 
@@ -63,7 +63,9 @@ def has_two_batch_axes(scores: Any, samples: int) -> bool:
 
 
 def classes_of(scores: Any, samples: int) -> list[Any]:
-    """Return the prediction for each sample: the index of its greatest score; integers are already predictions.
+    """Return the prediction for each sample: the index of its greatest score, or NaN if that is not finite.
+
+    Integers are already predictions.
 
     The classes are the last axis: [batch, classes], [batch, steps, classes], [steps, batch, classes]. For images they
     are the second axis: [batch, classes, height, width].
@@ -89,7 +91,7 @@ def classes_of(scores: Any, samples: int) -> list[Any]:
             f"{'sample' if samples == 1 else 'samples'}: name the output with the scores in the recipe (output: NAME), "
             "or define predict(module, inputs) in its file."
         )
-    return list((scores if is_prediction else scores.argmax(classes)).tolist())
+    return list((scores if is_prediction else best_classes(scores, classes)).tolist())
 
 
 def answers_of(scores: Any, samples: int) -> list[Any]:

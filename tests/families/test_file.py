@@ -6,6 +6,7 @@ import io
 import json
 import struct
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +29,7 @@ from runtime_models import (
 
 from mlflow_compress import registry
 from mlflow_compress.compression import runtime_files
-from mlflow_compress.errors import MachineLacks, RecipeError, UnknownName, Unsupported, WeightsError
+from mlflow_compress.errors import MachineLacks, RecipeError, UnknownName, Unsupported, WeightsError, WorkerError
 from mlflow_compress.measuring import quality, worker
 from mlflow_compress.meters import size
 from mlflow_compress.networks import model_folder
@@ -399,7 +400,7 @@ def test_numbers_that_no_picture_can_be_scaled_by_are_rejected(options: dict[str
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"PK\3\4zzz", "BadZipFile"), (b"", "EOFError"), (b"none", "pickled")],
+    [(b"PK\3\4zzz", "not a zip file"), (b"", "No data left"), (b"none", "pickled")],
 )
 def test_a_file_without_arrays_is_reported(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "data.npz").write_bytes(content)
@@ -414,3 +415,152 @@ def test_arrays_of_text_are_not_inputs_but_labels(tmp_path: Path) -> None:
     assert [sample.reference for sample in family.samples(model, "data.npz", tmp_path, None, 0)] == [*"abca"]
     with pytest.raises(RecipeError, match="takes numbers, not an array of type <U1"):
         family.answers(model, [np.array(["a"] * 4)])
+
+
+class _Counts(torch.nn.Module):
+    """Scores whole numbers [batch, 2] of a type: itself."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.float()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "wrong"),
+    [
+        ("uint8", np.array([0.5, 1], np.float32), "0.5"),
+        ("uint8", np.array([1, 300]), "300"),
+        ("uint8", np.array([1, -1]), "-1"),
+        ("int64", np.array([12.5, 1]), "12.5"),
+        ("int32", np.array([1, 2**40]), str(2**40)),
+        ("int64", np.array([1, np.nan]), "nan"),
+        ("bool", np.array([1, 2]), "2"),
+        ("float32", np.array([1, 1e300]), "1e\\+300"),
+        ("uint8", np.array([0, 255]), ""),
+        ("int32", np.array([-7, 2**31 - 1]), ""),
+        ("int64", np.array([3.0, -2.0]), ""),
+        ("float32", np.array([0.1, np.inf]), ""),
+        ("float32", np.array([1, 7]), ""),
+    ],
+)
+def test_an_array_keeps_its_values_or_is_refused(dtype: str, values: Any, wrong: str, tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.trace(_Counts(), torch.ones(1, 2)), str(tmp_path / "net.ts"))
+    family, model = opened(tmp_path / "net.ts", inputs=f"x: {dtype} batch 2")
+    if wrong:
+        with pytest.raises(RecipeError, match=rf"The input x takes {dtype}, which can't hold {wrong} in an array"):
+            family.predict(model, [values])
+    else:
+        assert np.array_equal(family.predict(model, [values])[0], values.astype(np.float32))
+
+
+def test_pixels_that_an_integer_input_can_not_hold_are_refused(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.trace(_Counts(), torch.zeros(1, 3, 2, 2)), str(tmp_path / "net.ts"))
+    family, model = opened(tmp_path / "net.ts", inputs="x: int8 batch 3 2 2")
+    with pytest.raises(RecipeError, match="takes int8, which can't hold 200"):
+        family.predict(model, [Image.new("RGB", (2, 2), (200, 0, 0))])
+    [pixels] = family.predict(model, [Image.new("RGB", (2, 2), (100, 0, 0))])
+    assert pixels[0].tolist() == [[100, 100], [100, 100]]
+
+
+def bounded_program(path: Path, least: int, most: int) -> Path:
+    from runtime_models import torch_module
+
+    lengths = ({0: torch.export.Dim("batch", min=least, max=most)},)
+    program = torch.export.export(torch_module(), (torch.zeros(most, 4),), dynamic_shapes=lengths)
+    torch.export.save(program, path)
+    return path
+
+
+def test_a_file_for_some_numbers_of_samples_names_them(tmp_path: Path) -> None:
+    family, model = opened(bounded_program(tmp_path / "a.pt2", 1, 8))
+    with pytest.raises(RecipeError, match="takes 1 to 8 samples in a call, not 16: use --batch-size 8"):
+        family.batch(model, 16, 0)
+    assert [family.batch(model, size, 0)[0].shape[0] for size in (1, 8)] == [1, 8]
+    family, model = opened(bounded_program(tmp_path / "b.pt2", 3, 6))
+    with pytest.raises(RecipeError, match="takes 3 to 6 samples in a call, not 2: use --batch-size 3"):
+        family.batch(model, 2, 0)
+    assert np.allclose(np.stack(family.predict(model, list(INPUTS))), expected(INPUTS))
+    family, model = opened(program_file(tmp_path / "any.pt2"))
+    assert [family.batch(model, size, 0)[0].shape[0] for size in (1, 1000)] == [1, 1000]
+
+
+def test_openvino_states_its_numbers_of_samples_too(tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    from runtime_models import torch_module
+
+    shape = [(openvino.Dimension(2, 8), 4)]
+    converted = openvino.convert_model(torch_module(), example_input=torch.zeros(2, 4), input=shape)
+    openvino.save_model(converted, str(tmp_path / "model.xml"))
+    family, model = opened(tmp_path / "model.xml")
+    for wrong in (1, 9):
+        with pytest.raises(RecipeError, match=f"takes 2 to 8 samples in a call, not {wrong}"):
+            family.batch(model, wrong, 0)
+
+
+class _Table(torch.nn.Module):
+    """Looks up two rows of ten: [batch, 2] to [batch, 2, 3]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = torch.nn.Embedding(10, 3)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.rows(ids).sum(1)
+        return scores
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "ts", "pt2"])
+def test_a_sample_that_a_file_can_not_compute_is_named(suffix: str, tmp_path: Path) -> None:
+    path, ids = tmp_path / f"net.{suffix}", torch.ones(1, 2, dtype=torch.int64)
+    if suffix == "onnx":
+        pytest.importorskip("onnxruntime")
+        torch.onnx.export(_Table(), (ids,), str(path), input_names=["ids"], dynamo=False)
+    elif suffix == "ts":
+        torch.jit.save(torch.jit.trace(_Table(), ids), str(path))
+    else:
+        torch.export.save(torch.export.export(_Table(), (ids,)), path)
+    family, model = opened(path, **({"inputs": "ids: int64 batch 2"} if suffix == "ts" else {}))
+    np.savez(tmp_path / "data.npz", ids=[[1, 2], [3, 9], [4, 10]], label=[0, 1, 2])
+    samples = family.samples(model, "data.npz:input=ids", tmp_path, None, 0)
+    assert len(family.answers(model, [sample.inputs for sample in samples[:2]])) == 2
+    with pytest.raises(RecipeError, match=rf"net\.{suffix} can't compute data\.npz, sample 2: ind.* out of "):
+        family.answers(model, [sample.inputs for sample in samples])
+
+
+def test_scores_that_are_not_numbers_have_no_quality_but_a_reason(tmp_path: Path) -> None:
+    written("model.ts", tmp_path)
+    inputs = INPUTS.copy()
+    inputs[[0, 2]] = np.nan
+    np.savez(tmp_path / "data.npz", input=inputs, label=expected(INPUTS).argmax(1))
+    variant = Variant(
+        "m", "original", "t", "file", "model.ts", "auto", data="data.npz", metrics=("accuracy",),
+        options=DESCRIBED["model.ts"], folder=str(tmp_path),
+    )  # fmt: skip
+    family, model = opened(tmp_path / "model.ts", **DESCRIBED["model.ts"])
+    with pytest.raises(WorkerError, match=r"scores of 2 of 4 samples are not finite numbers \(NaN or infinity\)"):
+        quality.score(family, model, variant, tmp_path, lambda *numbers: None)
+
+
+def test_one_array_is_no_data(tmp_path: Path) -> None:
+    family, model = opened(written("model.ts", tmp_path), **DESCRIBED["model.ts"])
+    np.save(tmp_path / "data.npy", INPUTS)
+    with pytest.raises(RecipeError, match=r"data\.npy holds one array without labels: save both in a \.npz file"):
+        family.samples(model, "data.npy", tmp_path, None, 0)
+
+
+def test_what_an_archive_of_torch_holds_is_named(tmp_path: Path) -> None:
+    torch.save({"weight": torch.ones(2)}, tmp_path / "weights.pt")
+    program_file(tmp_path / "graph.ts")
+    torchscript_file(tmp_path / "script.pt2")
+    with zipfile.ZipFile(tmp_path / "other.pt", "w") as archive:
+        archive.writestr("notes.txt", "nothing")
+    family: Family = registry.build("families", "file")
+    for name, message in {
+        "weights.pt": r"is not TorchScript: it holds only weights .*give the Python file .* as --weights",
+        "graph.ts": r"is not TorchScript: it holds a graph of torch\.export\. Rename it to \.pt2",
+        "script.pt2": r"is not a graph of torch\.export: it holds TorchScript\. Rename it to \.ts",
+        "other.pt": "is an archive, but not one that torch wrote",
+    }.items():
+        with pytest.raises(WeightsError, match=message):
+            family.code(name, "auto", tmp_path)
+        with pytest.raises(WeightsError, match=message):
+            opened(tmp_path / name)

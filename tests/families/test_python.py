@@ -273,3 +273,34 @@ def test_batches_of_one_seed_are_the_same_for_all_generators(tmp_path: Path) -> 
     first, repeated, another_seed = (family.batch(model, 1, seed) for seed in (5, 5, 6))
     assert value_trees.is_equal(first, repeated)
     assert not value_trees.is_equal(first, another_seed)
+
+
+def test_training_must_return_what_batch_returns(tmp_path: Path) -> None:
+    code = f"{OWN}\ndef training(): return list(torch.rand(40, 8))\n"
+    family, model = custom(tmp_path, code)
+    with pytest.raises(
+        RecipeError, match=r"training\(\) returned a list of 40 tensors, but batch\(\) returns a Tensor"
+    ):
+        family.calibration(model, 2, 0)
+    family, model = custom(tmp_path, code.replace("list(torch.rand(40, 8))", "torch.rand(40, 8)"))
+    assert [batch[0].shape for batch in family.calibration(model, 2, 0, 3)] == [(3, 8), (3, 8)]
+
+
+def test_no_more_calibration_samples_are_drawn_than_there_are(tmp_path: Path) -> None:
+    family, model = custom(tmp_path, f"{OWN}\ndef training(): return torch.rand(40, 8)\n")
+    assert len(family.calibration(model, 100_000, 0)) == 40
+    assert len(family.calibration(model, 7, 0)) == 7
+    family, model = custom(tmp_path, f"{OWN}\ndef training(): return torch.rand(4, 8)\n")
+    assert len(family.calibration(model, 32, 0, 16)) == 32, "a training draws 32 batches at once"
+
+
+def test_a_list_of_arguments_may_be_a_list_of_training_inputs(tmp_path: Path) -> None:
+    code = (
+        "import torch\nfrom torch import nn\nclass Sum(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.w = nn.Parameter(torch.ones(1))\n"
+        "    def forward(self, a, b): return (a + b) * self.w\n"
+        "def model(): return Sum()\ndef batch(size): return torch.rand(size, 4), torch.rand(size, 4)\n"
+        "def training(): return [torch.rand(9, 4), torch.rand(9, 4)]\n"
+    )
+    family, model = custom(tmp_path, code)
+    assert [[part.shape for part in batch] for batch in family.calibration(model, 1, 0, 3)] == [[(3, 4), (3, 4)]]

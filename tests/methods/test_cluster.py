@@ -192,3 +192,22 @@ def test_trained_values_give_the_accuracy_back(tmp_path: Path) -> None:
     assert trained["accuracy"] > untrained["accuracy"] + 0.01
     assert all(len(value.unique()) <= 3 for value in model.module.state_dict().values() if value.dim() > 1)
     assert trained["size/disk_mib"] == pytest.approx(untrained["size/disk_mib"], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("chain", "is_told"),
+    [
+        ("cluster", True),
+        ("cluster+prune_magnitude", True),
+        ("low_rank:ratio=0.9+cluster", True),
+        ("cluster+low_rank:ratio=0.9", False),
+        ("cluster+int8_dynamic", False),
+        ("cluster+bf16", False),
+    ],
+)
+def test_the_caution_about_storage_holds_for_the_whole_chain(chain: str, is_told: bool, tmp_path: Path) -> None:
+    variant = recipe.plan(
+        recipe.read(str(DIGITS / "digits_cnn.yaml")), [(chain, chains.parse_chain(chain))], recipe.Settings()
+    )[0]
+    part = worker.prepare(variant, tmp_path, worker.Report(io.StringIO()))
+    assert ("stored_only" in {caution.code for caution in part.cautions}) is is_told

@@ -78,3 +78,13 @@ def test_scores_for_another_number_of_samples_are_refused(scores: torch.Tensor) 
 def test_a_single_score_has_no_maximum(scores: torch.Tensor) -> None:
     with pytest.raises(RecipeError, match="one number for each sample"):
         classes_of(scores, 2)
+
+
+def test_a_score_that_is_not_a_number_gives_no_class() -> None:
+    nan = float("nan")
+    [one, other] = classes_of(torch.tensor([[0.1, 0.7], [nan, 0.2]]), 2)
+    assert one == 1
+    assert other != other
+    [steps] = classes_of(torch.tensor([[[0.1, 0.7], [nan, 0.2]]]), 1)
+    assert steps[0] == 1
+    assert steps[1] != steps[1]

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn import metrics as sklearn
+from tiny import tiny_model
 
 from mlflow_compress import registry
-from mlflow_compress.networks.class_scores import Ranking, as_logits, rankings, taken
+from mlflow_compress.networks.class_scores import Ranking, as_logits, best_classes, lacks_number, rankings, taken
 from mlflow_compress.scoring import bootstrap, class_table, statistics_file
 from mlflow_compress.scoring.class_table import ClassTable
 from mlflow_compress.untrusted import Malformed
@@ -219,3 +220,40 @@ def test_a_sample_without_scores_is_named(name: str, logits: list[float]) -> Non
     predictions = rankings(torch.tensor([[1.0, 2, 3], logits]), LABELS[:3])
     with pytest.raises(ValueError, match="sample 1 has no finite score"):
         computed(name, ["cat", "dog"], predictions)
+
+
+def test_a_sample_without_a_finite_greatest_score_lacks_an_answer() -> None:
+    nan, infinity = float("nan"), float("inf")
+    scores = torch.tensor([[1.0, 2, 0], [nan, 1, 0], [infinity, 0, 1], [-infinity, 3, 2], [-infinity] * 3])
+    assert [lacks_number(answer) for answer in rankings(scores, LABELS[:3])] == [False, True, True, False, True]
+    assert np.array_equal(best_classes(scores).numpy(), [1, nan, nan, 1, nan], equal_nan=True)
+    assert best_classes(scores[:1]).tolist() == [1]
+    assert [lacks_number(answer) for answer in (nan, ["O", nan], ["a"], "nan", 1.5, {"a": nan})] == [
+        True, True, False, False, False, False,
+    ]  # fmt: skip
+
+
+TEXT, SOUND = "a good film", np.zeros(8000, dtype=np.float32)
+PICTURE = np.zeros((32, 32, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("name", "sample"),
+    [
+        ("text_classification", TEXT),
+        ("token_classification", TEXT),
+        ("asr_ctc", SOUND),
+        ("image_classification", PICTURE),
+        ("semantic_segmentation", PICTURE),
+        ("text_embedding", (TEXT, TEXT)),
+    ],
+)
+def test_families_tell_that_scores_are_not_numbers(name: str, sample: Any) -> None:
+    family, model = tiny_model(name)
+    if name == "token_classification":  # random weights have no tags
+        model.config.id2label = dict(enumerate("abcdefghij"))
+    assert not any(map(lacks_number, family.answers(model, [sample])))
+    with torch.no_grad():
+        for weight in model.module.parameters():
+            weight.fill_(float("nan"))
+    assert all(map(lacks_number, family.answers(model, [sample, sample])))
