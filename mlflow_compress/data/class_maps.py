@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from mlflow_compress.data.labels import listed
 from mlflow_compress.data.spec import Data, parse, path_of
 from mlflow_compress.data.tables import DELIMITERS, Bad, read_table
 from mlflow_compress.data.text_files import read_text
-from mlflow_compress.errors import RecipeError, named_line
+from mlflow_compress.errors import RecipeError, one_line
 from mlflow_compress.networks.hub import PACKAGE, in_package
 from mlflow_compress.untrusted_yaml import read_yaml
 
@@ -33,6 +33,8 @@ _USUAL = ("LOC_synset_mapping.txt", "imagenet_class_index.json", "synset_words.t
 _LEVELS = 4  # folders above the data in which a class map is looked for: ILSVRC/Data/CLS-LOC/val
 _MOST_BYTES = 2**22
 _COLUMNS = 2  # of a table
+_MOST = 0.75  # share of names that fit, so that the order of the others is believed
+_NUMBERED = re.compile(r"(?:label|class)?[\s_-]*\d+", re.IGNORECASE)
 _LINE = re.compile(r"(\S+)\s+(?:\d+\s+)?(.*\S)")  # label, and in map_clsloc.txt a number of another order, and name
 
 
@@ -44,23 +46,36 @@ class ClassMap:
         path: its file.
         names: names of classes by label; empty where there are only numbers.
         numbers: numbers of classes by label; empty if they are unknown.
+        is_order: whether the file has no numbers, and these are the order of its labels.
     """
 
     path: Path
     names: Mapping[str, str]
     numbers: Mapping[str, int]
+    is_order: bool = False
 
     def classes_for(self, names: Mapping[int, str]) -> dict[str, str]:
         """Return the model's classes by label, without labels that fit none.
 
-        Names win where all fit. Otherwise numbers are used if the map has as many classes as the model, or no names.
+        Names win where all fit. Otherwise numbers are used if the map has no names, or as many classes as the model,
+        and the numbers agree with all names that fit. The mere order of the labels needs more: three of four names fit,
+        or the model's names are only numbers, as LABEL_0.
         """
+        by_number = {label: names[number] for label, number in self.numbers.items() if number in names}
         if not self.names:
-            return {label: names[number] for label, number in self.numbers.items() if number in names}
-        by_name = self._by_name(list(names.values()))
-        if len(by_name) < len(self.names) and len(self.numbers) == len(names):
-            return {label: names[number] for label, number in self.numbers.items() if number in names}
-        return by_name
+            return by_number
+        by_name = self._with_number(by_number) | self._by_name(list(names.values()))
+        if len(by_name) == len(self.names):
+            return by_name
+        if len(self.numbers) != len(names) or any(by_number.get(label) != name for label, name in by_name.items()):
+            return by_name
+        is_known = all(_NUMBERED.fullmatch(name) for name in names.values()) or len(by_name) >= _MOST * len(self.names)
+        return by_number if is_known or not self.is_order else by_name
+
+    def _with_number(self, by_number: Mapping[str, str]) -> dict[str, str]:
+        """Return the model's names that end in their number, by label: of two cranes (see `labels.distinct`)."""
+        numbered = {label: f"{_first(self.names[label])} ({self.numbers[label]})" for label in by_number}
+        return {label: name for label, name in by_number.items() if in_words(name) == in_words(numbered[label])}
 
     def _by_name(self, names: Sequence[str]) -> dict[str, str]:
         """Return the model's names by label: the same in words, or the same first synonym."""
@@ -72,7 +87,8 @@ class ClassMap:
             match = next((by_words[in_words(text)] for by_words, text in spellings if in_words(text) in by_words), None)
             if match is not None:
                 classes[label] = match
-        return classes
+        exact = {*self.names.values()}  # of a dog Cardigan and a jacket cardigan, the latter is the model's cardigan
+        return {label: name for label, name in classes.items() if name == self.names[label] or name not in exact}
 
 
 def mapped(rows: Sequence[Row], text: str, folder: Path, names: Mapping[int, str]) -> list[Row]:
@@ -99,7 +115,7 @@ def mapped(rows: Sequence[Row], text: str, folder: Path, names: Mapping[int, str
                 "classes: class_map=LOC_synset_mapping.txt, or class_map=package:ultralytics/cfg/datasets/ImageNet.yaml"
             )
         return list(rows)
-    class_map = read(path)
+    class_map = read(path, frozenset(labels))
     classes = class_map.classes_for(names)
     replaced = []
     for row, label in zip(rows, labels, strict=True):
@@ -116,52 +132,77 @@ def mapped(rows: Sequence[Row], text: str, folder: Path, names: Mapping[int, str
     return replaced
 
 
-def read(path: Path) -> ClassMap:
+def read(path: Path, labels: Collection[str] = ()) -> ClassMap:
     """Read a class map.
+
+    Args:
+        path: its file.
+        labels: labels of the data; a table whose first row has one of them has no header.
 
     Raises:
         RecipeError: it can't be read, or has another form.
     """
     try:
-        pairs = _pairs(path)
+        pairs = _once(_pairs(path, labels))
+        is_order = False
         numbers = {label: value for label, value in pairs.items() if type(value) is int}
         names = {label: value[-1] if isinstance(value, list) else value for label, value in pairs.items()}
         if pairs and all(isinstance(value, list) for value in pairs.values()):  # numbers, each with label and name
-            numbers = {str(value[0]): int(number) for number, value in pairs.items()}
+            if not all(number.isdecimal() and value for number, value in pairs.items()):
+                raise ValueError("it does not give each number a label and a name")
+            numbers = _once((str(value[0]), int(number)) for number, value in pairs.items())
             names = {str(value[0]): str(value[-1]) for value in pairs.values()}
         elif all(isinstance(value, str) for value in pairs.values()) and list(pairs) == sorted(
             pairs
         ):  # the order of ImageNet's classes
-            numbers = {label: number for number, label in enumerate(pairs)}
+            numbers, is_order = {label: number for number, label in enumerate(pairs)}, True
         if all(isinstance(name, str) and name.isdecimal() for name in names.values()):
-            names, numbers = {}, {label: int(name) for label, name in names.items()}
+            names, numbers, is_order = {}, {label: int(name) for label, name in names.items()}, False
         texts = {label: name for label, name in names.items() if isinstance(name, str)}
         if not pairs or (len(texts) < len(pairs) and len(numbers) < len(pairs)):
             raise ValueError("it does not give each label the name or number of a class")
     except RecipeError:
         raise
-    except (OSError, ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise RecipeError(f"{path} can't be read as a class map: {named_line(error)}") from error
-    return ClassMap(path, texts, numbers)
+    except (OSError, RecursionError, ValueError) as error:
+        raise RecipeError(f"{path} can't be read as a class map: {one_line(error)}") from error
+    return ClassMap(path, texts, numbers, is_order)
 
 
-def _pairs(path: Path) -> dict[str, Any]:
+def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Return pairs as a mapping.
+
+    Raises:
+        ValueError: a label has two different values.
+    """
+    values: dict[str, Any] = {}
+    for label, value in pairs:
+        if (other := values.setdefault(label, value)) != value:
+            raise ValueError(f"{label!r} is {other!r:.60} and {value!r:.60}. Keep one of them")
+    return values
+
+
+def _pairs(path: Path, labels: Collection[str]) -> Iterable[tuple[str, Any]]:
     """Return what a file gives each label (or, in ImageNet's JSON, each number)."""
     suffix = path.suffix.lower()
     if suffix == ".json":
-        content = json.loads(read_text(path))
-        return _texts(content)
+        content = json.loads(read_text(path), object_pairs_hook=_once)
+        return _texts(content).items()
     if suffix in (".yaml", ".yml"):
         content = read_yaml(path, _MOST_BYTES)
-        return _texts(content.get("map", content) if isinstance(content, dict) else content)
+        by_label = _texts(content.get("map", content) if isinstance(content, dict) else content)
+        names = content.get("names") if "map" in content else None
+        if isinstance(names, (dict, list)) and len(names) == len(by_label):  # labels in the order of numbered names
+            return [(str(number), [label, name]) for number, (label, name) in enumerate(by_label.items())]
+        return by_label.items()
     if suffix in DELIMITERS:
         records = read_table(path)
         if len(records.columns) < _COLUMNS:
             raise ValueError(f"it has {len(records.columns)} columns; a class map has the label and the class")
         label, name = records.columns[:_COLUMNS]
-        return {str(row[label]).strip(): str(row[name]).strip() for row in records.rows if not isinstance(row, Bad)}
+        rows = [(str(row[label]).strip(), str(row[name]).strip()) for row in records.rows if not isinstance(row, Bad)]
+        return [(label, name), *rows] if label in labels else rows
     lines = (_LINE.fullmatch(line.strip()) for line in read_text(path).split("\n") if line.strip())
-    return {line[1]: line[2] for line in lines if line is not None}
+    return [(line[1], line[2]) for line in lines if line is not None]
 
 
 def _texts(content: Any) -> dict[str, Any]:

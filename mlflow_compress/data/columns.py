@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_compress.data.spec import Data
-from mlflow_compress.data.tables import Records
+from mlflow_compress.data.tables import Bad, Records
 from mlflow_compress.errors import RecipeError
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -85,6 +85,8 @@ def must_have(column: str, key: str, records: Records, data: Data) -> str:
         raise RecipeError(f"{table}: two columns have the name {column!r}. Rename one.")
     if column in records.columns or (column.partition(".")[0] in records.columns and "." in column):
         return column
+    if not records.columns and records.rows and isinstance(bad := records.rows[0], Bad):
+        raise RecipeError(bad)
     if not records.columns:
         raise RecipeError(f"There is no sample in {data}: it is empty")
     names = ", ".join(repr(name) for name in records.columns)

@@ -6,16 +6,18 @@ import functools
 import hashlib
 import io
 import json
+import math
 import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mlflow_compress.data.columns import column_of, columns_of, must_have, within
+from mlflow_compress.data.columns import COLUMNS, column_of, columns_of, must_have, within
 from mlflow_compress.data.data_files import find_file, index_files
 from mlflow_compress.data.documents import documents
 from mlflow_compress.data.hubdata import load_split
+from mlflow_compress.data.keys import Kind, require_applicable
 from mlflow_compress.data.label_forms import new_label
 from mlflow_compress.data.layouts import (
     MEDIA,
@@ -23,10 +25,12 @@ from mlflow_compress.data.layouts import (
     MissingSplit,
     find_split,
     is_training,
+    kind_of,
     read_path,
 )
 from mlflow_compress.data.list_cells import items_of
 from mlflow_compress.data.media import ADVICE, Medium, without_advice
+from mlflow_compress.data.similarities import require_different, require_number
 from mlflow_compress.data.spec import DEFAULT, KEYS, Data, parse, path_of
 from mlflow_compress.data.tables import Bad, Records
 from mlflow_compress.data.text_files import read_text
@@ -45,6 +49,7 @@ SKIPPED_SAMPLES = CautionKind(
     advice={"en": "The others were scored.", "ru": "Качество измерено на остальных."},
 )
 _TEXT_ALONE = ("text",)
+_ANY_JSON = ("text", "label")  # the roles of services, whose inputs may be any JSON values
 _LISTS = ("words", "tags")
 _SPLIT = "split"  # also the column with the split of each row
 _DIGEST_LENGTH = 16
@@ -146,6 +151,8 @@ def read(text: str, folder: Path, roles: Sequence[str], limit: int | None = None
     if not rows:
         reason = f"the first of {len(skipped)} reasons: {skipped[0]}" if skipped else "it is empty"
         raise RecipeError(f"There is no sample in {text}: {reason}")
+    if "similarity" in roles:
+        require_different([row.values["similarity"] for row in rows], text)
     return Table(rows, source.name, str(source.data), tuple(skipped))
 
 
@@ -297,13 +304,13 @@ def _separate(
     data = replace(parsed, columns={role: column for role, column in parsed.columns.items() if role in taken})
     source = _open(data, folder, taken)
     if data.calibration:
-        calibration = parse(data.calibration)
-        split = "train" if calibration.split == DEFAULT.split else calibration.split
-        columns = {**data.columns, **calibration.columns}
+        own = parse(data.calibration)
+        written = {"split": "train"} | {key: getattr(own, key) for key in own.given}
+        columns = {**data.columns, **own.columns}
         calibration = replace(
-            data, source=calibration.source, revision=calibration.revision, split=split, columns=columns
+            data, source=own.source, revision=own.revision, columns=columns, given=own.given, **written
         )
-        source = _open(calibration, folder, taken, must_be_split=False)
+        source = _open(calibration, folder, taken, must_be_split="split" in own.given)
     elif source.is_split and not is_training(data.split):
         try:
             source = _open(replace(data, split="train"), folder, taken)
@@ -321,6 +328,7 @@ def _open(data: Data, folder: Path, roles: Sequence[str], must_be_split: bool = 
         if key not in roles:
             raise UnknownName(f"key of data {str(data)!r}", key, [*roles, *KEYS])
     form = Form(data.split, data.delimiter, data.quotes, data.unit, data.encoding)
+    kind: Kind | None = None
     if data.source.startswith(PACKAGE):
         path, version = _in_package(data)
         data, name = replace(data, revision=version), data.source.removeprefix(PACKAGE).partition("/")[0]
@@ -331,6 +339,8 @@ def _open(data: Data, folder: Path, roles: Sequence[str], must_be_split: bool = 
     else:
         records, commit = load_split(data.source, data.revision, data.config, data.split)
         data, name, is_split = replace(data, revision=commit), data.source.rpartition("/")[2], True
+        kind = "hub"
+    require_applicable(data, kind or kind_of(records), roles, joins_lines=tuple(roles) == _TEXT_ALONE)
     if data.unit == "document" and tuple(roles) == _TEXT_ALONE and (records.file is not None or records.folder is None):
         records = _documents_of(records, column_of("text", records, data))
     indices: Iterable[int] = range(len(records.rows))
@@ -339,7 +349,7 @@ def _open(data: Data, folder: Path, roles: Sequence[str], must_be_split: bool = 
         split = find_split(list(values), data.split, data.source)
         if is_split := split is not None:
             indices = [index for index in indices if _has(records.rows[index], _SPLIT, str(split))]
-    if must_be_split and not is_split and data.split != DEFAULT.split:
+    if must_be_split and not is_split and ("split" in data.given or data.split != DEFAULT.split):
         raise RecipeError(f"{data.source} is not divided into splits: leave out split={data.split}.")
     if data.only:
         column, _, value = data.only.partition("=")
@@ -445,6 +455,8 @@ def _row(source: _Source, columns: Mapping[str, str], index: int) -> Row:
 
 def _value(source: _Source, raw: Mapping[str, Any], column: str, role: str, location: str) -> Any:
     value = within(raw, column)
+    if role in COLUMNS and isinstance(value, float) and math.isnan(value):
+        value = None  # how Python's JSON writes a missing value
     if role == "text" and isinstance(value, str) and not value.strip() and "audio" in source.roles:
         return ""  # a sound without speech
     if value is None or value in ([], {}) or (isinstance(value, str) and not value.strip()):
@@ -460,6 +472,11 @@ def _value(source: _Source, raw: Mapping[str, Any], column: str, role: str, loca
         if not text.strip():
             raise RecipeError(f"{location}: the file is empty. {ADVICE}")
         return text
+    if isinstance(value, Mapping) and role in COLUMNS and tuple(source.roles) != _ANY_JSON:
+        advice = f"Name a value in it, such as {role}={column}.{next(iter(value))}."
+        raise RecipeError(f"{location}: {column} is an object, not a text or a number. {advice}")
+    if role == "similarity":
+        require_number(value, location)
     if role in _LISTS and isinstance(value, str):
         return items_of(value) or value
     label = new_label(str(value), source.data.labels) if role == "label" else None

@@ -22,10 +22,11 @@ from typing import Any, Literal
 from mlflow_compress.data import listed_boxes
 from mlflow_compress.data.data_files import data_files, is_file, is_leftover
 from mlflow_compress.data.datasets import Row, Table
+from mlflow_compress.data.keys import require_applicable
 from mlflow_compress.data.media import ADVICE, Picture, without_advice
 from mlflow_compress.data.spec import Data, parse
 from mlflow_compress.data.text_files import read_text
-from mlflow_compress.errors import RecipeError, named_line
+from mlflow_compress.errors import RecipeError, one_line
 from mlflow_compress.untrusted_yaml import read_yaml
 
 _MOST_BYTES = 2**20  # of a data.yaml: enough for thousands of names
@@ -185,6 +186,8 @@ def describe(data: Data, folder: Path) -> Boxes:
         )
     try:
         description = read_yaml(path, _MOST_BYTES)
+        if not isinstance(description, Mapping) or "names" not in description:
+            raise ValueError("it has no names")
         names = description["names"]
         if isinstance(names, str):
             raise TypeError(f"names is the text {names!r:.60}, not a list")
@@ -198,7 +201,7 @@ def describe(data: Data, folder: Path) -> Boxes:
         root = path.parent / str(description.get("path") or "")
         keypoints, sigmas = _keypoints(description.get("kpt_shape"), description.get("kpt_oks_sigmas"))
     except (ArithmeticError, KeyError, OSError, TypeError, ValueError) as error:
-        raise RecipeError(f"{path} is not a data.yaml with names, train and val: {named_line(error)}") from error
+        raise RecipeError(f"{path} is not a data.yaml with names, train and val: {one_line(error)}") from error
     return Boxes(path, root, names, splits, keypoints=keypoints, sigmas=sigmas)
 
 
@@ -236,6 +239,7 @@ def read(
         RecipeError: the data is not available, or a picture or a label can't be read.
     """
     data = parse(text)
+    require_applicable(data, "boxes")
     described = describe(data, folder)
     split = described.split(data.split)
     paths = described.pictures(split)
@@ -388,6 +392,8 @@ def _object(words: Sequence[str], described: Boxes, shape: Shape, location: str)
             needed = "its outline" if shape == "outlines" else "the four corners of a rotated box"
             raise RecipeError(f"{location}: an object of this model needs {needed} (x y x y ...), not a box. {ADVICE}")
         x, y, width, height = places
+        if width < 0 or height < 0:
+            raise RecipeError(f"{location}: the width and height of a box can't be negative. {ADVICE}")
         return [int(number), x - width / 2, y - height / 2, x + width / 2, y + height / 2], points
     if len(places) < 6 or len(places) % 2 or (shape == "corners" and len(places) != 2 * _CORNERS):
         raise RecipeError(

@@ -10,11 +10,14 @@ from pathlib import Path
 
 from mlflow_compress.data.columns import usual_column
 from mlflow_compress.data.data_files import data_files, find_file, index_files, is_leftover
+from mlflow_compress.data.keys import Kind
 from mlflow_compress.data.media import Medium, Picture, Sound
 from mlflow_compress.data.spoken import read_spoken
 from mlflow_compress.data.tables import (
     DELIMITERS,
+    PARQUET,
     SUFFIXES,
+    TAGGED,
     TEXT,
     Bad,
     Records,
@@ -75,6 +78,18 @@ def read_path(path: Path, roles: Sequence[str], form: Form) -> tuple[Records, bo
     if path.suffix.lower() == TEXT:
         return read_texts([path], path.parent, _only_role(path, roles), form.unit, form.encoding), False
     return with_header(read_table(path, form.delimiter, form.quotes, form.encoding), roles), False
+
+
+def kind_of(records: Records) -> Kind:
+    """Return the kind of a local source by what `read_path` read from it."""
+    if records.file is not None:
+        suffix = records.file.suffix.lower()
+        if suffix == PARQUET:
+            return "parquet"
+        return "separated" if suffix in DELIMITERS else "tagged" if suffix in (*TAGGED, TEXT) else "json"
+    if "label" in records.columns:
+        return "labelled"
+    return "sounds" if "audio" in records.columns else "texts"
 
 
 def with_header(records: Records, roles: Sequence[str]) -> Records:

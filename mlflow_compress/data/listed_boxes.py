@@ -19,14 +19,14 @@ import json
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlflow_compress.data.data_files import data_files, find_file, index_files, is_file
 from mlflow_compress.data.media import ADVICE, Picture
 from mlflow_compress.data.text_files import read_text
-from mlflow_compress.errors import RecipeError, named_line
+from mlflow_compress.errors import RecipeError, one_line
 
 Box = tuple[int, float, float, float, float]  # class, left, top, right, bottom
 _COCO = re.compile(r"(?:instances_|image_info_)?(?P<split>train|val|valid|test)(?:-?dev)?\d*", re.IGNORECASE)
@@ -144,12 +144,16 @@ def _read_coco(file: Path) -> tuple[dict[int, str], dict[Path, list[Box] | str]]
     """
     try:
         content = json.loads(read_text(file))
-        categories = {int(category["id"]): str(category["name"]) for category in content.get("categories", [])}
-        images = {image["id"]: str(image["file_name"]) for image in content["images"]}
+        categories = _by_id((int(entry["id"]), str(entry["name"])) for entry in content.get("categories", []))
+        images = _by_id((entry["id"], str(entry["file_name"])) for entry in content["images"])
         annotations = list(content.get("annotations", []))
-    except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+    except KeyError as error:
         raise RecipeError(
-            f"{file} is not in COCO's format (images, annotations, categories): {named_line(error)}"
+            f"{file} is not in COCO's format (images, annotations, categories): {error.args[0]!r} is missing."
+        ) from error
+    except (ArithmeticError, AttributeError, RecursionError, TypeError, ValueError) as error:
+        raise RecipeError(
+            f"{file} is not in COCO's format (images, annotations, categories): {one_line(error)}"
         ) from error
     root = file.parent.parent if file.parent.name.lower() == "annotations" else file.parent
     place = _places(root, *_folders_of(file.stem.removeprefix("instances_")))
@@ -161,19 +165,51 @@ def _read_coco(file: Path) -> tuple[dict[int, str], dict[Path, list[Box] | str]]
         try:
             if int(annotation.get("iscrowd") or 0):
                 continue
-            path, category = places[annotation["image_id"]], int(annotation["category_id"])
-            left, top, width, height = _finite(annotation["bbox"])
-        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+            if missing := [key for key in ("image_id", "category_id", "bbox") if key not in annotation]:
+                raise ValueError(f"it has no {missing[0]}")
+            if (image := annotation["image_id"]) not in places:
+                raise ValueError(f"no image has the id {image!r:.60}")
+            path, category = places[image], int(annotation["category_id"])
+            left, top, width, height = _four(annotation["bbox"])
+        except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
             raise RecipeError(
                 f"{location}: it must have the image_id of a picture, a category_id, and a bbox [x, y, width, height]: "
-                f"{named_line(error)}"
+                f"{one_line(error)}"
             ) from error
         listed = boxes[path]
         if category not in classes:
             boxes[path] = f"{location}: there is no category {category}; the file names {len(classes)}. {ADVICE}"
-        elif width > 0 and height > 0 and isinstance(listed, list):
+        elif width < 0 or height < 0:
+            boxes[path] = f"{location}: the box has the negative size {width:g} x {height:g}. {ADVICE}"
+        elif width and height and isinstance(listed, list):  # COCO itself has boxes without an area
             listed.append((classes[category], left, top, left + width, top + height))
     return {number: categories[identifier] for identifier, number in classes.items()}, boxes
+
+
+def _by_id(entries: Iterable[tuple[Any, str]]) -> dict[Any, str]:
+    """Return names by id.
+
+    Raises:
+        ValueError: two names have the same id.
+    """
+    names: dict[Any, str] = {}
+    for identifier, name in entries:
+        if (other := names.setdefault(identifier, name)) != name:
+            raise ValueError(f"{other!r} and {name!r} have the same id {identifier!r}. Give each its own")
+    return names
+
+
+def _four(numbers: Any) -> list[float]:
+    """Return the numbers of a box.
+
+    Raises:
+        TypeError: they are not a list of numbers.
+        ValueError: they are not four finite numbers.
+    """
+    values = _finite(numbers)
+    if len(values) != _NUMBERS:
+        raise ValueError(f"a box has {_NUMBERS} numbers, not {len(values)}")
+    return values
 
 
 def _finite(numbers: Any) -> list[float]:
@@ -270,7 +306,7 @@ def _objects(label: Path) -> tuple[tuple[str, tuple[float, float, float, float]]
         root = ET.fromstring(text)  # noqa: S314  (documents with entities are rejected)
         return tuple(_of_elements(root))
     except (ET.ParseError, ValueError, TypeError) as error:
-        raise RecipeError(f"{label} is not in the format of Pascal VOC: {named_line(error)}. {ADVICE}") from error
+        raise RecipeError(f"{label} is not in the format of Pascal VOC: {one_line(error)}. {ADVICE}") from error
 
 
 def _of_elements(root: Any) -> Iterator[tuple[str, tuple[float, float, float, float]]]:
@@ -283,9 +319,14 @@ def _of_elements(root: Any) -> Iterator[tuple[str, tuple[float, float, float, fl
         if None in sides:
             raise ValueError(f"the object {name!r} has no bndbox with xmin, ymin, xmax and ymax")
         left, top, right, bottom = _finite(sides)
+        if right < left or bottom < top:
+            raise ValueError(
+                f"the box of {name!r} has xmax {right:g} < xmin {left:g}"
+                if right < left
+                else f"the box of {name!r} has ymax {bottom:g} < ymin {top:g}"
+            )
         # the first pixel has number 1, and the box includes its last pixel
-        if right >= left and bottom >= top:
-            yield name, (left - 1, top - 1, right, bottom)
+        yield name, (left - 1, top - 1, right, bottom)
 
 
 class WiderFace(Sections):
@@ -333,7 +374,10 @@ def _read_wider(file: Path) -> dict[Path, tuple[int, list[Box]]]:
     while position < len(lines):
         line, words = lines[position]
         try:
-            count = int(lines[position + 1][1][0])
+            announced = " ".join(lines[position + 1][1]) if position + 1 < len(lines) else "nothing"
+            if not re.fullmatch(r"-?\d+", announced):
+                raise ValueError(f"{announced!r:.60} is not a number of faces")
+            count = int(announced)
             if count < 0:
                 raise ValueError(f"it announces {count} faces")
             rows = lines[position + 2 : position + 2 + count]
@@ -341,10 +385,10 @@ def _read_wider(file: Path) -> dict[Path, tuple[int, list[Box]]]:
                 raise ValueError(f"it announces {count} faces, and {len(rows)} follow")
             faces = (_face(row) for _, row in rows)
             listed[place(" ".join(words))] = line, [box for box in faces if box is not None]
-        except (ValueError, IndexError) as error:
+        except ValueError as error:
             raise RecipeError(
                 f"{file}, line {line}: after a picture come the number of its faces and one line of numbers for each: "
-                f"{named_line(error)}"
+                f"{one_line(error)}"
             ) from error
         position += 2 + count
         if not count and position < len(lines) and {*lines[position][1]} == {"0"}:
@@ -354,8 +398,11 @@ def _read_wider(file: Path) -> dict[Path, tuple[int, list[Box]]]:
 
 def _face(words: Sequence[str]) -> Box | None:
     """Return a box; None if it is invalid."""
-    left, top, width, height = _finite(words[:_NUMBERS])
-    is_invalid = len(words) >= _MARKS and words[_INVALID] != "0"
-    if is_invalid or width <= 0 or height <= 0:
+    left, top, width, height = _four(words[:_NUMBERS])
+    if len(words) >= _MARKS and words[_INVALID] != "0":
+        return None
+    if width < 0 or height < 0:
+        raise ValueError(f"a face has the negative size {width:g} x {height:g}")
+    if not width or not height:  # WIDER FACE itself has such faces
         return None
     return 0, left, top, left + width, top + height

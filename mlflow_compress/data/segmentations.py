@@ -19,6 +19,7 @@ from typing import Any
 
 from mlflow_compress.data.data_files import data_files, lookup_name
 from mlflow_compress.data.datasets import Row, Table
+from mlflow_compress.data.keys import require_applicable
 from mlflow_compress.data.layouts import MissingSplit, find_split, is_training
 from mlflow_compress.data.media import ADVICE, Medium, Picture, picture_fault, without_advice
 from mlflow_compress.data.spec import DEFAULT, Data, parse
@@ -79,8 +80,9 @@ def read(text: str, folder: Path, limit: int | None, seed: int) -> Table:
         RecipeError: there is no such data, or a picture or a mask can't be read.
     """
     data = parse(text)
+    require_applicable(data, "masks")
     pairs, split = _pairs(data, folder)
-    if not split and data.split != DEFAULT.split:
+    if not split and ("split" in data.given or data.split != DEFAULT.split):
         raise RecipeError(f"{data.source} is not divided into splits: leave out split={data.split}.")
     limit = data.limit if limit is None else limit
     if limit is not None and limit < len(pairs):

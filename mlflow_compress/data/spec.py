@@ -57,6 +57,7 @@ class Data:
         quotes: whether quotes in CSV and TSV files enclose values.
         encoding: Python's name (`cp1251`) of the encoding of text files that are not UTF-8 and have no byte order mark.
         calibration: source of the inputs for methods that calibrate or train, if not the data set's training split.
+        given: the keys that are written, also those with their default values; columns do not count.
     """
 
     source: str
@@ -74,14 +75,15 @@ class Data:
     quotes: bool = True
     encoding: str = ""
     calibration: str = ""
+    given: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
 
     def __str__(self) -> str:
         """Return the text that `parse` reads as this specification."""
         is_plain = _PLAIN.fullmatch(self.source) and not re.search(rf"@|{_OPTIONS.pattern}", self.source)
         text = self.source if is_plain else _quoted(self.source)
         text += f"@{self.revision}" if self.revision else ""
-        changed = {key: getattr(self, key) for key in KEYS if getattr(self, key) != getattr(DEFAULT, key)}
-        pairs = {**self.columns, **{key: _written(value) for key, value in changed.items()}}
+        written = [key for key in KEYS if key in self.given or getattr(self, key) != getattr(DEFAULT, key)]
+        pairs = {**self.columns, **{key: _written(getattr(self, key)) for key in written}}
         options = ",".join(
             f"{key}={value if _PLAIN.fullmatch(value) else _quoted(value)}" for key, value in pairs.items()
         )
@@ -89,7 +91,7 @@ class Data:
 
 
 DEFAULT = Data("")
-KEYS = tuple(name for name in Data.__dataclass_fields__ if name not in ("source", "revision", "columns"))
+KEYS = tuple(name for name in Data.__dataclass_fields__ if name not in ("source", "revision", "columns", "given"))
 
 
 def parse(text: str) -> Data:
@@ -111,7 +113,7 @@ def parse(text: str) -> Data:
     options = _options(tail["options"] or "", text)
     typed = {key: _typed(key, value) for key, value in options.items() if key in KEYS}
     columns = {key: value for key, value in options.items() if key not in KEYS}
-    return Data(source, tail["revision"] or "", columns=columns, **typed)
+    return Data(source, tail["revision"] or "", columns=columns, given=frozenset(typed), **typed)
 
 
 def absolute(text: str) -> str:

@@ -337,18 +337,25 @@ def _objects(path: Path, text: str) -> dict[int, Mapping[str, Any] | Bad]:
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"{path} can't be read as JSON: {error}.") from error
     if isinstance(items, dict):
-        items = _of_object(items)
+        items = _of_object(path, items)
     if not isinstance(items, list):
         raise RecipeError(f"{path}: it must be a list of objects, not {_kind(items)}.")
     return {number: _checked(f"{path.name}, item {number}", item) for number, item in enumerate(items, 1)}
 
 
-def _of_object(document: Mapping[str, Any]) -> Any:
-    """Return the rows of an object: its only list, or its columns if all are lists of the same length."""
+def _of_object(path: Path, document: Mapping[str, Any]) -> Any:
+    """Return the rows of an object: its only list, or its columns if all are lists.
+
+    Raises:
+        RecipeError: the columns have different lengths.
+    """
     lists = [value for value in document.values() if isinstance(value, list)]
     if len(lists) == 1 and all(isinstance(row, dict) for row in lists[0]) and lists[0]:
         return lists[0]
-    if lists and len(lists) == len(document) and len({len(values) for values in lists}) == 1:
+    if lists and len(lists) == len(document):
+        if len({len(values) for values in lists}) > 1:
+            lengths = ", ".join(f"{name!r} {len(values)}" for name, values in document.items())
+            raise RecipeError(f"{path}: its columns must have the same length, but have: {lengths}.")
         return [dict(zip(document, values, strict=True)) for values in zip(*lists, strict=True)]
     return document
 

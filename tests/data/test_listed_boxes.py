@@ -287,3 +287,33 @@ def test_a_picture_without_faces_needs_no_line_of_zeros(tmp_path: Path) -> None:
     write(tmp_path / "wider_face_val_bbx_gt.txt", "a.jpg\n0\nb.jpg\n1\n0 0 80 40 0 0 0 0 0 0\n")
     table, _ = detections.read("wider_face_val_bbx_gt.txt", tmp_path, None, 0)
     assert [row.values["boxes"] for row in table.rows] == [[], [[0, 0, 0, 1, 1]]]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"annotations": [{**ANNOTATION, "bbox": [9, 9, -5, 5]}]},
+            r"annotation 1: the box has the negative size -5 x 5",
+        ),
+        ({"annotations": [{**ANNOTATION, "bbox": [9, 9, 5]}]}, r"annotation 1: .*a box has 4 numbers, not 3$"),
+        ({"annotations": [{**ANNOTATION, "image_id": 77}]}, r"annotation 1: .*no image has the id 77$"),
+        (
+            {"images": [{"id": 1, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}]},
+            r"'a\.jpg' and 'b\.jpg' have the same id 1",
+        ),
+    ],
+)
+def test_malformed_entries_of_coco_are_named(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
+    photo(tmp_path / "a.jpg")
+    photo(tmp_path / "b.jpg")
+    write(tmp_path / "x.json", coco_json(**{"annotations": [ANNOTATION], **fields}))
+    with pytest.raises(RecipeError, match=message):
+        detections.read("x.json", tmp_path, None, 0)
+
+
+def test_a_reversed_box_of_voc_is_named(tmp_path: Path) -> None:
+    root = tmp_path / voc(tmp_path)
+    write(root / "Annotations" / "a.xml", OBJECT.replace("<xmax>40<", "<xmax>4<"))
+    with pytest.raises(RecipeError, match=r"a\.xml .*the box of 'dog' has xmax 4 < xmin 9"):
+        detections.read("VOC2007", tmp_path, None, 0)

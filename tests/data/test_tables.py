@@ -88,6 +88,8 @@ def test_fields_may_have_any_length(tmp_path: Path) -> None:
         ("a.json", b'{"text": "a"}', "must be a list of objects, not an object"),
         ("a.json", b"[1", "can't be read as JSON"),
         ("a.json", b'[{"text": "a", "label": 1}, 7]', "a.json, item 2: it must be an object, not 7"),
+        ("a.json", b"[1, 2]", "a.json, item 1: it must be an object, not 1"),
+        ("a.json", b'{"text": ["a", "b"], "label": [1]}', "columns must have the same length, .*'text' 2, 'label' 1"),
         ("a.json", b"[" * 100_000, "can't be read as JSON"),
         ("a.json", b"[]", "There is no sample in a.json: it is empty"),
         ("a.jsonl", b'{"text": "a", "label": 1}\nnope\n', "a.jsonl, line 2: it can't be read as JSON"),
