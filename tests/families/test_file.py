@@ -513,7 +513,7 @@ def test_a_sample_that_a_file_can_not_compute_is_named(suffix: str, tmp_path: Pa
     path, ids = tmp_path / f"net.{suffix}", torch.ones(1, 2, dtype=torch.int64)
     if suffix == "onnx":
         pytest.importorskip("onnxruntime")
-        torch.onnx.export(_Table(), (ids,), str(path), input_names=["ids"], dynamo=False)
+        torch.onnx.export(_Table(), (ids,), str(path), input_names=["ids"])
     elif suffix == "ts":
         torch.jit.save(torch.jit.trace(_Table(), ids), str(path))
     else:
