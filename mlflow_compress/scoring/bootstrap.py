@@ -117,13 +117,16 @@ def score(
     pools: dict[str, Pool] = {}
     values: dict[str, Score] = {}
     undefined: dict[str, str] = {}
+    last_error: Exception | None = None
     for name, metric in metrics.items():
         try:
             values[name] = _value(name, metric, references, taken(metric.takes, predictions), pools)
         except _UNDEFINED as error:
             undefined[name] = one_line(error) if type(error) is ValueError else named_line(error)
+            last_error = error
     if not values:
-        raise ValueError("; ".join(f"{name} has no value: {reason}" for name, reason in undefined.items()))
+        reasons = "; ".join(f"{name} has no value: {reason}" for name, reason in undefined.items())
+        raise ValueError(reasons) from last_error
     is_bounded = len(references) >= FEWEST_SAMPLES
     tables = {
         name: score.statistics.values
