@@ -24,6 +24,7 @@ from mlflow_compress.data.labels import listed
 from mlflow_compress.data.spec import Data, parse, path_of
 from mlflow_compress.data.tables import DELIMITERS, Bad, read_table
 from mlflow_compress.data.text_files import read_text
+from mlflow_compress.data.unique_keys import mapping_of
 from mlflow_compress.errors import RecipeError, one_line
 from mlflow_compress.networks.hub import PACKAGE, in_package
 from mlflow_compress.untrusted_yaml import read_yaml
@@ -143,14 +144,14 @@ def read(path: Path, labels: Collection[str] = ()) -> ClassMap:
         RecipeError: it can't be read, or has another form.
     """
     try:
-        pairs = _once(_pairs(path, labels))
+        pairs = mapping_of(_pairs(path, labels))
         is_order = False
         numbers = {label: value for label, value in pairs.items() if type(value) is int}
         names = {label: value[-1] if isinstance(value, list) else value for label, value in pairs.items()}
         if pairs and all(isinstance(value, list) for value in pairs.values()):  # numbers, each with label and name
             if not all(number.isdecimal() and value for number, value in pairs.items()):
                 raise ValueError("it does not give each number a label and a name")
-            numbers = _once((str(value[0]), int(number)) for number, value in pairs.items())
+            numbers = mapping_of((str(value[0]), int(number)) for number, value in pairs.items())
             names = {str(value[0]): str(value[-1]) for value in pairs.values()}
         elif all(isinstance(value, str) for value in pairs.values()) and list(pairs) == sorted(
             pairs
@@ -168,24 +169,11 @@ def read(path: Path, labels: Collection[str] = ()) -> ClassMap:
     return ClassMap(path, texts, numbers, is_order)
 
 
-def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Return pairs as a mapping.
-
-    Raises:
-        ValueError: a label has two different values.
-    """
-    values: dict[str, Any] = {}
-    for label, value in pairs:
-        if (other := values.setdefault(label, value)) != value:
-            raise ValueError(f"{label!r} is {other!r:.60} and {value!r:.60}. Keep one of them")
-    return values
-
-
 def _pairs(path: Path, labels: Collection[str]) -> Iterable[tuple[str, Any]]:
     """Return what a file gives each label (or, in ImageNet's JSON, each number)."""
     suffix = path.suffix.lower()
     if suffix == ".json":
-        content = json.loads(read_text(path), object_pairs_hook=_once)
+        content = json.loads(read_text(path), object_pairs_hook=mapping_of)
         return _texts(content).items()
     if suffix in (".yaml", ".yml"):
         content = read_yaml(path, _MOST_BYTES)

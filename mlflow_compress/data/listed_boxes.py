@@ -19,13 +19,14 @@ import json
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlflow_compress.data.data_files import data_files, find_file, index_files, is_file
 from mlflow_compress.data.media import ADVICE, Picture
 from mlflow_compress.data.text_files import read_text
+from mlflow_compress.data.unique_keys import mapping_of
 from mlflow_compress.errors import RecipeError, one_line
 
 Box = tuple[int, float, float, float, float]  # class, left, top, right, bottom
@@ -144,8 +145,10 @@ def _read_coco(file: Path) -> tuple[dict[int, str], dict[Path, list[Box] | str]]
     """
     try:
         content = json.loads(read_text(file))
-        categories = _by_id((int(entry["id"]), str(entry["name"])) for entry in content.get("categories", []))
-        images = _by_id((entry["id"], str(entry["file_name"])) for entry in content["images"])
+        categories = mapping_of(
+            ((int(entry["id"]), str(entry["name"])) for entry in content.get("categories", [])), "id"
+        )
+        images = mapping_of(((entry["id"], str(entry["file_name"])) for entry in content["images"]), "id")
         annotations = list(content.get("annotations", []))
     except KeyError as error:
         raise RecipeError(
@@ -184,19 +187,6 @@ def _read_coco(file: Path) -> tuple[dict[int, str], dict[Path, list[Box] | str]]
         elif width and height and isinstance(listed, list):  # COCO itself has boxes without an area
             listed.append((classes[category], left, top, left + width, top + height))
     return {number: categories[identifier] for identifier, number in classes.items()}, boxes
-
-
-def _by_id(entries: Iterable[tuple[Any, str]]) -> dict[Any, str]:
-    """Return names by id.
-
-    Raises:
-        ValueError: two names have the same id.
-    """
-    names: dict[Any, str] = {}
-    for identifier, name in entries:
-        if (other := names.setdefault(identifier, name)) != name:
-            raise ValueError(f"{other!r} and {name!r} have the same id {identifier!r}. Give each its own")
-    return names
 
 
 def _four(numbers: Any) -> list[float]:

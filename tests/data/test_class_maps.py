@@ -201,7 +201,7 @@ def test_the_order_of_labels_gives_the_few_names_that_are_spelled_differently(tm
 def test_a_label_with_two_names_is_reported(tmp_path: Path, file: str, content: str) -> None:
     imagenet(tmp_path, "n01440764")
     write(tmp_path / file, content)
-    with pytest.raises(RecipeError, match=r"a class map: 'n01440764' is 'cat' and 'dog'\. Keep one"):
+    with pytest.raises(RecipeError, match=r"a class map: the label 'n01440764' stands for both 'cat' and 'dog'"):
         labels(f"val:class_map={file}", tmp_path, {0: "cat", 1: "dog"})
 
 

@@ -300,7 +300,7 @@ def test_a_picture_without_faces_needs_no_line_of_zeros(tmp_path: Path) -> None:
         ({"annotations": [{**ANNOTATION, "image_id": 77}]}, r"annotation 1: .*no image has the id 77$"),
         (
             {"images": [{"id": 1, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}]},
-            r"'a\.jpg' and 'b\.jpg' have the same id 1",
+            r"the id 1 stands for both 'a\.jpg' and 'b\.jpg'",
         ),
     ],
 )
