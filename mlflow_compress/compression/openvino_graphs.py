@@ -12,6 +12,7 @@ from typing import Any
 
 from mlflow_compress.compression.export_check import require_alike
 from mlflow_compress.compression.exporting import Values, array, has_weights
+from mlflow_compress.compression.usage_reports import decline_openvino
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.stored_weights import Held
 from mlflow_compress.sockets import Graph
@@ -24,6 +25,8 @@ _PRODUCTS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "Grou
 _INTEGERS = ("i8", "u8", "i4", "u4")
 _OF_4_BITS = ("i4", "u4")
 _FLOATS = ("f32", "f16", "f64")
+
+decline_openvino()  # here, because its import sends one already
 
 
 def write(graph: Graph, path: Path, precision: str | None = None) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from mlflow_compress.compression import usage_reports
 from mlflow_compress.errors import WorkerError
 from mlflow_compress.measuring import descendants, worker_part
 from mlflow_compress.measuring.bounded_log import BoundedLog
@@ -191,6 +192,7 @@ def environment(variant: Variant, verb: str) -> dict[str, str]:
     variables["TOKENIZERS_PARALLELISM"] = "false"
     variables.setdefault("YOLO_AUTOINSTALL", "false")  # ultralytics reads it on import, and would run pip
     variables[WORD] = trust_word()
+    variables.update(usage_reports.VARIABLES)
     if verb != "prepare":
         variables["HF_HUB_OFFLINE"] = "1"  # everything needed was saved
     if variant.threads is not None:

@@ -122,7 +122,8 @@ def _put_away() -> None:
         for name, folder in _finder.served.items()
         if name in sys.modules and _comes_from(sys.modules[name], folder)  # not replaced by a module of others
     }
-    for name in [name for name in sys.modules if name.partition(".")[0] in folders]:
+    names = [name for name in sys.modules if name.partition(".")[0] in folders] if folders else []
+    for name in names:
         _kept.setdefault(folders[name.partition(".")[0]], {})[name] = sys.modules.pop(name)
     _finder.served.clear()
 

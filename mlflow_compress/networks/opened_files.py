@@ -11,7 +11,7 @@ import stat
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,14 +61,12 @@ def watched() -> Iterator[Watch]:
     """
     _install()
     watch = Watch()
-    _watches.append(watch)
-    try:
-        with contextlib.ExitStack() as stack:
-            for module, name, index, keyword, is_written in _UNHEARD:
-                stack.enter_context(_heard(module, name, index, keyword, is_written))
+    with _hearing():
+        _watches.append(watch)
+        try:
             yield watch
-    finally:
-        _watches[:] = [running for running in _watches if running is not watch]
+        finally:
+            _watches[:] = [running for running in _watches if running is not watch]
 
 
 def state_of(path: str) -> State:
@@ -154,25 +152,33 @@ def _elsewhere() -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def _heard(module: str, name: str, index: int, keyword: str, is_written: bool) -> Iterator[None]:
-    """Record the path passed to a function that opens its file outside Python, which raises no audit event."""
-    original: Callable[..., Any] = getattr(importlib.import_module(module), name)
+def _hearing() -> Iterator[None]:
+    """Record the paths passed to functions that open their files outside Python, which raises no audit event."""
+    originals = {name: getattr(importlib.import_module(module), name) for module, name, *_ in _UNHEARD}
+    noted = {name: _noted(originals[name], *place) for _, name, *place in _UNHEARD}
+    _replace(originals, noted)
+    try:
+        yield
+    finally:
+        _replace(noted, originals)
+
+
+def _noted(original: Callable[..., Any], index: int, keyword: str, is_written: bool) -> Callable[..., Any]:
+    """Return a function that records the path passed to it, and calls the original."""
 
     def noted(*positional: Any, **options: Any) -> Any:
         path = positional[index] if len(positional) > index else options.get(keyword)
         (_note_written if is_written else _note_read)(path)
         return original(*positional, **options)
 
-    _replace(name, original, noted)
-    try:
-        yield
-    finally:
-        _replace(name, noted, original)
+    return noted
 
 
-def _replace(name: str, old: Callable[..., Any], new: Callable[..., Any]) -> None:
-    """Replace a function by another in all modules that hold it under its name."""
+def _replace(old: Mapping[str, Callable[..., Any]], new: Mapping[str, Callable[..., Any]]) -> None:
+    """Replace functions by others in all modules that hold them under their names; there are thousands of modules."""
     for holder in list(sys.modules.values()):
         space = getattr(holder, "__dict__", None)
-        if isinstance(space, dict) and space.get(name) is old:
-            space[name] = new
+        if isinstance(space, dict):
+            for name, function in old.items():
+                if space.get(name) is function:
+                    space[name] = new[name]

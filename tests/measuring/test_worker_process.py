@@ -31,6 +31,7 @@ def test_a_worker_knows_nothing_of_the_server(lab: Lab) -> None:
     may_download = [variables for variables in environments if variables.get("HF_HUB_OFFLINE") != "1"]
     assert len(may_download) == 1, "only preparing may"
     assert all(variables["OMP_NUM_THREADS"] == "1" for variables in environments)
+    assert all(variables["DO_NOT_TRACK"] == "1" for variables in environments)
 
 
 def test_libraries_get_the_number_of_threads_that_a_container_has_time_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import types
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,19 @@ def test_files_of_the_system_are_not_the_models(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(sys, "platform", system)
     places = opened_files._elsewhere.__wrapped__()
     assert any(place.startswith(folder) for place in places)
+
+
+def test_a_function_that_opens_files_outside_python_is_heard_wherever_it_was_imported(tmp_path: Path) -> None:
+    import torch
+
+    original, early, late = torch.save, types.ModuleType("early"), types.ModuleType("late")
+    vars(early)["save"] = original
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "early", early)
+        with opened_files.watched() as watch:
+            patch.setitem(sys.modules, "late", late)
+            vars(late)["save"] = torch.save  # as `from torch import save` does
+            for module in (torch, early, late):
+                vars(module)["save"]({}, tmp_path / f"{module.__name__}.pt")
+        assert {Path(path).name for path in watch.written} == {"torch.pt", "early.pt", "late.pt"}
+        assert all(vars(module)["save"] is original for module in (torch, early, late))
