@@ -35,7 +35,7 @@ def quick(session: nox.Session) -> None:
 
 @nox.session(name="all")
 def all_tests(session: nox.Session) -> None:
-    """Run all tests, on up to four cores."""
+    """Run all tests, in up to four processes."""
     python(session, "pytest", "-n", "auto", *session.posargs)
 
 
@@ -46,7 +46,8 @@ def phones(session: nox.Session) -> None:
 
     for command in (INSTALL, 'pip install "mlflow-compress[executorch,coreml]"'):
         session.run("bash", "-c", command.replace('"mlflow-compress[', '".['), external=True)
-    python(session, "pytest", "-n", "auto", "tests/methods", "tests/families", "-k", PHONE_WORDS, *session.posargs)
+    spread = ("-n", "auto", "--dist", "worksteal")  # a few of them take minutes
+    python(session, "pytest", *spread, "tests/methods", "tests/families", "-k", PHONE_WORDS, *session.posargs)
 
 
 @nox.session

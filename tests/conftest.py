@@ -45,6 +45,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Return two workers for each core (`--maxprocesses` limits them): a test often waits for a process it started."""
+    return 2 * (os.cpu_count() or 1)
+
+
 def pytest_collection_finish() -> None:
     """Exclude the objects from imports from garbage collection: millions would be checked in each round."""
     gc.collect()
