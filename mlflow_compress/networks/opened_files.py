@@ -155,7 +155,9 @@ def _elsewhere() -> tuple[str, ...]:
 def _hearing() -> Iterator[None]:
     """Record the paths passed to functions that open their files outside Python, which raises no audit event."""
     originals = {name: getattr(importlib.import_module(module), name) for module, name, *_ in _UNHEARD}
-    noted = {name: _noted(originals[name], *place) for _, name, *place in _UNHEARD}
+    noted = {
+        name: _noted(originals[name], index, keyword, is_written) for _, name, index, keyword, is_written in _UNHEARD
+    }
     _replace(originals, noted)
     try:
         yield
