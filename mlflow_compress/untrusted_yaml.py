@@ -1,10 +1,11 @@
-"""Read untrusted YAML as plain data, with limits on its size, its depth and repetition by anchors."""
+"""Read untrusted YAML as plain data, with limits on its size, its depth and repetition by anchors, and no key twice."""
 
 from __future__ import annotations
 
 import functools
 import reprlib
 import stat
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ MOST_VALUES = 50_000  # values repeated by anchors count each time
 MOST_CHARACTERS = 10_000  # of one value
 _MOST_BITS = 1023  # of an integer: every such number has a floating-point one
 _SHOWN_CHARACTERS = 100
+_MERGE = "<<"  # the key of what is merged into a mapping
 
 
 def read_yaml(path: Path, most_bytes: int = MOST_BYTES) -> Any:
@@ -92,6 +94,11 @@ def _loader() -> type[yaml.SafeLoader]:
                 raise yaml.YAMLError(f"it has more than {MOST_VALUES:,} values, including those repeated by anchors")
             if isinstance(node, yaml.ScalarNode) and len(node.value) > MOST_CHARACTERS:
                 raise yaml.YAMLError(f"it has a text of more than {MOST_CHARACTERS:,} characters")
+            if isinstance(node, yaml.MappingNode):
+                keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+                if twice := [key for key, times in keys.items() if times > 1 and key != _MERGE]:
+                    line = node.start_mark.line + 1
+                    raise yaml.YAMLError(f"the mapping in line {line} has the key {shown(twice[0])} twice")
             return node
 
     def whole_number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:

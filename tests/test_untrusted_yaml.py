@@ -28,6 +28,11 @@ _MERGES = "\n".join(
         ("\ufeffa: 1", {"a": 1}),
         ("a: &x [1, 2]\nb: *x\nc: {d: *x}", {"a": [1, 2], "b": [1, 2], "c": {"d": [1, 2]}}),
         ("a: &x {b: 1, c: 2}\nd: {<<: *x, c: 3}", {"a": {"b": 1, "c": 2}, "d": {"b": 1, "c": 3}}),
+        (
+            "a: &x {b: 1}\nc: &y {d: 2}\ne: {<<: *x, <<: *y, b: 3}",
+            {"a": {"b": 1}, "c": {"d": 2}, "e": {"b": 3, "d": 2}},
+        ),
+        ("1: a\n'2': b", {1: "a", "2": "b"}),
         ("[" * MOST_DEPTH + "]" * MOST_DEPTH, None),
         (f"a: {'x' * MOST_CHARACTERS}", {"a": "x" * MOST_CHARACTERS}),
     ],
@@ -49,6 +54,7 @@ def test_what_people_write_is_read(tmp_path: Path, text: str, data: Any) -> None
         ("&x {a: *x}", "it has an anchor that contains itself"),
         (f"a: {'x' * (MOST_CHARACTERS + 1)}", f"it has a text of more than {MOST_CHARACTERS:,} characters"),
         (f"a: 0x{'f' * 6000}", "it has a number with hundreds of digits"),
+        ("a: 1\nb:\n  c: 1\n  'c': 2", "the mapping in line 3 has the key 'c' twice"),
         ("x" * 300_000, "it has 293 KiB; at most 256 KiB are allowed"),
     ],
 )

@@ -26,6 +26,7 @@ from mlflow_compress.compression.runtime_files import (
     random_input,
 )
 from mlflow_compress.data import array_files
+from mlflow_compress.data.class_maps import mapped
 from mlflow_compress.data.datasets import remember, scored
 from mlflow_compress.data.labels import labels_of
 from mlflow_compress.data.media import Picture
@@ -187,7 +188,7 @@ class File(Family):
                 for sample, row, label in zip(arrays, table.rows, labels, strict=True)
             ]
         self._picture_axes(model)
-        rows = scored(model, data, folder, _ROLES, limit, seed)
+        rows = mapped(scored(model, data, folder, _ROLES, limit, seed), data, folder, names)
         labels = labels_of(rows, names)
         return [Sample(row.values["image"], label) for row, label in zip(rows, labels, strict=True)]
 

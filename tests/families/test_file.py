@@ -318,6 +318,21 @@ def test_pictures_are_scaled_to_the_input(tmp_path: Path) -> None:
         family.samples(model, "data", tmp_path, None, 0)
 
 
+def test_a_class_map_gives_folders_the_classes_of_a_file(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.trace(_Brightness(), torch.zeros(1, 3, 2, 2)), str(tmp_path / "net.ts"))
+    for folder, colour in (("n00000003", (255, 0, 0)), ("n00000001", (0, 0, 204))):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        Image.new("RGB", (8, 6), colour).save(tmp_path / "data" / folder / "1.png")
+    (tmp_path / "classes.json").write_text('{"n00000003": 0, "n00000002": 1, "n00000001": 2}')
+    family, model = opened(tmp_path / "net.ts", inputs="float32 batch 3 2 2")
+    samples = family.samples(model, "data:class_map=classes.json", tmp_path, None, 0)
+    answers = family.answers(model, [sample.inputs for sample in samples])
+    assert sorted(sample.reference for sample in samples) == ["0", "2"]
+    assert [answer[0] for answer in answers] == [sample.reference for sample in samples]
+    with pytest.raises(RecipeError, match="is a synset of WordNet"):
+        family.samples(model, "data", tmp_path, None, 0)
+
+
 def test_an_export_copies_the_file_alone(tmp_path: Path) -> None:
     written("model.onnx", tmp_path)
     chain = chains.parse_chain("original")
