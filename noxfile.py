@@ -1,4 +1,4 @@
-"""One command for each thing to check: `nox -s lint`, `quick`, `all`, `phones`, `docs` and `wheel`.
+"""One command for each thing to check: `nox -s lint`, `quick`, `tests`, `all`, `phones`, `docs` and `wheel`.
 
 They run in the environment that nox is in, so install it first (CONTRIBUTING.md). What follows `--` goes to the tool.
 """
@@ -33,10 +33,16 @@ def quick(session: nox.Session) -> None:
     python(session, "pytest", "-m", "quick", *session.posargs)
 
 
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests for each change, in up to four processes."""
+    python(session, "pytest", "-n", "auto", *session.posargs)
+
+
 @nox.session(name="all")
 def all_tests(session: nox.Session) -> None:
-    """Run all tests, in up to four processes."""
-    python(session, "pytest", "-n", "auto", *session.posargs)
+    """Run all tests, also those marked extra."""
+    python(session, "pytest", "-n", "auto", "--extra", *session.posargs)
 
 
 @nox.session

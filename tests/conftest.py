@@ -37,7 +37,12 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what needs POSIX on Windows; run slow files first if several processes share the tests, to end together."""
+    """Leave out extra tests, skip what needs POSIX on Windows, and let several processes begin with slow files."""
+    names_tests = config.option.keyword or any("::" in str(word) for word in config.args)
+    if not (config.getoption("--extra") or names_tests):
+        extra = [item for item in items if item.get_closest_marker("extra")]
+        items[:] = [item for item in items if not item.get_closest_marker("extra")]
+        config.hook.pytest_deselected(items=extra)
     for item in items if sys.platform == "win32" else ():
         if item.get_closest_marker("posix"):
             item.add_marker(pytest.mark.skip(reason="needs pipes, links, permissions or paths of POSIX"))
@@ -60,6 +65,9 @@ pytest_plugins = ["announced_breaks", "exported_once", "lab", "quick"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--extra", action="store_true", help="also run the tests marked extra, which take long; -k and :: find them too"
+    )
     parser.addoption(
         "--update-golden", action="store_true", help="write the golden files again; check them with git diff"
     )

@@ -108,7 +108,13 @@ def test_a_detector_is_scored_on_a_data_yaml(tmp_path: Path) -> None:
         family.samples(model, "d.yaml", tmp_path, None, 0)
 
 
-@pytest.mark.parametrize("chain", ["original", "bf16", "onnx", "openvino", "torch_export", "int8_weight_only"])
+@pytest.mark.parametrize(
+    "chain",
+    [
+        *("original", "bf16", "openvino", "int8_weight_only"),
+        *(pytest.param(chain, marks=pytest.mark.extra) for chain in ("onnx", "torch_export")),
+    ],
+)
 def test_an_rt_detr_is_restored_as_it_was_saved(chain: str, tmp_path: Path) -> None:
     options = {"image_size": 64, "architecture": RT_DETR}
     variant = Variant(

@@ -356,7 +356,9 @@ def test_classes_of_the_data_are_the_models(tmp_path: Path, detector: tuple[Fami
     assert sample.reference["labels"] == ["person"]
 
 
-@pytest.mark.parametrize("task", ["segment", "classify", "pose", "obb"])
+@pytest.mark.parametrize(
+    "task", ["segment", "classify", *(pytest.param(task, marks=pytest.mark.extra) for task in ("pose", "obb"))]
+)
 @pytest.mark.parametrize("chain", ["bf16", "onnx", "torchscript", "int8_weight_only", "prune_structured"])
 def test_what_is_restored_is_what_was_saved(task: str, chain: str, tmp_path: Path) -> None:
     options = {"image_size": SIDE}

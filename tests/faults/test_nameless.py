@@ -56,6 +56,7 @@ class Container:
             return {str(user) for (user,) in database.execute("SELECT value FROM tags WHERE key = 'mlflow.user'")}
 
 
+@pytest.mark.extra
 def test_every_command_works(tmp_path: Path) -> None:
     container = Container(tmp_path)
     swept = container.run("sweep", "small.yaml", "--trust", "-e", "container", *BRIEF, home=str(container.home))

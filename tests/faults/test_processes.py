@@ -84,6 +84,7 @@ class Lab:
         pytest.fail("the worker outlived its parent")
 
 
+@pytest.mark.extra
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds workers through /proc")
 def test_a_killed_variant_is_measured_by_the_next_sweep(tmp_path: Path, empty_store: Path) -> None:
     shutil.copy(empty_store, tmp_path)
