@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 
 import pytest
@@ -68,21 +68,22 @@ def test_waiting_in_a_queue_counts() -> None:
     assert max(latencies) > 200  # a caller that waits for each answer would see 20 ms
     assert outcome.numbers()["load/requests_per_second"] < 51
     callers = run(Load(0, 1, "constant", 0.5), send)
-    assert max(callers.latencies_ms()) < 100
+    assert max(callers.latencies_ms()) < max(latencies)
 
 
 @pytest.mark.full
 def test_a_dead_service_ends_in_time() -> None:
-    started = time.monotonic()
+    started, released = time.monotonic(), Event()
 
     def hang(number: int) -> str:
-        time.sleep(1.5)
+        released.wait(120)
         return "timeout"
 
     outcome = run(Load(200, 0, "constant", 0.2), hang, timeout_s=0.3)
+    released.set()
     assert {request.error for request in outcome.requests} == {"no answer at the end"}
     assert outcome.numbers() == {"load/requests_per_second": 0, "load/errors": 1}
-    assert time.monotonic() - started < 1.4
+    assert time.monotonic() - started < 60
     calls: list[int] = []
 
     def refuse(number: int) -> str:
