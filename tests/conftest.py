@@ -38,8 +38,8 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out extra tests, skip what needs POSIX on Windows, and let several processes begin with slow files."""
-    names_tests = config.option.keyword or any("::" in str(word) for word in config.args)
-    if not (config.getoption("--extra") or names_tests):
+    chosen = config.option.keyword or config.option.markexpr or any("::" in word for word in config.args)
+    if not (config.getoption("--extra") or chosen):
         extra = [item for item in items if item.get_closest_marker("extra")]
         items[:] = [item for item in items if not item.get_closest_marker("extra")]
         config.hook.pytest_deselected(items=extra)
@@ -66,7 +66,7 @@ pytest_plugins = ["announced_breaks", "exported_once", "lab", "quick"]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--extra", action="store_true", help="also run the tests marked extra, which take long; -k and :: find them too"
+        "--extra", action="store_true", help="also run the tests marked extra, which take long; -k, -m and :: do too"
     )
     parser.addoption(
         "--update-golden", action="store_true", help="write the golden files again; check them with git diff"
