@@ -11,7 +11,14 @@ Given = TypeVar("Given")
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
-    ["torch", "transformers.generation.utils", "openvino", "mlflow_compress.measuring.worker"]
+    [
+        *("torch", "transformers.generation.utils", "mlflow_compress.measuring.worker"),
+        *(
+            "mlflow_compress.compression.openvino_graphs",
+            "openvino",
+            "nncf",
+        ),  # the first declines usage reports
+    ]
 )
 
 

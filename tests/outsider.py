@@ -19,6 +19,7 @@ _SERVER = """
 import json, os, sys, traceback
 sys.modules["mlflow_compress"] = None  # importing it fails
 import torch, safetensors.torch, transformers
+import transformers.masking_utils, transformers.modeling_utils  # what every model imports
 from transformers import AutoFeatureExtractor, AutoModelForCausalLM, AutoTokenizer
 
 def run(code, arguments, output):
