@@ -12,12 +12,12 @@ Given = TypeVar("Given")
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
     [
-        *("torch", "transformers.generation.utils", "mlflow_compress.measuring.worker"),
-        *(
-            "mlflow_compress.compression.openvino_graphs",
-            "openvino",
-            "nncf",
-        ),  # the first declines usage reports
+        "torch",
+        "transformers.generation.utils",
+        "mlflow_compress.measuring.worker",
+        "mlflow_compress.compression.openvino_graphs",  # before OpenVINO, whose usage reports it declines
+        "openvino",
+        "nncf",
     ]
 )
 
