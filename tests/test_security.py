@@ -154,6 +154,10 @@ HELD: Mapping[str, tuple[str, ...]] = {
         "tests/measuring/test_worker_process.py::test_a_flood_of_words_leaves_the_two_ends_of_the_log",
         "tests/measuring/test_isolate.py::test_what_a_model_left_in_the_place_of_tables_and_logs_is_none",
     ),
+    "No library may report its use from these processes": (
+        "tests/measuring/test_worker_process.py::test_a_worker_knows_nothing_of_the_server",
+        "tests/compression/test_usage_reports.py::test_openvino_and_nncf_send_nothing",
+    ),
     "The HTML page allows no script but its own": (
         "tests/renderers/test_html.py::test_nothing_is_loaded_and_only_its_own_script_may_run",
     ),

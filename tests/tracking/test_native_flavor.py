@@ -27,6 +27,8 @@ from mlflow_compress.records import Variant
 from mlflow_compress.tracking import models, writing
 from mlflow_compress.tracking.connection import Store
 
+pytestmark = pytest.mark.slow
+
 ALONE = """
 import json, sys
 sys.modules["mlflow_compress"] = None  # importing it fails
