@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+from importlib.util import find_spec
 
 VARIABLES = {"DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}  # of a process that measures
 
@@ -13,7 +13,8 @@ def decline_openvino() -> None:
     They send reports without asking, at their import and for each conversion. For each report, a thread copies the
     process, and the copy waits for the network: this would disturb what is measured. No variable declines them.
     """
-    with contextlib.suppress(ImportError):  # then they send nothing either
-        from openvino_telemetry.utils.opt_in_checker import ConsentCheckResult, OptInChecker
+    if find_spec("openvino_telemetry") is None:  # what sends the reports
+        return
+    from openvino_telemetry.utils.opt_in_checker import ConsentCheckResult, OptInChecker
 
-        OptInChecker.check = lambda *_, **__: ConsentCheckResult.DECLINED
+    OptInChecker.check = lambda *_, **__: ConsentCheckResult.DECLINED
